@@ -1,0 +1,2 @@
+//! Fills, measures, kills and restarts a store.
+fn main() {}

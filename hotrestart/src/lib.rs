@@ -1,0 +1,1 @@
+//! A store of native-memory maps, mirrored to disk.
