@@ -1,1 +1,3 @@
 //! A store of native-memory maps, mirrored to disk.
+
+pub mod format;

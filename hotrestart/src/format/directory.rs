@@ -1,0 +1,259 @@
+//! The directory of a sealed chunk: its records by table, without keys and values.
+//!
+//! Invariant: it lists every record of the chunk's blocks, the padding apart, each once, in the chunk's order
+//! within its table. The writer adds each record of each block it seals and writes the directory as the
+//! chunk's last block; the compactor and the loader read it. Cost: 16 bytes and about 20 ns a record.
+//! See `docs/format.md`, section 10.
+
+use std::collections::HashMap;
+
+use super::bytes::{put_u32, put_u48, put_u64, u32_at, u48_at, u64_at};
+use super::ids::{MapId, StreamId};
+use super::record::SEQ_MAX;
+
+/// The bytes before the first table.
+pub const DIRECTORY_HEADER_LEN: usize = 16;
+/// The bytes of a table's head.
+pub const TABLE_LEN: usize = 16;
+/// The bytes of one record's line.
+pub const LINE_LEN: usize = 16;
+/// The bits of a key's index hash that a line holds.
+pub const HASH_MASK: u64 = (1 << 48) - 1;
+
+const ABSENCE: u32 = 1 << 31;
+
+/// What the directory says of one record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DirectoryLine {
+    /// The record's seq; 0 for a part.
+    pub seq: u64,
+    /// The key's index hash, of which the low 48 bits are kept; for a part the run's id.
+    pub hash: u64,
+    /// Where the record begins in the chunk.
+    pub offset: u32,
+    /// True for an absence.
+    pub is_absence: bool,
+}
+
+impl DirectoryLine {
+    fn encode(&self) -> [u8; LINE_LEN] {
+        assert!(self.seq <= SEQ_MAX, "seq {}", self.seq);
+        assert!(self.offset < ABSENCE, "offset {}", self.offset);
+        let mut out = [0; LINE_LEN];
+        put_u48(&mut out, 0, self.seq);
+        put_u48(&mut out, 6, self.hash & HASH_MASK);
+        put_u32(&mut out, 12, self.offset | if self.is_absence { ABSENCE } else { 0 });
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> DirectoryLine {
+        let word = u32_at(bytes, 12);
+        DirectoryLine {
+            seq: u48_at(bytes, 0),
+            hash: u48_at(bytes, 6),
+            offset: word & !ABSENCE,
+            is_absence: word & ABSENCE != 0,
+        }
+    }
+}
+
+/// Gathers the lines of the chunk that is being written.
+#[derive(Clone, Debug, Default)]
+pub struct DirectoryBuilder {
+    tables: Vec<(MapId, StreamId, u32)>,
+    places: HashMap<(MapId, StreamId), u32>,
+    lines: Vec<(u32, [u8; LINE_LEN])>,
+    bytes: u64,
+}
+
+impl DirectoryBuilder {
+    /// An empty directory.
+    #[must_use]
+    pub fn new() -> DirectoryBuilder {
+        DirectoryBuilder::default()
+    }
+
+    /// Adds the next record of the chunk; `bytes` are those of its key and value.
+    ///
+    /// # Panics
+    /// When seq or offset exceed their fields.
+    pub fn add(&mut self, map: MapId, stream: StreamId, line: DirectoryLine, bytes: usize) {
+        let next = self.tables.len() as u32;
+        let table = *self.places.entry((map, stream)).or_insert(next);
+        if table == next {
+            self.tables.push((map, stream, 0));
+        }
+        self.tables[table as usize].2 += 1;
+        self.lines.push((table, line.encode()));
+        self.bytes += bytes as u64;
+    }
+
+    /// How many records have been added.
+    #[must_use]
+    pub fn records(&self) -> u32 {
+        self.lines.len() as u32
+    }
+
+    /// The length of the directory as it stands, in bytes: the payload of its block.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        encoded_len(self.tables.len(), self.lines.len())
+    }
+
+    /// An upper bound of the length after `records` more, each perhaps of a new table.
+    #[must_use]
+    pub fn encoded_len_with(&self, records: usize) -> usize {
+        encoded_len(self.tables.len() + records, self.lines.len() + records)
+    }
+
+    /// Writes the directory to the start of `out` and returns its length.
+    ///
+    /// # Panics
+    /// When `out` is shorter than `encoded_len`.
+    pub fn encode_into(&self, out: &mut [u8]) -> usize {
+        let len = self.encoded_len();
+        let out = &mut out[..len];
+        put_u32(out, 0, self.tables.len() as u32);
+        put_u32(out, 4, self.records());
+        put_u64(out, 8, self.bytes);
+        let mut places = Vec::with_capacity(self.tables.len());
+        let mut at = DIRECTORY_HEADER_LEN;
+        for (map, stream, records) in &self.tables {
+            put_u32(out, at, map.0);
+            put_u32(out, at + 4, stream.0);
+            put_u32(out, at + 8, *records);
+            put_u32(out, at + 12, 0);
+            places.push(at + TABLE_LEN);
+            at += TABLE_LEN + *records as usize * LINE_LEN;
+        }
+        for (table, line) in &self.lines {
+            let place = &mut places[*table as usize];
+            out[*place..*place + LINE_LEN].copy_from_slice(line);
+            *place += LINE_LEN;
+        }
+        len
+    }
+
+    /// Forgets everything, for the next chunk; keeps the memory.
+    pub fn clear(&mut self) {
+        self.tables.clear();
+        self.places.clear();
+        self.lines.clear();
+        self.bytes = 0;
+    }
+}
+
+fn encoded_len(tables: usize, records: usize) -> usize {
+    DIRECTORY_HEADER_LEN + tables * TABLE_LEN + records * LINE_LEN
+}
+
+/// Why a payload is no directory. Offsets count from the payload's first byte.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// The payload ends before the directory does.
+    #[error("directory needs {needed} bytes at +{offset}, {left} are left")]
+    TooShort {
+        /// Where the missing part begins.
+        offset: usize,
+        /// How long it is.
+        needed: u64,
+        /// The bytes that are left.
+        left: usize,
+    },
+    /// The tables' records do not add up to the directory's.
+    #[error("directory: expected {expected} records in all tables, found {found}")]
+    Records {
+        /// The count in the directory's head.
+        expected: u32,
+        /// The sum over the tables.
+        found: u64,
+    },
+    /// Bytes after the last table.
+    #[error("directory ends at +{expected}, the payload at +{found}")]
+    TooLong {
+        /// Where the last table ends.
+        expected: usize,
+        /// Where the payload ends.
+        found: usize,
+    },
+}
+
+/// A directory, checked as a whole and borrowed from its block's payload.
+#[derive(Clone, Copy, Debug)]
+pub struct Directory<'a> {
+    /// How many records the chunk holds.
+    pub records: u32,
+    /// The bytes of their keys and values.
+    pub bytes: u64,
+    tables: &'a [u8],
+}
+
+/// The records of one table.
+#[derive(Clone, Copy, Debug)]
+pub struct DirectoryTable<'a> {
+    /// The map.
+    pub map: MapId,
+    /// The stream.
+    pub stream: StreamId,
+    lines: &'a [u8],
+}
+
+impl<'a> Directory<'a> {
+    /// Reads the payload of a directory block.
+    ///
+    /// # Errors
+    /// When counts and length do not fit each other.
+    pub fn decode(payload: &'a [u8]) -> Result<Directory<'a>, DirectoryError> {
+        let left = payload.len();
+        if left < DIRECTORY_HEADER_LEN {
+            let needed = DIRECTORY_HEADER_LEN as u64;
+            return Err(DirectoryError::TooShort { offset: 0, needed, left });
+        }
+        let records = u32_at(payload, 4);
+        let mut offset = DIRECTORY_HEADER_LEN;
+        let mut found = 0;
+        for _ in 0..u32_at(payload, 0) {
+            let left = payload.len() - offset;
+            if left < TABLE_LEN {
+                return Err(DirectoryError::TooShort { offset, needed: TABLE_LEN as u64, left });
+            }
+            let count = u64::from(u32_at(payload, offset + 8));
+            let needed = TABLE_LEN as u64 + count * LINE_LEN as u64;
+            if (left as u64) < needed {
+                return Err(DirectoryError::TooShort { offset, needed, left });
+            }
+            found += count;
+            offset += needed as usize;
+        }
+        if found != u64::from(records) {
+            return Err(DirectoryError::Records { expected: records, found });
+        }
+        if offset != payload.len() {
+            return Err(DirectoryError::TooLong { expected: offset, found: payload.len() });
+        }
+        let tables = &payload[DIRECTORY_HEADER_LEN..];
+        Ok(Directory { records, bytes: u64_at(payload, 8), tables })
+    }
+
+    /// The tables, in the order in which the chunk first names them.
+    pub fn tables(&self) -> impl Iterator<Item = DirectoryTable<'a>> + use<'a> {
+        let mut rest = self.tables;
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let lines_end = TABLE_LEN + u32_at(rest, 8) as usize * LINE_LEN;
+            let (map, stream) = (MapId(u32_at(rest, 0)), StreamId(u32_at(rest, 4)));
+            let lines = &rest[TABLE_LEN..lines_end];
+            rest = &rest[lines_end..];
+            Some(DirectoryTable { map, stream, lines })
+        })
+    }
+}
+
+impl<'a> DirectoryTable<'a> {
+    /// The table's records, in the order of the chunk.
+    pub fn lines(&self) -> impl ExactSizeIterator<Item = DirectoryLine> + use<'a> {
+        self.lines.chunks_exact(LINE_LEN).map(DirectoryLine::decode)
+    }
+}
