@@ -1,3 +1,4 @@
 //! A store of native-memory maps, mirrored to disk.
 
 pub mod format;
+pub mod io;

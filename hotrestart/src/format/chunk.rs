@@ -86,7 +86,9 @@ pub enum ChunkHeaderError {
     #[error("the chunk needs features that this program does not know: {0}")]
     Features(UnknownFeatures),
     /// A size that no chunk has.
-    #[error("chunk size {found} at offset 56 is no power of two between {CHUNK_SIZE_MIN} and {CHUNK_SIZE_MAX}")]
+    #[error(
+        "chunk size {found} at offset 56 is no power of two between {CHUNK_SIZE_MIN} and {CHUNK_SIZE_MAX}"
+    )]
     ChunkSize {
         /// The size found, in bytes.
         found: u64,

@@ -8,8 +8,12 @@ use std::fmt;
 /// The bits of the feature field that this version understands.
 pub const KNOWN_FEATURES: u32 = 0;
 
-const NAMES: [(u32, &str); 4] =
-    [(1, "encryption"), (2, "compaction frees chunks"), (4, "epochs and floors"), (8, "group records")];
+const NAMES: [(u32, &str); 4] = [
+    (1, "encryption"),
+    (2, "compaction frees chunks"),
+    (4, "epochs and floors"),
+    (8, "group records"),
+];
 
 /// Feature bits that this version does not know, printed by name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -103,7 +103,9 @@ mod tests {
     #[test]
     fn a_foreign_file_is_not_taken_for_a_chunk() {
         assert_eq!(FileNumber::from_file_name("chunk-0000001f"), Some(FileNumber(31)));
-        for name in ["chunk-1f", "chunk-0000001F", "chunk-+000001f", "chunk-0000001f.tmp", "manifest.0"] {
+        for name in
+            ["chunk-1f", "chunk-0000001F", "chunk-+000001f", "chunk-0000001f.tmp", "manifest.0"]
+        {
             assert_eq!(FileNumber::from_file_name(name), None, "{name}");
         }
     }

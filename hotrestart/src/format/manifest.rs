@@ -171,8 +171,10 @@ pub enum ManifestError {
         found: u64,
     },
     /// The checksum does not match.
-    #[error("checksum at offset {CRC_AT}: expected {expected:#010x}, found {found:#010x} \
-        (the version at offset 8 reads {version})")]
+    #[error(
+        "checksum at offset {CRC_AT}: expected {expected:#010x}, found {found:#010x} \
+        (the version at offset 8 reads {version})"
+    )]
     Checksum {
         /// The checksum of the bytes as they are.
         expected: u32,

@@ -10,8 +10,8 @@ use super::chunk::is_chunk_size;
 use super::features::UnknownFeatures;
 use super::ids::{BootId, ChunkId, FileNumber, LifeNumber, MapId, StoreId, StreamId};
 use super::manifest::{
-    BuffersPlace, CRC_AT, DurabilityCode, FLAG_CLEAN, HEADER_LEN, HELD_LEN, HeldChunk, LIFE_LEN, Life,
-    LifeState, MAGIC, MANIFEST_LEN_MAX, MAP_LEN, Manifest, ManifestError, MapRecord,
+    BuffersPlace, CRC_AT, DurabilityCode, FLAG_CLEAN, HEADER_LEN, HELD_LEN, HeldChunk, LIFE_LEN,
+    Life, LifeState, MAGIC, MANIFEST_LEN_MAX, MAP_LEN, Manifest, ManifestError, MapRecord,
     STREAM_RECORD_LEN, StreamRecord,
 };
 
@@ -22,7 +22,8 @@ impl Manifest {
     /// When the bytes are no manifest of this version.
     pub fn decode(bytes: &[u8]) -> Result<Manifest, ManifestError> {
         let bytes = checked(bytes)?;
-        let field = |field, offset| ManifestError::Field { field, offset, found: u64_at(bytes, offset) };
+        let field =
+            |field, offset| ManifestError::Field { field, offset, found: u64_at(bytes, offset) };
         let chunk_size = u64_at(bytes, 56);
         if !is_chunk_size(chunk_size) {
             return Err(field("chunk size", 56));

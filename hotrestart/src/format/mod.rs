@@ -25,7 +25,9 @@ pub use binding::Binding;
 pub use block::{BlockError, BlockHeader, BlockKind};
 pub use chunk::{ChunkHeader, ChunkHeaderError};
 pub use directory::{Directory, DirectoryBuilder, DirectoryError};
-pub use ids::{BlockNumber, BootId, ChunkId, FileNumber, LifeNumber, MapId, StoreId, StreamId, WriterId};
+pub use ids::{
+    BlockNumber, BootId, ChunkId, FileNumber, LifeNumber, MapId, StoreId, StreamId, WriterId,
+};
 pub use manifest::{Manifest, ManifestError};
 pub use record::{RecordHeader, RecordKind};
 pub use record_read::{Record, RecordError, Records};

@@ -9,8 +9,8 @@
 use super::bytes::{u32_at, u48_at, u64_at};
 use super::ids::{MapId, StreamId};
 use super::record::{
-    EXPIRY_LEN, FIXED_LEN, FLAG_EXPIRY, FLAG_PARTS, KEY_LEN_MAX, PADDING, PADDING_LEN_MIN, PART_LEN,
-    PartOf, RecordHeader, RecordKind, VALUE_LEN_MAX, body_crc,
+    EXPIRY_LEN, FIXED_LEN, FLAG_EXPIRY, FLAG_PARTS, KEY_LEN_MAX, PADDING, PADDING_LEN_MIN,
+    PART_LEN, PartOf, RecordHeader, RecordKind, VALUE_LEN_MAX, body_crc,
 };
 use super::varint::read_varint;
 

@@ -130,7 +130,12 @@ mod tests {
         let whole = stretches(&chunk);
         assert_eq!(
             whole,
-            [(4096, 4096, Some(0)), (8192, 12_288, Some(1)), (20_480, 4096, Some(2)), (24_576, 16_384, None)]
+            [
+                (4096, 4096, Some(0)),
+                (8192, 12_288, Some(1)),
+                (20_480, 4096, Some(2)),
+                (24_576, 16_384, None)
+            ]
         );
         chunk[8192 + 5000] ^= 1;
         assert_eq!(stretches(&chunk)[1], (8192, 12_288, None));
