@@ -42,26 +42,27 @@ impl Directory {
         let path = self.path.join(name);
         let opened = self.options().write(true).create_new(true).mode(0o600).open(&path);
         let file = opened.map_err(|error| self.creation_failed(name, len, &error))?;
-        let filled = match fill {
-            Fill::Allocate => match system::allocate(&file, len) {
-                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                    write_zeros(&file, len)
-                }
-                result => result,
-            },
-            Fill::Zero => match system::allocate(&file, len) {
-                Err(error) if error.raw_os_error() != Some(libc::EOPNOTSUPP) => Err(error),
-                _ => write_zeros(&file, len),
-            },
-        };
-        if let Err(error) = filled {
-            let error = self.creation_failed(name, len, &error);
+        if let Err(error) = self.fill(&file, len, fill) {
+            // The name goes first, so that what it took counts as available again.
             return match std::fs::remove_file(&path) {
-                Ok(()) => Err(error),
+                Ok(()) => Err(self.creation_failed(name, len, &error)),
                 Err(left) => Err(IoError::from_std(IoOperation::Remove, name, &left)),
             };
         }
         Ok(FileHandle::of_os(name, file, self.is_direct))
+    }
+
+    fn fill(&self, file: &File, len: u64, fill: Fill) -> io::Result<()> {
+        // The kernel would allocate all there is before it finds that it is not enough.
+        if system::available_bytes(&self.path).is_ok_and(|available| available < len) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        match system::allocate(file, len) {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => write_zeros(file, len),
+            Err(error) => Err(error),
+            Ok(()) if fill == Fill::Zero => write_zeros(file, len),
+            Ok(()) => Ok(()),
+        }
     }
 
     fn creation_failed(&self, name: &str, needed: u64, error: &io::Error) -> IoError {
