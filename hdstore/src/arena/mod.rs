@@ -1,0 +1,237 @@
+//! A node's arena: one reservation, its regions, and the accounting of what is committed.
+//!
+//! Invariant: every byte that is touched was charged before to the store's one [`Budget`], metadata included, so the sum of
+//! what the store holds never passes the memory limit. Everything is addressed by offset from the arena's base; no pointer
+//! is kept anywhere, so that a sealed arena can be attached again at another address.
+//!
+//! Callers: `slab/` (pages and large slots), `index/` and `store/` (words). Views of words are safe here, since a word is
+//! an atomic; views of entries are not, and live in `entry/view.rs` alone.
+#![allow(unsafe_code)] // words as atomics, copies into owned slots; docs/unsafe.md
+
+pub(crate) mod layout;
+pub(crate) mod numa;
+pub(crate) mod os;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64 as StdAtomicU64, Ordering};
+
+use layout::Layout;
+use os::{PageKind, Reservation, UNIT};
+
+/// The memory limit of a store and what of it is committed, by kind of page.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    limit_bytes: u64,
+    committed_bytes: StdAtomicU64,
+}
+
+impl Budget {
+    pub(crate) fn new(limit_bytes: u64) -> Budget {
+        Budget { limit_bytes, committed_bytes: StdAtomicU64::new(0) }
+    }
+
+    pub(crate) fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
+    }
+
+    pub(crate) fn committed_bytes(&self) -> u64 {
+        self.committed_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Charges `bytes`, or charges nothing and says no.
+    #[must_use]
+    pub(crate) fn charge(&self, bytes: u64) -> bool {
+        self.committed_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |committed| {
+                committed.checked_add(bytes).filter(|sum| *sum <= self.limit_bytes)
+            })
+            .is_ok()
+    }
+
+    pub(crate) fn refund(&self, bytes: u64) {
+        let before = self.committed_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        debug_assert!(before >= bytes, "refunded more than was charged");
+    }
+}
+
+/// One node's arena.
+pub(crate) struct Arena {
+    memory: Reservation,
+    layout: Layout,
+    budget: Arc<Budget>,
+    node: u32,
+    bound: bool,
+    want: PageKind,
+    /// Bytes committed by kind of page: small, transparent, 2 MiB, 1 GiB.
+    by_kind: [StdAtomicU64; 4],
+}
+
+/// What an arena has committed, in bytes, by what backs it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CommittedBytes {
+    /// NUMA node.
+    pub node: u32,
+    /// On pages of 4 KiB.
+    pub small: u64,
+    /// On ranges for which transparent huge pages were asked.
+    pub transparent: u64,
+    /// On explicit pages of 2 MiB.
+    pub huge_2m: u64,
+    /// On explicit pages of 1 GiB.
+    pub huge_1g: u64,
+}
+
+impl CommittedBytes {
+    /// The sum over all kinds of pages.
+    pub fn total(&self) -> u64 {
+        self.small + self.transparent + self.huge_2m + self.huge_1g
+    }
+}
+
+impl Arena {
+    /// Reserves the address space of a node. `bind_to` asks for that node's memory.
+    pub(crate) fn new(
+        layout: Layout,
+        budget: Arc<Budget>,
+        node: u32,
+        bind_to: Option<u32>,
+        want: PageKind,
+    ) -> io::Result<Arena> {
+        let memory = Reservation::new(layout.end)?;
+        let bound = bind_to.is_some_and(|physical| memory.bind(0, layout.end, physical));
+        memory.keep_small(0, layout.pages);
+        let large = layout.large[0];
+        memory.keep_small(large, layout.end - large);
+        Ok(Arena { memory, layout, budget, node, bound, want, by_kind: Default::default() })
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Whether the kernel took the request for this node's memory.
+    pub(crate) fn bound(&self) -> bool {
+        self.bound
+    }
+
+    pub(crate) fn committed(&self) -> CommittedBytes {
+        let of = |kind: PageKind| self.by_kind[kind as usize].load(Ordering::Relaxed);
+        CommittedBytes {
+            node: self.node,
+            small: of(PageKind::Small),
+            transparent: of(PageKind::Transparent),
+            huge_2m: of(PageKind::Huge2M),
+            huge_1g: of(PageKind::Huge1G),
+        }
+    }
+
+    /// Charges bytes of 4 KiB pages (metadata, large slots). False, and nothing charged, at the limit.
+    #[must_use]
+    pub(crate) fn commit_small(&self, bytes: u64) -> bool {
+        let charged = self.budget.charge(bytes);
+        if charged {
+            self.by_kind[PageKind::Small as usize].fetch_add(bytes, Ordering::Relaxed);
+        }
+        charged
+    }
+
+    /// Gives a charge of 4 KiB pages back after their memory was given back.
+    pub(crate) fn uncommit_small(&self, bytes: u64) {
+        self.by_kind[PageKind::Small as usize].fetch_sub(bytes, Ordering::Relaxed);
+        self.budget.refund(bytes);
+    }
+
+    /// Commits a range of slab pages, a multiple of 2 MiB; `None`, and nothing changed, at the limit.
+    pub(crate) fn commit_unit(&self, offset: u64, len: u64, populate: bool) -> Option<PageKind> {
+        if !self.budget.charge(len) {
+            return None;
+        }
+        let kind = self.memory.back(offset, len, self.want);
+        if populate {
+            self.memory.populate(offset, len);
+        }
+        self.by_kind[kind as usize].fetch_add(len, Ordering::Relaxed);
+        Some(kind)
+    }
+
+    /// Charges a slab page again that was given back.
+    #[must_use]
+    pub(crate) fn recommit_page(&self, bytes: u64, kind: PageKind) -> bool {
+        let charged = self.budget.charge(bytes);
+        if charged {
+            self.by_kind[kind as usize].fetch_add(bytes, Ordering::Relaxed);
+        }
+        charged
+    }
+
+    /// Gives an empty slab page back to the system. False when it cannot be (explicit huge pages).
+    pub(crate) fn give_back_page(&self, offset: u64, bytes: u64, kind: PageKind) -> bool {
+        let possible = matches!(kind, PageKind::Small | PageKind::Transparent);
+        if !possible || !self.memory.give_back(offset, bytes) {
+            return false;
+        }
+        self.by_kind[kind as usize].fetch_sub(bytes, Ordering::Relaxed);
+        self.budget.refund(bytes);
+        true
+    }
+
+    /// Gives the memory of a range back (its charge is the caller's to refund).
+    pub(crate) fn give_back(&self, offset: u64, len: u64) -> bool {
+        self.memory.give_back(offset, len)
+    }
+
+    /// Finds pages for a charged range now, so that no later access to it faults.
+    pub(crate) fn populate(&self, offset: u64, len: u64) {
+        self.memory.populate(offset, len);
+    }
+
+    /// The atomic word at `offset`, a multiple of 8.
+    ///
+    /// # Panics
+    /// When the offset is outside the arena or not aligned: an index word or a list is broken then.
+    #[inline]
+    pub(crate) fn word(&self, offset: u64) -> &crate::sync::AtomicU64 {
+        assert!(
+            offset < self.layout.end && offset.is_multiple_of(8),
+            "a broken offset: {offset:#x}"
+        );
+        let address = self.memory.base().as_ptr().wrapping_add(offset as usize);
+        // SAFETY: the word lies inside the reservation (asserted), is aligned (the base is, and the offset was asserted), is
+        // initialised (fresh pages are zero), and lives as long as `self`. Whoever writes it does so through an atomic, or
+        // owns the slot around it alone, before it is published and after its last reader left.
+        unsafe { &*address.cast::<crate::sync::AtomicU64>() }
+    }
+
+    /// The address of a byte, for `entry/view.rs` and for prefetching.
+    #[inline]
+    pub(crate) fn address(&self, offset: u64) -> *mut u8 {
+        debug_assert!(offset < self.layout.end);
+        self.memory.base().as_ptr().wrapping_add(offset as usize)
+    }
+
+    /// Asks the processor to fetch the cache line at `offset`.
+    #[inline]
+    pub(crate) fn prefetch(&self, offset: u64) {
+        #[cfg(all(target_arch = "x86_64", not(miri), not(loom)))]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a prefetch of any address is harmless.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.address(offset).cast_const().cast()) };
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(miri), not(loom))))]
+        let _ = offset;
+    }
+
+    /// Bytes of address space.
+    pub(crate) fn reserved_bytes(&self) -> u64 {
+        self.memory.len()
+    }
+}
+
+const _: () = assert!(UNIT.is_multiple_of(layout::PAGE));

@@ -1,0 +1,162 @@
+//! What can go wrong, by operation.
+
+use crate::log::LogError;
+
+/// Why a store could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A setting is out of its range.
+    #[error("{name} is {found}, expected {expected}")]
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// What was given.
+        found: String,
+        /// What is possible.
+        expected: String,
+    },
+    /// The address space for the arena could not be reserved.
+    #[error(
+        "cannot reserve {bytes} bytes of address space: {source} (no memory is used by this yet; check \
+         `ulimit -v` and that vm.overcommit_memory is not 2)"
+    )]
+    Reserve {
+        /// Bytes of address space asked for.
+        bytes: u64,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The memory limit does not even hold the store's fixed tables.
+    #[error(
+        "memory_limit_bytes is {limit_bytes}, too small: the store's fixed tables need {needed_bytes}"
+    )]
+    LimitTooSmall {
+        /// The limit.
+        limit_bytes: u64,
+        /// What the fixed tables need.
+        needed_bytes: u64,
+    },
+}
+
+/// Why an operation on a map failed. Nothing changed, unless the variant says otherwise.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The key is empty.
+    #[error("a key has 1 to 65,535 bytes, this one has none")]
+    EmptyKey,
+    /// The key or the value is longer than this store takes.
+    #[error("the {what} has {len} bytes, at most {max} are possible")]
+    TooLarge {
+        /// "key" or "value".
+        what: &'static str,
+        /// Its length in bytes.
+        len: u64,
+        /// The longest that is possible, in bytes.
+        max: u64,
+    },
+    /// The store is full.
+    #[error(
+        "the store is full: {needed_bytes} bytes are needed, {committed_bytes} of the limit of {limit_bytes} are in use; \
+         remove entries or raise memory_limit_bytes"
+    )]
+    Capacity {
+        /// The memory limit.
+        limit_bytes: u64,
+        /// What is committed of it.
+        committed_bytes: u64,
+        /// What the operation needed.
+        needed_bytes: u64,
+    },
+    /// The bound on memory that waits for readers is reached: a reader sleeps in a batch.
+    #[error(
+        "{unreclaimed_bytes} bytes of replaced values wait for readers (bound {bound_bytes}); the oldest pin is {} old: \
+         end that batch",
+        age(*.oldest_pin_ms)
+    )]
+    Unreclaimed {
+        /// Bytes that wait.
+        unreclaimed_bytes: u64,
+        /// The bound.
+        bound_bytes: u64,
+        /// Age of the oldest pin in milliseconds; `None` when it is inside a call or has ended meanwhile.
+        oldest_pin_ms: Option<u64>,
+    },
+    /// A map of this name exists with other codecs.
+    #[error("map {name:?} holds {expected}, it was opened as {found}")]
+    MapType {
+        /// The map.
+        name: String,
+        /// Codecs of keys and values that it was made with.
+        expected: String,
+        /// Those that were asked for.
+        found: String,
+    },
+    /// There are as many maps as a store can have.
+    #[error("a store has at most {max} maps")]
+    TooManyMaps {
+        /// The highest number.
+        max: u64,
+    },
+    /// The name of a map is not possible.
+    #[error("a map's name has 1 to 255 bytes, this one has {len}")]
+    MapName {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// A stream number is not one of the store's.
+    #[error("stream {stream} was asked for, the store has {streams}")]
+    Stream {
+        /// What was asked for.
+        stream: u32,
+        /// How many there are.
+        streams: u32,
+    },
+    /// A value could not be turned into bytes, or back.
+    #[error("{codec}: {reason}")]
+    Codec {
+        /// The codec.
+        codec: &'static str,
+        /// What was wrong.
+        reason: String,
+    },
+    /// The log behind the store refused the change, or failed to keep it. Whether the change is kept then is unknown if it is
+    /// visible; the source says which.
+    #[error("log: {0}")]
+    Log(#[source] LogError),
+}
+
+fn age(oldest_pin_ms: Option<u64>) -> String {
+    match oldest_pin_ms {
+        Some(ms) => format!("{ms} ms"),
+        None => "of unknown age, not".to_owned(),
+    }
+}
+
+impl Error {
+    /// Whether the store is full.
+    pub fn is_capacity(&self) -> bool {
+        matches!(self, Error::Capacity { .. })
+    }
+
+    /// Whether the same call may succeed later without a change of settings.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Error::Capacity { .. } | Error::Unreclaimed { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_names_the_age_of_the_oldest_pin() {
+        let error = Error::Unreclaimed {
+            unreclaimed_bytes: 9,
+            bound_bytes: 8,
+            oldest_pin_ms: Some(61_000),
+        };
+        assert!(error.to_string().contains("61000 ms"), "{error}");
+    }
+}

@@ -1,0 +1,112 @@
+//! Growth: one bucket at a time, by the operation that made it due, in well under the time of a put.
+//!
+//! Invariant: a reader finds every key at every step. The words that move are copied into the new bucket before the new
+//! count is published, and cleared in the old one after; what stays is not touched. Memory for the new bucket was taken
+//! before the lock; without it, or when a chain would be needed for the new bucket, growth waits for the next insert.
+//!
+//! Whether a word moves depends on its key's hash, read from its slot: the eight slots are fetched together.
+
+use super::segments::BUCKETS_MAX;
+use super::table::{Found, Spare, Table};
+use super::word::{WORDS, Word, address, second, splits_next};
+use crate::ids::Location;
+
+/// Mean entries per bucket at which a table grows, as a fraction: 6.5, a load of 0.81.
+const LOAD_NUMERATOR: u64 = 13;
+const LOAD_DENOMINATOR: u64 = 2;
+
+/// Whether a table of `buckets` buckets should grow to hold `entries`.
+pub(crate) fn is_due(entries: u64, buckets: u64) -> bool {
+    entries * LOAD_DENOMINATOR > buckets * LOAD_NUMERATOR && buckets + 1 < BUCKETS_MAX
+}
+
+/// Whether growth lags behind by more than a few inserts.
+pub(crate) fn is_overdue(entries: u64, buckets: u64) -> bool {
+    entries * LOAD_DENOMINATOR > (buckets + 2) * LOAD_NUMERATOR
+}
+
+/// Buckets for a table that is to hold `entries`.
+pub(crate) fn buckets_for(entries: u64) -> u64 {
+    (entries * LOAD_DENOMINATOR).div_ceil(LOAD_NUMERATOR).clamp(1, BUCKETS_MAX - 1)
+}
+
+impl Table<'_> {
+    /// Splits one bucket if the table is due for it. Called under the stream's lock. Returns whether it did.
+    pub(crate) fn grow(&self, spare: &mut Spare, hash_of: impl Fn(Location) -> u64) -> bool {
+        let buckets = self.buckets();
+        if buckets == 0 || !is_due(self.entries(), buckets) || !self.extend(buckets, spare) {
+            return false;
+        }
+        let split = splits_next(buckets);
+        self.for_each_in_bucket(split, |found| {
+            self.arena().prefetch(found.word.location().offset())
+        });
+        let mut moving: [Option<Found>; WORDS as usize] = [None; WORDS as usize];
+        let mut count = 0;
+        self.for_each_in_bucket(split, |found| {
+            if !stays(hash_of(found.word.location()), split, buckets) {
+                if count < moving.len() {
+                    moving[count] = Some(found);
+                }
+                count += 1;
+            }
+        });
+        if count > moving.len() {
+            return self.grow_chained(split, buckets, spare, &hash_of);
+        }
+        let target = self.bucket(buckets);
+        for (index, found) in moving.iter().flatten().enumerate() {
+            self.publish(target + index as u64 * 8, found.word);
+        }
+        self.publish_buckets(buckets + 1);
+        for found in moving.iter().flatten() {
+            self.publish(found.place, Word::EMPTY);
+        }
+        self.shorten_chain(self.bucket(split));
+        true
+    }
+
+    /// The rare split of a bucket with a chain of which more than a bucket's worth moves: an overflow bucket for the new
+    /// bucket must be at hand and be enough, else growth waits.
+    #[cold]
+    fn grow_chained(
+        &self,
+        split: u64,
+        buckets: u64,
+        spare: &mut Spare,
+        hash_of: &impl Fn(Location) -> u64,
+    ) -> bool {
+        let mut moving = Vec::new();
+        self.for_each_in_bucket(split, |found| {
+            if !stays(hash_of(found.word.location()), split, buckets) {
+                moving.push(found);
+            }
+        });
+        if moving.len() > 2 * WORDS as usize - 2 {
+            return false;
+        }
+        let Some(overflow) = self.take_overflow(spare) else { return false };
+        let target = self.bucket(buckets);
+        for (index, found) in moving.iter().take(WORDS as usize).enumerate() {
+            self.publish(target + index as u64 * 8, found.word);
+        }
+        for (index, found) in moving.iter().skip(WORDS as usize).enumerate() {
+            if index == 0 {
+                self.chain(target, overflow, found.word);
+            } else {
+                self.publish(overflow + 8 * (index as u64 + 1), found.word);
+            }
+        }
+        self.publish_buckets(buckets + 1);
+        for found in &moving {
+            self.publish(found.place, Word::EMPTY);
+        }
+        self.shorten_chain(self.bucket(split));
+        true
+    }
+}
+
+/// Whether a word of the split bucket can still be found there when the table has one bucket more.
+fn stays(hash: u64, split: u64, buckets: u64) -> bool {
+    address(hash, buckets + 1) == split || address(second(hash), buckets + 1) == split
+}

@@ -1,0 +1,121 @@
+//! The seam to a log: what a store does before, under and after a stream's lock so that its changes can be kept.
+//!
+//! A store in memory alone uses [`NoLog`], which costs nothing. `hotrestart` brings the real one. The order of calls in a
+//! change, and the reasons, stand in `ARCHITECTURE.md`:
+//!
+//! 1. [`Log::reserve`], before the lock: room for the record; the key and value are copied here. It may wait, never under a
+//!    lock.
+//! 2. Under the stream's lock: [`Log::position`] must not be before the stream's last one, or the change starts over (so
+//!    that what survives a crash is a prefix of the stream); then [`Log::commit`] with the record's seq, which may neither
+//!    wait nor fail.
+//! 3. After the lock: [`Log::settle`] waits until the change is as durable as its map asks.
+
+use crate::ids::{MapId, Seq, StreamId};
+
+/// An error of the log behind a store.
+pub type LogError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a change leaves in the log.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Change<'a> {
+    /// The key has this value from now on.
+    Entry {
+        /// The key.
+        key: &'a [u8],
+        /// The value.
+        value: &'a [u8],
+        /// When it expires, in milliseconds since 1970.
+        expiry_ms: Option<u64>,
+    },
+    /// The key is gone from now on.
+    Absence {
+        /// The key.
+        key: &'a [u8],
+    },
+}
+
+/// What a map is, as the log must remember it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapSpec<L> {
+    /// Its number.
+    pub id: MapId,
+    /// Its name.
+    pub name: String,
+    /// The name of the codec of its keys.
+    pub key_type: String,
+    /// The name of the codec of its values.
+    pub value_type: String,
+    /// How durable its changes are before they are acknowledged.
+    pub level: L,
+}
+
+/// A log behind a store. Called by the store alone.
+pub trait Log: Send + Sync + Sized + 'static {
+    /// How durable a change is before it is acknowledged.
+    type Level: Copy + Default + Send + Sync + std::fmt::Debug + PartialEq + 'static;
+    /// Room for one record. Dropping it gives it up.
+    type Room<'a>;
+    /// A change that was committed to the log.
+    type Ticket: Copy + Send + std::fmt::Debug;
+
+    /// Remembers a new map, before its first change. It may block.
+    fn create_map(&self, spec: &MapSpec<Self::Level>) -> Result<(), LogError>;
+
+    /// Finds room for a change and copies its key and value there. It may wait up to the log's own deadline.
+    fn reserve(
+        &self,
+        map: MapId,
+        stream: StreamId,
+        change: Change<'_>,
+    ) -> Result<Self::Room<'_>, LogError>;
+
+    /// Where in its writer's order the room lies.
+    fn position(room: &Self::Room<'_>) -> u64;
+
+    /// Completes the record. Under the stream's lock: it neither waits nor fails.
+    fn commit(&self, room: Self::Room<'_>, seq: Seq) -> Self::Ticket;
+
+    /// Waits until a change is as durable as asked.
+    fn settle(&self, ticket: Self::Ticket, level: Self::Level) -> Result<(), LogError>;
+
+    /// Whether changes are still accepted; asked before anything else is done.
+    fn check(&self) -> Result<(), LogError>;
+}
+
+/// The log of a store that lives in memory alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoLog;
+
+impl Log for NoLog {
+    type Level = ();
+    type Room<'a> = ();
+    type Ticket = ();
+
+    fn create_map(&self, _: &MapSpec<()>) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    #[inline]
+    fn reserve(&self, _: MapId, _: StreamId, _: Change<'_>) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    #[inline]
+    fn position((): &()) -> u64 {
+        0
+    }
+
+    #[inline]
+    fn commit(&self, (): (), _: Seq) {}
+
+    #[inline]
+    fn settle(&self, (): (), (): ()) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    #[inline]
+    fn check(&self) -> Result<(), LogError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,214 @@
+//! Typed maps: what users call.
+//!
+//! Writing is in this file, reading in `read.rs`, several keys at once in `batch.rs`, values that outlive a call in
+//! `guard.rs`, read-modify-write in `entry.rs`. No user code runs under a lock or while anything is half-written: closures
+//! see values that are complete, and what they return is put by an ordinary conditional put.
+
+pub mod batch;
+pub mod entry;
+pub mod guard;
+pub mod read;
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use crate::codec::Codec;
+use crate::error::Error;
+use crate::log::{Log, NoLog};
+use crate::store::put::{Condition, Done, NewEntry};
+use crate::store::{Inner, MapCore, Store};
+
+/// Settings of a map, used when it is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MapOptions<Level = ()> {
+    pub(crate) level: Level,
+}
+
+impl<Level> MapOptions<Level> {
+    /// How durable a change is before it is acknowledged, in the log's own terms.
+    #[must_use]
+    pub fn durability<New>(self, level: New) -> MapOptions<New> {
+        MapOptions { level }
+    }
+}
+
+/// A map of a store. Cheap to clone; clones are the same map. All methods may be called from any number of threads.
+pub struct Map<K: Codec, V: Codec, L: Log = NoLog> {
+    pub(crate) inner: Arc<Inner<L>>,
+    pub(crate) core: Arc<MapCore<L>>,
+    types: PhantomData<fn(K) -> V>,
+}
+
+impl<K: Codec, V: Codec, L: Log> Clone for Map<K, V, L> {
+    fn clone(&self) -> Self {
+        Map { inner: Arc::clone(&self.inner), core: Arc::clone(&self.core), types: PhantomData }
+    }
+}
+
+impl<K: Codec, V: Codec, L: Log> std::fmt::Debug for Map<K, V, L> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Map").field("spec", &self.core.spec).finish_non_exhaustive()
+    }
+}
+
+impl<L: Log> Store<L> {
+    /// Opens the map of this name, making it when it is not there. Options count only when it is made.
+    ///
+    /// # Errors
+    /// [`Error::MapType`] when the map holds other types, [`Error::MapName`], [`Error::TooManyMaps`], no memory, or a log that
+    /// refuses.
+    pub fn map<K: Codec, V: Codec>(
+        &self,
+        name: &str,
+        options: MapOptions<L::Level>,
+    ) -> Result<Map<K, V, L>, Error> {
+        let core = self.inner.open_map(name, &K::name(), &V::name(), options.level)?;
+        Ok(Map { inner: Arc::clone(&self.inner), core, types: PhantomData })
+    }
+}
+
+impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
+    /// The map's name.
+    pub fn name(&self) -> &str {
+        &self.core.spec.name
+    }
+
+    /// Gives a key a value, whatever it had before. Returns when the map's durability is reached.
+    ///
+    /// # Errors
+    /// Nothing changed: [`Error::EmptyKey`], [`Error::TooLarge`], [`Error::Capacity`], [`Error::Unreclaimed`],
+    /// [`Error::Codec`], or [`Error::Log`] before the change. An [`Error::Log`] may also say that the change is visible but
+    /// not known to be durable.
+    ///
+    /// ```
+    /// # use hdstore::{MapOptions, Store, codec::Bytes};
+    /// # let store = Store::builder().memory_limit_bytes(64 << 20).in_memory()?;
+    /// let map = store.map::<Bytes, Bytes>("m", MapOptions::default())?;
+    /// map.insert(b"key", b"value")?;
+    /// assert_eq!(map.get_owned(b"key")?.as_deref(), Some(&b"value"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "put")]
+    #[doc(alias = "set")]
+    pub fn insert(&self, key: &K::Encode, value: &V::Encode) -> Result<(), Error> {
+        self.put(key, value, None, Condition::None).map(drop)
+    }
+
+    /// Like [`Map::insert`], but the entry is absent from `expiry_ms` on (milliseconds since 1970-01-01 UTC).
+    ///
+    /// # Errors
+    /// As for [`Map::insert`].
+    pub fn insert_expiring(
+        &self,
+        key: &K::Encode,
+        value: &V::Encode,
+        expiry_ms: u64,
+    ) -> Result<(), Error> {
+        self.put(key, value, Some(expiry_ms), Condition::None).map(drop)
+    }
+
+    /// Gives a key a value if it has none. Returns whether it did.
+    ///
+    /// # Errors
+    /// As for [`Map::insert`].
+    ///
+    /// ```
+    /// # use hdstore::{MapOptions, Store, codec::{Str, U64}};
+    /// # let store = Store::builder().memory_limit_bytes(64 << 20).in_memory()?;
+    /// let map = store.map::<Str, U64>("m", MapOptions::default())?;
+    /// assert!(map.insert_if_absent("a", &1)?);
+    /// assert!(!map.insert_if_absent("a", &2)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "putIfAbsent")]
+    pub fn insert_if_absent(&self, key: &K::Encode, value: &V::Encode) -> Result<bool, Error> {
+        self.put(key, value, None, Condition::Absent)
+    }
+
+    /// Gives a key a new value if its present one has the same bytes as `expected`. Returns whether it did.
+    ///
+    /// # Errors
+    /// As for [`Map::insert`].
+    ///
+    /// ```
+    /// # use hdstore::{MapOptions, Store, codec::{Str, U64}};
+    /// # let store = Store::builder().memory_limit_bytes(64 << 20).in_memory()?;
+    /// let map = store.map::<Str, U64>("m", MapOptions::default())?;
+    /// map.insert("a", &1)?;
+    /// assert!(map.compare_exchange("a", &1, &2)?);
+    /// assert!(!map.compare_exchange("a", &1, &3)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "replace")]
+    pub fn compare_exchange(
+        &self,
+        key: &K::Encode,
+        expected: &V::Encode,
+        new: &V::Encode,
+    ) -> Result<bool, Error> {
+        let expected = V::encode(expected)?;
+        self.put(key, new, None, Condition::Value(&expected))
+    }
+
+    /// Removes a key. Returns whether it was there.
+    ///
+    /// # Errors
+    /// As for [`Map::insert`].
+    ///
+    /// ```
+    /// # use hdstore::{MapOptions, Store, codec::{Str, U64}};
+    /// # let store = Store::builder().memory_limit_bytes(64 << 20).in_memory()?;
+    /// let map = store.map::<Str, U64>("m", MapOptions::default())?;
+    /// map.insert("a", &1)?;
+    /// assert!(map.remove("a")?);
+    /// assert!(!map.remove("a")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "delete")]
+    pub fn remove(&self, key: &K::Encode) -> Result<bool, Error> {
+        let key = K::encode(key)?;
+        let stream = self.inner.stream_of(&key);
+        let was_live = std::cell::Cell::new(false);
+        let ticket = self.inner.remove_if(&self.core, stream, &key, |view| {
+            was_live.set(!self.inner.is_expired(view));
+            true
+        })?;
+        self.settle(ticket)?;
+        Ok(ticket.is_some() && was_live.get())
+    }
+
+    pub(crate) fn put(
+        &self,
+        key: &K::Encode,
+        value: &V::Encode,
+        expiry_ms: Option<u64>,
+        condition: Condition<'_>,
+    ) -> Result<bool, Error> {
+        self.put_bytes(&K::encode(key)?, &V::encode(value)?, expiry_ms, condition)
+    }
+
+    pub(crate) fn put_bytes(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        expiry_ms: Option<u64>,
+        condition: Condition<'_>,
+    ) -> Result<bool, Error> {
+        let entry = NewEntry { key, value, expiry_ms };
+        match self.inner.put(&self.core, self.inner.stream_of(key), entry, condition)? {
+            Done::Put(ticket) => {
+                self.settle(Some(ticket))?;
+                Ok(true)
+            }
+            Done::Refused => Ok(false),
+        }
+    }
+
+    /// Waits until a change is as durable as the map asks.
+    pub(crate) fn settle(&self, ticket: Option<L::Ticket>) -> Result<(), Error> {
+        match ticket {
+            Some(ticket) => self.inner.log.settle(ticket, self.core.spec.level).map_err(Error::Log),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Retired slots: batches in the arena, sealed with an epoch, freed in order.
+//!
+//! Invariant: a retired slot is in exactly one batch (or among the held ones) until it is free. Room for it is promised
+//! before the index changes, so that retiring itself cannot fail. What waits is counted; `store/` refuses overwrites
+//! beyond the stated bound.
+//!
+//! A batch is a slot of 1 KiB: word 1 links to the next batch, word 2 has the epoch, word 3 the count, word 4 the bytes,
+//! words 5 to 127 the retired slots. Word 0 stays the slot's own.
+
+use std::sync::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64 as StdAtomicU64, Ordering};
+
+use crate::arena::Arena;
+use crate::ids::Location;
+
+/// Bytes of a batch.
+pub(crate) const BATCH_BYTES: u64 = 1024;
+/// Slots in a batch.
+pub(crate) const BATCH_SLOTS: u64 = BATCH_BYTES / 8 - 5;
+
+const NEXT: u64 = 8;
+const EPOCH: u64 = 16;
+const COUNT: u64 = 24;
+const BYTES: u64 = 32;
+const FIRST: u64 = 40;
+
+/// The batch that a lane is filling, and its empty spares.
+#[derive(Default)]
+pub(crate) struct OpenBatch {
+    batch: Option<Location>,
+    count: u64,
+    bytes: u64,
+    promised: u64,
+    spares: Vec<Location>,
+}
+
+/// A full batch on its way to the queue.
+pub(crate) struct SealedBatch {
+    batch: Location,
+    count: u64,
+    bytes: u64,
+}
+
+impl OpenBatch {
+    /// Whether one more retirement can be promised.
+    pub(crate) fn has_room(&self) -> bool {
+        let here = if self.batch.is_some() { BATCH_SLOTS - self.count } else { 0 };
+        here + self.spares.len() as u64 * BATCH_SLOTS > self.promised
+    }
+
+    pub(crate) fn add_spare(&mut self, batch: Location) {
+        self.spares.push(batch);
+    }
+
+    pub(crate) fn promise(&mut self) {
+        debug_assert!(self.has_room());
+        self.promised += 1;
+    }
+
+    /// A promise was not needed.
+    pub(crate) fn release(&mut self) {
+        self.promised -= 1;
+    }
+
+    /// Retires a slot under a promise. Returns the batch when it is full or holds `bytes_max`.
+    pub(crate) fn retire(
+        &mut self,
+        arena: &Arena,
+        location: Location,
+        bytes: u64,
+        bytes_max: u64,
+    ) -> Option<SealedBatch> {
+        self.promised -= 1;
+        let batch = *self.batch.get_or_insert_with(|| {
+            self.spares.pop().expect("room was promised before the index changed")
+        });
+        arena.word(batch.offset() + FIRST + self.count * 8).store(location.0, Relaxed);
+        self.count += 1;
+        self.bytes += bytes;
+        let must_stay = self.promised > 0 && self.spares.is_empty();
+        if self.count == BATCH_SLOTS || (self.bytes >= bytes_max && !must_stay) {
+            return self.seal();
+        }
+        None
+    }
+
+    /// Seals what there is, unless a promise depends on it.
+    pub(crate) fn seal_early(&mut self) -> Option<SealedBatch> {
+        if self.promised > 0 && self.spares.is_empty() {
+            return None;
+        }
+        self.seal()
+    }
+
+    fn seal(&mut self) -> Option<SealedBatch> {
+        let batch = self.batch.take()?;
+        let sealed = SealedBatch { batch, count: self.count, bytes: self.bytes };
+        self.count = 0;
+        self.bytes = 0;
+        Some(sealed)
+    }
+
+    /// Bytes of retired slots in the open batch.
+    pub(crate) fn open_bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Batches that the lane holds.
+    pub(crate) fn batches(&self) -> u64 {
+        u64::from(self.batch.is_some()) + self.spares.len() as u64
+    }
+}
+
+/// The sealed batches of a node, oldest first.
+pub(crate) struct RetiredQueue {
+    state: Mutex<QueueState>,
+    sealed_bytes: StdAtomicU64,
+    sealed_batches: StdAtomicU64,
+    held_bytes: StdAtomicU64,
+}
+
+/// What the queue's lock guards.
+#[derive(Default)]
+pub(crate) struct QueueState {
+    head: Option<Location>,
+    tail: Option<Location>,
+    /// Slots whose epoch has passed, held back by a published guard alone, with their bytes.
+    pub(crate) held: Vec<(u64, u64)>,
+    /// The published slots, collected at each pass.
+    pub(crate) published: Vec<u64>,
+}
+
+impl RetiredQueue {
+    pub(crate) fn new() -> RetiredQueue {
+        RetiredQueue {
+            state: Mutex::new(QueueState::default()),
+            sealed_bytes: StdAtomicU64::new(0),
+            sealed_batches: StdAtomicU64::new(0),
+            held_bytes: StdAtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn state(&self) -> &Mutex<QueueState> {
+        &self.state
+    }
+
+    /// Queues a sealed batch under the epoch that `advance` ended.
+    pub(crate) fn push(&self, arena: &Arena, sealed: &SealedBatch, advance: impl FnOnce() -> u64) {
+        let offset = sealed.batch.offset();
+        arena.word(offset + NEXT).store(0, Relaxed);
+        arena.word(offset + COUNT).store(sealed.count, Relaxed);
+        arena.word(offset + BYTES).store(sealed.bytes, Relaxed);
+        let mut state = crate::sync::lock(&self.state);
+        // Under the lock, so that the queue is in the order of its epochs.
+        arena.word(offset + EPOCH).store(advance(), Relaxed);
+        match state.tail {
+            Some(tail) => arena.word(tail.offset() + NEXT).store(sealed.batch.0, Relaxed),
+            None => state.head = Some(sealed.batch),
+        }
+        state.tail = Some(sealed.batch);
+        self.sealed_bytes.fetch_add(sealed.bytes, Ordering::Relaxed);
+        self.sealed_batches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes the oldest batch if its epoch is before `oldest_pin`.
+    pub(crate) fn pop(
+        &self,
+        arena: &Arena,
+        state: &mut QueueState,
+        oldest_pin: u64,
+    ) -> Option<Location> {
+        let head = state.head?;
+        if arena.word(head.offset() + EPOCH).load(Relaxed) >= oldest_pin {
+            return None;
+        }
+        let next = arena.word(head.offset() + NEXT).load(Relaxed);
+        state.head = (next != 0).then_some(Location(next));
+        if next == 0 {
+            state.tail = None;
+        }
+        let bytes = arena.word(head.offset() + BYTES).load(Relaxed);
+        self.sealed_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.sealed_batches.fetch_sub(1, Ordering::Relaxed);
+        Some(head)
+    }
+
+    pub(crate) fn add_held(&self, bytes: u64) {
+        self.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sub_held(&self, bytes: u64) {
+        self.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of retired slots that wait for pins.
+    pub(crate) fn sealed_bytes(&self) -> u64 {
+        self.sealed_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn sealed_batches(&self) -> u64 {
+        self.sealed_batches.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of retired slots that wait for published guards alone.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.held_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// The slots of a batch.
+pub(crate) fn slots_of(arena: &Arena, batch: Location) -> impl Iterator<Item = Location> + '_ {
+    let count = arena.word(batch.offset() + COUNT).load(Relaxed);
+    (0..count)
+        .map(move |index| Location(arena.word(batch.offset() + FIRST + index * 8).load(Relaxed)))
+}

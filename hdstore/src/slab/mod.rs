@@ -1,0 +1,219 @@
+//! Slabs: slots of every size out of one pool of pages.
+//!
+//! Invariant: a free slot is in exactly one place, a lane's stash or its page's list (slab slots), or the large slots' free
+//! lists. A slot's generation byte survives while it is free and is raised when it is taken, so a word that named the
+//! former tenant never matches the next one.
+//!
+//! Callers: `store/node.rs`. Cost of a take or a put: a stash operation; once in up to 31 of them a class's lock and as many
+//! list steps; once per 256 KiB a page from the pool.
+
+pub(crate) mod class;
+pub(crate) mod lane;
+pub(crate) mod large;
+pub(crate) mod page;
+
+use std::sync::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crossbeam_utils::CachePadded;
+
+use crate::arena::Arena;
+use crate::arena::layout::PAGE;
+use crate::entry::layout::{generation_of, word_of_free_slot};
+use crate::ids::Location;
+use crate::sync::lock;
+use class::{CLASSES, Class};
+use lane::{Lane, stash_max};
+use large::LargeSlots;
+use page::{PageId, PageMeta, PagePool, offset_of, page_of};
+
+/// A slot that was taken: where it is and its new generation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    pub(crate) location: Location,
+    pub(crate) generation: u8,
+}
+
+/// All slabs of a node.
+pub(crate) struct Slabs {
+    pub(crate) pool: PagePool,
+    pub(crate) large: LargeSlots,
+    /// Per class the list of its pages with room, as page number + 1.
+    with_room: Box<[CachePadded<Mutex<u64>>]>,
+}
+
+impl Slabs {
+    pub(crate) fn new(warm_max_bytes: u64) -> Slabs {
+        Slabs {
+            pool: PagePool::new(),
+            large: LargeSlots::new(warm_max_bytes),
+            with_room: (0..CLASSES).map(|_| CachePadded::new(Mutex::new(0))).collect(),
+        }
+    }
+
+    /// Takes a slot of at least `need` bytes; `None` when the memory at hand has none.
+    pub(crate) fn take(&self, arena: &Arena, lane: &mut Lane, need: u64) -> Option<Slot> {
+        let location = match Class::of(need) {
+            Some(class) => {
+                let stash = &mut lane.stashes[usize::from(class.0)];
+                match stash.pop() {
+                    Some(location) => Location(location),
+                    None => self.refill(arena, lane, class)?,
+                }
+            }
+            None => self.large.take(arena, need)?,
+        };
+        let word = arena.word(location.offset());
+        let generation = generation_of(word.load(Relaxed)).wrapping_add(1);
+        word.store(word_of_free_slot(generation), Relaxed);
+        Some(Slot { location, generation })
+    }
+
+    /// Frees a slot that nobody can reach any more.
+    pub(crate) fn put(&self, arena: &Arena, lane: &mut Lane, location: Location) {
+        if large::is_large(arena, location) {
+            return self.large.put(arena, location);
+        }
+        let word = arena.word(location.offset());
+        word.store(word_of_free_slot(generation_of(word.load(Relaxed))), Relaxed);
+        let class = PageMeta::of(arena, page_of(arena, location.offset())).class();
+        let stash = &mut lane.stashes[usize::from(class.0)];
+        if stash.len() >= stash_max(class) {
+            self.spill(arena, lane, class, stash_max(class) / 2);
+        }
+        lane.stashes[usize::from(class.0)].push(location.0);
+    }
+
+    /// Puts all stashed slots of a lane back to their pages, so that empty pages can serve others.
+    pub(crate) fn flush(&self, arena: &Arena, lane: &mut Lane) {
+        for class in 0..CLASSES {
+            self.spill(arena, lane, Class(class as u8), 0);
+        }
+    }
+
+    /// Fills a stash and returns one more slot.
+    fn refill(&self, arena: &Arena, lane: &mut Lane, class: Class) -> Option<Location> {
+        let mut list = lock(&self.with_room[usize::from(class.0)]);
+        let first = self.take_from_pages(arena, &mut list, class)?;
+        let stash = &mut lane.stashes[usize::from(class.0)];
+        while stash.len() + 1 < stash_max(class) {
+            // The pool is asked for the first slot only: a stash must not take the last page for slots nobody needs.
+            let Some(location) = Self::take_listed(arena, &mut list, class) else { break };
+            stash.push(location.0);
+        }
+        Some(first)
+    }
+
+    fn take_from_pages(&self, arena: &Arena, list: &mut u64, class: Class) -> Option<Location> {
+        if *list == 0 {
+            let page = self.pool.take(arena, class)?;
+            link(arena, list, page);
+        }
+        Self::take_listed(arena, list, class)
+    }
+
+    /// Takes a slot from the first page with room.
+    fn take_listed(arena: &Arena, list: &mut u64, class: Class) -> Option<Location> {
+        let page = PageId(list.checked_sub(1)?);
+        let meta = PageMeta::of(arena, page);
+        let slot_bytes = u64::from(class.slot_bytes());
+        let capacity = PAGE / slot_bytes;
+        let location = if meta.free_head() != 0 {
+            let location = Location(meta.free_head());
+            meta.set_free_head(arena.word(location.offset() + 8).load(Relaxed));
+            meta.set_free_count(meta.free_count() - 1);
+            location
+        } else {
+            let index = meta.carved();
+            meta.set_carved(index + 1);
+            Location::from_offset(offset_of(arena, page) + index * slot_bytes)
+        };
+        if meta.free_count() == 0 && meta.carved() == capacity {
+            unlink(arena, list, page);
+        }
+        Some(location)
+    }
+
+    /// Moves slots from a stash to their pages until `keep` are left.
+    fn spill(&self, arena: &Arena, lane: &mut Lane, class: Class, keep: usize) {
+        let stash = &mut lane.stashes[usize::from(class.0)];
+        if stash.len() <= keep {
+            return;
+        }
+        let capacity = PAGE / u64::from(class.slot_bytes());
+        let mut list = lock(&self.with_room[usize::from(class.0)]);
+        while stash.len() > keep {
+            let Some(location) = stash.pop() else { break };
+            let page = page_of(arena, Location(location).offset());
+            let meta = PageMeta::of(arena, page);
+            arena.word(Location(location).offset() + 8).store(meta.free_head(), Relaxed);
+            meta.set_free_head(location);
+            meta.set_free_count(meta.free_count() + 1);
+            if !meta.listed() {
+                link(arena, &mut list, page);
+            }
+            if meta.free_count() == meta.carved() && meta.carved() <= capacity {
+                unlink(arena, &mut list, page);
+                self.pool.put(arena, page);
+            }
+        }
+    }
+
+    /// Bytes of a slot's place: of its class, or what a large slot has committed.
+    pub(crate) fn slot_bytes(&self, arena: &Arena, location: Location) -> u64 {
+        if large::is_large(arena, location) {
+            return large::committed_bytes(arena, location);
+        }
+        let class = PageMeta::of(arena, page_of(arena, location.offset())).class();
+        u64::from(class.slot_bytes())
+    }
+
+    /// Bytes of pages in use that hold no slot in use, stashes not counted: free slots, uncarved room and tails.
+    pub(crate) fn free_bytes_in_pages(&self, arena: &Arena) -> u64 {
+        let mut free = 0;
+        for page in 0..self.pool.counts().ever {
+            let meta = PageMeta::of(arena, PageId(page));
+            if meta.in_use() {
+                let slot = u64::from(meta.class().slot_bytes());
+                let used = meta.carved().saturating_sub(meta.free_count()) * slot;
+                free += PAGE - used.min(PAGE);
+            }
+        }
+        free
+    }
+
+    /// Bytes that a lane's stashes hold.
+    pub(crate) fn stashed_bytes(lane: &Lane) -> u64 {
+        let of = |(class, stash): (usize, &lane::Stash)| {
+            stash.len() as u64 * u64::from(Class(class as u8).slot_bytes())
+        };
+        lane.stashes.iter().enumerate().map(of).sum()
+    }
+}
+
+/// Puts a page at the head of its class's list.
+fn link(arena: &Arena, list: &mut u64, page: PageId) {
+    let meta = PageMeta::of(arena, page);
+    meta.set_previous(0);
+    meta.set_next(*list);
+    meta.set_listed(true);
+    if *list != 0 {
+        PageMeta::of(arena, PageId(*list - 1)).set_previous(page.0 + 1);
+    }
+    *list = page.0 + 1;
+}
+
+/// Takes a page out of its class's list.
+fn unlink(arena: &Arena, list: &mut u64, page: PageId) {
+    let meta = PageMeta::of(arena, page);
+    let (previous, next) = (meta.previous(), meta.next());
+    if previous == 0 {
+        *list = next;
+    } else {
+        PageMeta::of(arena, PageId(previous - 1)).set_next(next);
+    }
+    if next != 0 {
+        PageMeta::of(arena, PageId(next - 1)).set_previous(previous);
+    }
+    meta.set_listed(false);
+}

@@ -1,0 +1,167 @@
+//! The two ways to an entry's bytes: under a pin, or under the lock of its stream; and the way to fill a new one.
+//!
+//! Invariant: every view made here borrows what protects it, and every word it is made from was loaded from an index while
+//! the protection was in place. With this file, `store/` needs no unsafe code elsewhere.
+#![allow(unsafe_code)] // views of protected slots; docs/unsafe.md
+
+use std::sync::MutexGuard;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::arena::Arena;
+use crate::arena::layout::STREAM_HEAD;
+use crate::entry::layout;
+use crate::entry::view::{self, EntryParts, EntryView};
+use crate::hash::IndexHash;
+use crate::ids::{Location, Seq};
+use crate::index::table::{Found, Table};
+use crate::index::word::Word;
+use crate::reclaim::hazard::Published;
+use crate::reclaim::pin::Pinned;
+use crate::slab::Slot;
+
+/// A stream whose lock is held: its head may be read and changed.
+pub(crate) struct Locked<'a> {
+    arena: &'a Arena,
+    head: u64,
+    _guard: MutexGuard<'a, ()>,
+}
+
+impl<'a> Locked<'a> {
+    pub(crate) fn new(
+        arena: &'a Arena,
+        index_in_node: u64,
+        guard: MutexGuard<'a, ()>,
+    ) -> Locked<'a> {
+        Locked { arena, head: arena.layout().streams + index_in_node * STREAM_HEAD, _guard: guard }
+    }
+
+    /// The highest seq that was given.
+    pub(crate) fn seq(&self) -> Seq {
+        Seq(self.arena.word(self.head).load(Relaxed))
+    }
+
+    pub(crate) fn set_seq(&self, seq: Seq) {
+        self.arena.word(self.head).store(seq.0, Relaxed);
+    }
+
+    /// Where in the log's order the last record lies.
+    pub(crate) fn position(&self) -> u64 {
+        self.arena.word(self.head + 8).load(Relaxed)
+    }
+
+    pub(crate) fn set_position(&self, position: u64) {
+        self.arena.word(self.head + 8).store(position, Relaxed);
+    }
+}
+
+/// Finds a key under a pin.
+#[inline]
+pub(crate) fn find_pinned<'p>(
+    arena: &'p Arena,
+    table: Table<'p>,
+    hash: u64,
+    key: &[u8],
+    _pin: &'p Pinned<'_>,
+) -> Option<EntryView<'p>> {
+    let mut hit = None;
+    table.find(hash, |word| {
+        // SAFETY: the word was loaded under the pin, which lasts for 'p.
+        let view = unsafe { EntryView::at(arena, word.location()) };
+        let equal = view.key() == key;
+        debug_assert!(
+            !equal || view.generation() == word.generation(),
+            "a word names its slot's tenant"
+        );
+        if equal {
+            hit = Some(view);
+        }
+        equal
+    });
+    hit.filter(|view| !view.is_absent())
+}
+
+/// The view of a word that was loaded from the index under `pin`.
+///
+/// The caller loaded `word` from an index of this arena after `pin` was taken.
+#[inline]
+pub(crate) fn view_pinned<'p>(arena: &'p Arena, word: Word, _pin: &'p Pinned<'_>) -> EntryView<'p> {
+    // SAFETY: as the caller states; the pin lasts for 'p.
+    unsafe { EntryView::at(arena, word.location()) }
+}
+
+/// Finds a key under its stream's lock. An absent key's fact counts as found: it is only there while a store loads.
+#[inline]
+pub(crate) fn find_locked<'l>(
+    arena: &'l Arena,
+    table: Table<'l>,
+    hash: u64,
+    key: &[u8],
+    _locked: &'l Locked<'_>,
+) -> Option<(Found, EntryView<'l>)> {
+    let mut hit = None;
+    let found = table.find(hash, |word| {
+        // SAFETY: only the holder of the lock retires entries of this stream, and the lock lasts for 'l.
+        let view = unsafe { EntryView::at(arena, word.location()) };
+        let equal = view.key() == key;
+        debug_assert!(
+            !equal || view.generation() == word.generation(),
+            "a word names its slot's tenant"
+        );
+        if equal {
+            hit = Some(view);
+        }
+        equal
+    })?;
+    hit.map(|view| (found, view))
+}
+
+/// The view of a word of the locked stream's table.
+pub(crate) fn view_locked<'l>(
+    arena: &'l Arena,
+    word: Word,
+    _locked: &'l Locked<'_>,
+) -> EntryView<'l> {
+    // SAFETY: as in `find_locked`.
+    unsafe { EntryView::at(arena, word.location()) }
+}
+
+/// The index hash of the entry at a location that stands in the locked stream's table.
+pub(crate) fn hash_locked(
+    arena: &Arena,
+    hash: &IndexHash,
+    location: Location,
+    _locked: &Locked<'_>,
+) -> u64 {
+    // SAFETY: as in `find_locked`; the view ends in this call.
+    hash.of(unsafe { EntryView::at(arena, location) }.key())
+}
+
+/// The view of a slot that a guard has published.
+#[inline]
+pub(crate) fn view_published<'g>(
+    arena: &'g Arena,
+    location: Location,
+    _published: &'g Published<'_>,
+) -> EntryView<'g> {
+    // SAFETY: the guard published this location while a pin protected it, and gives it up when it is dropped, after 'g.
+    unsafe { EntryView::at(arena, location) }
+}
+
+/// Fills a slot that was taken for this entry and that nobody else knows, but for its seq.
+pub(crate) fn fill(arena: &Arena, slot: Slot, parts: &EntryParts<'_>, value: &[u8]) {
+    debug_assert_eq!(parts.value_len, value.len() as u64);
+    // SAFETY: the slot comes from `Node::prepare` for this need and is not published.
+    unsafe { view::write_head(arena, slot, parts) };
+    // SAFETY: as above; the head was just written with this length.
+    unsafe { view::write_value(arena, slot, 0, value) };
+}
+
+/// Bytes of keys and values of an entry.
+pub(crate) fn live_bytes(view: &EntryView<'_>) -> u64 {
+    view.key_len() + view.value_len()
+}
+
+/// Bytes that an entry of these lengths needs.
+pub(crate) fn need(key: &[u8], value_len: u64, expiry_ms: Option<u64>) -> u64 {
+    layout::need(key.len(), value_len, expiry_ms.is_some())
+}

@@ -1,0 +1,324 @@
+//! A node: one arena with its slabs, lanes, published guards and retired slots.
+//!
+//! Invariant: what `prepare` hands out is either used and then settled, or abandoned; both in `Prepared`'s hands, so a
+//! failing put leaks neither a slot nor a promise. Lock order: retired queue, then lane, then class, then pool.
+//!
+//! Cost: two short locks of the thread's own lane per put. The bound on unreclaimed memory is kept here.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crossbeam_utils::CachePadded;
+
+use crate::arena::Arena;
+use crate::arena::layout::PAGE;
+use crate::ids::Location;
+use crate::reclaim::hazard::Hazards;
+use crate::reclaim::pin::{OldestPin, Pins};
+use crate::reclaim::retire::{BATCH_BYTES, RetiredQueue, slots_of};
+use crate::slab::lane::Lane;
+use crate::slab::{Slabs, Slot};
+use crate::sync::{lock, try_lock};
+
+/// Sealed batches that are worth a look at all pins.
+const BATCHES_WORTH_A_PASS: u64 = 8;
+
+/// One NUMA node of a store.
+pub(crate) struct Node {
+    pub(crate) arena: Arena,
+    pub(crate) slabs: Slabs,
+    pub(crate) hazards: Hazards,
+    pins: Arc<Pins>,
+    lanes: Box<[CachePadded<Mutex<Lane>>]>,
+    retired: RetiredQueue,
+    unreclaimed_max_bytes: u64,
+    batch_max_bytes: u64,
+}
+
+/// The memory at hand has no room.
+#[derive(Debug)]
+pub(crate) struct NoRoom;
+
+/// A slot, if one was asked for, and the promise of room for one retirement.
+pub(crate) struct Prepared<'a> {
+    node: &'a Node,
+    lane: usize,
+    slot: Option<Slot>,
+}
+
+thread_local! {
+    static THREAD_INDEX: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+static NEXT_THREAD: AtomicUsize = AtomicUsize::new(0);
+
+/// A small number of the calling thread, to spread threads over lanes and cells.
+pub(crate) fn thread_index() -> usize {
+    THREAD_INDEX
+        .try_with(|index| {
+            if index.get() == usize::MAX {
+                index.set(NEXT_THREAD.fetch_add(1, Ordering::Relaxed));
+            }
+            index.get()
+        })
+        .unwrap_or(0)
+}
+
+impl Node {
+    pub(crate) fn new(
+        arena: Arena,
+        pins: Arc<Pins>,
+        lanes: usize,
+        unreclaimed_max_bytes: u64,
+    ) -> Node {
+        let warm_max = arena.budget().limit_bytes() / 64;
+        Node {
+            slabs: Slabs::new(warm_max),
+            hazards: Hazards::new(),
+            pins,
+            lanes: (0..lanes).map(|_| CachePadded::new(Mutex::new(Lane::new()))).collect(),
+            retired: RetiredQueue::new(),
+            unreclaimed_max_bytes,
+            batch_max_bytes: (unreclaimed_max_bytes / (4 * lanes as u64)).max(1),
+            arena,
+        }
+    }
+
+    /// The calling thread's lane, or another when that one is taken.
+    fn lane(&self) -> (usize, MutexGuard<'_, Lane>) {
+        let home = thread_index() % self.lanes.len();
+        for step in 0..self.lanes.len() {
+            let index = (home + step) % self.lanes.len();
+            if let Some(lane) = try_lock(&self.lanes[index]) {
+                return (index, lane);
+            }
+        }
+        (home, lock(&self.lanes[home]))
+    }
+
+    /// Takes a slot of `need` bytes if given, and promises room for one retirement. Makes room when there is none.
+    pub(crate) fn prepare(&self, need: Option<u64>) -> Result<Prepared<'_>, NoRoom> {
+        if let Some(prepared) = self.try_prepare(need) {
+            return Ok(prepared);
+        }
+        self.make_room(need.unwrap_or(BATCH_BYTES));
+        self.try_prepare(need).ok_or(NoRoom)
+    }
+
+    fn try_prepare(&self, need: Option<u64>) -> Option<Prepared<'_>> {
+        let (index, mut lane) = self.lane();
+        if !lane.retired.has_room() {
+            let batch = self.slabs.take(&self.arena, &mut lane, BATCH_BYTES)?;
+            lane.retired.add_spare(batch.location);
+        }
+        let slot = match need {
+            Some(need) => Some(self.slabs.take(&self.arena, &mut lane, need)?),
+            None => None,
+        };
+        lane.retired.promise();
+        Some(Prepared { node: self, lane: index, slot })
+    }
+
+    /// Takes memory for the index, filled with zeros; its bytes are a power of two from 64 on.
+    pub(crate) fn take_index_memory(&self, bytes: u64) -> Result<u64, NoRoom> {
+        debug_assert!(bytes >= 64 && bytes.is_power_of_two());
+        let take = || {
+            let (_, mut lane) = self.lane();
+            self.slabs.take(&self.arena, &mut lane, bytes)
+        };
+        let slot = match take() {
+            Some(slot) => slot,
+            None => {
+                self.make_room(bytes);
+                take().ok_or(NoRoom)?
+            }
+        };
+        let offset = slot.location.offset();
+        for word in 0..bytes / 8 {
+            self.arena.word(offset + word * 8).store(0, Ordering::Relaxed);
+        }
+        Ok(offset)
+    }
+
+    /// Takes zeroed memory for the table headers of a map.
+    pub(crate) fn take_tables(&self, bytes: u64) -> Option<u64> {
+        let prepared = self.prepare(Some(bytes)).ok()?;
+        let slot = prepared.slot()?;
+        let offset = slot.location.offset();
+        for word in 0..bytes.div_ceil(8) {
+            self.arena.word(offset + word * 8).store(0, Ordering::Relaxed);
+        }
+        prepared.settle(None);
+        Some(offset)
+    }
+
+    /// Frees index memory that was never published, or a slot of a store that is still loading.
+    pub(crate) fn free_now(&self, location: Location) {
+        let (_, mut lane) = self.lane();
+        self.slabs.put(&self.arena, &mut lane, location);
+    }
+
+    /// Collects what is free but elsewhere: retired slots, stashes, warm large slots, free pages.
+    #[cold]
+    fn make_room(&self, need: u64) {
+        self.reclaim(true);
+        for lane in self.lanes.iter() {
+            self.slabs.flush(&self.arena, &mut lock(lane));
+        }
+        if self.arena.budget().committed_bytes() + need.max(2 * PAGE)
+            <= self.arena.budget().limit_bytes()
+        {
+            return;
+        }
+        self.slabs.large.give_back_warm(&self.arena);
+        if need > u64::from(crate::slab::class::SLOT_MAX) {
+            self.slabs.pool.give_back(&self.arena, need.div_ceil(PAGE));
+        }
+    }
+
+    /// Gives up to `bytes` of free memory back to the system and says how many.
+    pub(crate) fn give_back(&self, bytes: u64) -> u64 {
+        self.reclaim(true);
+        for lane in self.lanes.iter() {
+            self.slabs.flush(&self.arena, &mut lock(lane));
+        }
+        let warm = self.slabs.large.give_back_warm(&self.arena);
+        warm + self.slabs.pool.give_back(&self.arena, bytes.saturating_sub(warm).div_ceil(PAGE))
+            * PAGE
+    }
+
+    fn retire(&self, lane_index: usize, location: Location) {
+        let bytes = self.slabs.slot_bytes(&self.arena, location);
+        let sealed = {
+            let mut lane = lock(&self.lanes[lane_index]);
+            lane.retired.retire(&self.arena, location, bytes, self.batch_max_bytes)
+        };
+        if let Some(sealed) = sealed {
+            self.retired.push(&self.arena, &sealed, || self.pins.advance());
+            let many = self.retired.sealed_batches() >= BATCHES_WORTH_A_PASS;
+            if many || self.retired.sealed_bytes() >= self.unreclaimed_max_bytes / 2 {
+                self.reclaim(false);
+            }
+        }
+    }
+
+    /// Frees every retired slot that no pin and no guard can reach. `all` takes the open batches too and waits for a pass
+    /// that is under way. Returns the slots freed.
+    pub(crate) fn reclaim(&self, all: bool) -> u64 {
+        if all {
+            for lane in self.lanes.iter() {
+                let sealed = lock(lane).retired.seal_early();
+                if let Some(sealed) = sealed {
+                    self.retired.push(&self.arena, &sealed, || self.pins.advance());
+                }
+            }
+        }
+        let mut state = if all {
+            lock(self.retired.state())
+        } else {
+            match try_lock(self.retired.state()) {
+                Some(state) => state,
+                None => return 0,
+            }
+        };
+        let oldest = self.pins.oldest().map_or(u64::MAX, |pin| pin.epoch);
+        let mut published = std::mem::take(&mut state.published);
+        self.hazards.collect(&mut published);
+        let is_published = |location: u64| published.binary_search(&location).is_ok();
+        let mut freed = 0;
+        let mut held = std::mem::take(&mut state.held);
+        held.retain(|(location, bytes)| {
+            let keep = is_published(*location);
+            if !keep {
+                self.free_now(Location(*location));
+                self.retired.sub_held(*bytes);
+                freed += 1;
+            }
+            keep
+        });
+        while let Some(batch) = self.retired.pop(&self.arena, &mut state, oldest) {
+            let (_, mut lane) = self.lane();
+            for location in slots_of(&self.arena, batch) {
+                if is_published(location.0) {
+                    let bytes = self.slabs.slot_bytes(&self.arena, location);
+                    held.push((location.0, bytes));
+                    self.retired.add_held(bytes);
+                } else {
+                    self.slabs.put(&self.arena, &mut lane, location);
+                    freed += 1;
+                }
+            }
+            self.slabs.put(&self.arena, &mut lane, batch);
+        }
+        state.held = held;
+        state.published = published;
+        freed
+    }
+
+    /// Whether another overwrite may leave its old value behind; names the oldest pin when not.
+    pub(crate) fn may_retire(&self) -> Result<(), Option<OldestPin>> {
+        if self.retired.sealed_bytes() < self.unreclaimed_max_bytes {
+            return Ok(());
+        }
+        self.reclaim(true);
+        if self.retired.sealed_bytes() < self.unreclaimed_max_bytes {
+            return Ok(());
+        }
+        Err(self.pins.oldest())
+    }
+
+    pub(crate) fn unreclaimed_max_bytes(&self) -> u64 {
+        self.unreclaimed_max_bytes
+    }
+
+    /// Bytes of retired slots: waiting for pins, and held by guards alone.
+    pub(crate) fn unreclaimed_bytes(&self) -> (u64, u64) {
+        let open: u64 = self.lanes.iter().map(|lane| lock(lane).retired.open_bytes()).sum();
+        (self.retired.sealed_bytes() + open, self.retired.held_bytes())
+    }
+
+    /// Bytes that batches take.
+    pub(crate) fn batch_bytes(&self) -> u64 {
+        let open: u64 = self.lanes.iter().map(|lane| lock(lane).retired.batches()).sum();
+        let class =
+            crate::slab::class::Class::of(BATCH_BYTES).map_or(0, |class| class.slot_bytes());
+        (open + self.retired.sealed_batches()) * u64::from(class)
+    }
+
+    /// Bytes that are committed and free: in the pool, in pages, in stashes, in warm large slots.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        let stashed: u64 = self.lanes.iter().map(|lane| Slabs::stashed_bytes(&lock(lane))).sum();
+        self.slabs.pool.counts().free * PAGE
+            + self.slabs.free_bytes_in_pages(&self.arena)
+            + stashed
+            + self.slabs.large.warm_bytes()
+    }
+}
+
+impl Prepared<'_> {
+    /// The slot that was asked for.
+    pub(crate) fn slot(&self) -> Option<Slot> {
+        self.slot
+    }
+
+    /// The slot is published; the entry it replaced, if any, is retired.
+    pub(crate) fn settle(mut self, replaced: Option<Location>) {
+        self.slot = None;
+        if let Some(location) = replaced {
+            let (node, lane) = (self.node, self.lane);
+            std::mem::forget(self);
+            node.retire(lane, location);
+        }
+    }
+}
+
+impl Drop for Prepared<'_> {
+    fn drop(&mut self) {
+        let mut lane = lock(&self.node.lanes[self.lane]);
+        lane.retired.release();
+        if let Some(slot) = self.slot.take() {
+            self.node.slabs.put(&self.node.arena, &mut lane, slot.location);
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Putting: the order of steps.
+//!
+//! Before the stream's lock: check the condition, take a slot and the memory that the table may need, find room in the log,
+//! copy key and value to both. Under the lock: find the old word, check the condition again, take the seq, complete the
+//! record, publish the word, split a bucket if one is due. After it: retire the old slot. So the lock is held for no
+//! allocation, no system call and no copy of a value.
+//!
+//! What may go wrong: no memory (`Capacity`), readers asleep (`Unreclaimed`), no room in the log; each before anything
+//! changed. A record's room that turns out to lie before the stream's last record is given up and taken anew, since
+//! after a crash a prefix of the stream must come back.
+
+use super::access::{Locked, fill, find_locked, find_pinned, hash_locked, live_bytes, need};
+use super::node::{NoRoom, Node, Prepared};
+use super::{Inner, MapCore, Place};
+use crate::clock::Clock;
+use crate::entry::layout::{KEY_MAX, LIVE};
+use crate::entry::view::{EntryParts, EntryView, write_seq};
+use crate::error::Error;
+use crate::ids::{Location, Seq, StreamId};
+use crate::index::table::{Spare, Wants};
+use crate::index::word::{Word, tag_of};
+use crate::log::{Change, Log};
+
+/// When a put may happen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Condition<'a> {
+    /// Always.
+    None,
+    /// Only when the key is not there.
+    Absent,
+    /// Only when the key has this very value.
+    Value(&'a [u8]),
+    /// Only when the key's entry is still this one.
+    Seq(Seq),
+}
+
+impl Condition<'_> {
+    fn holds(&self, view: Option<&EntryView<'_>>) -> bool {
+        match (self, view) {
+            (Condition::None, _) | (Condition::Absent, None) => true,
+            (Condition::Absent, Some(_)) | (_, None) => false,
+            (Condition::Value(value), Some(view)) => view.value() == *value,
+            (Condition::Seq(seq), Some(view)) => view.seq() == *seq,
+        }
+    }
+}
+
+/// What a put did.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Done<T> {
+    /// The key has the value.
+    Put(T),
+    /// The condition did not hold; nothing changed.
+    Refused,
+}
+
+/// An entry to put.
+#[derive(Clone, Copy)]
+pub(crate) struct NewEntry<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) value: &'a [u8],
+    pub(crate) expiry_ms: Option<u64>,
+}
+
+impl<L: Log> Inner<L> {
+    pub(crate) fn check_lengths(&self, key: &[u8], value_len: u64) -> Result<(), Error> {
+        if key.is_empty() {
+            return Err(Error::EmptyKey);
+        }
+        if key.len() > KEY_MAX {
+            return Err(Error::TooLarge {
+                what: "key",
+                len: key.len() as u64,
+                max: KEY_MAX as u64,
+            });
+        }
+        if value_len > self.value_max_bytes {
+            return Err(Error::TooLarge {
+                what: "value",
+                len: value_len,
+                max: self.value_max_bytes,
+            });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn put(
+        &self,
+        map: &MapCore<L>,
+        stream: StreamId,
+        entry: NewEntry<'_>,
+        condition: Condition<'_>,
+    ) -> Result<Done<L::Ticket>, Error> {
+        self.check_lengths(entry.key, entry.value.len() as u64)?;
+        self.log.check().map_err(Error::Log)?;
+        let hash = self.hash.of(entry.key);
+        let place = self.place(map, stream);
+        place.table.prefetch(hash);
+        let need = need(entry.key, entry.value.len() as u64, entry.expiry_ms);
+        // The look before the lock refuses early, and brings the lines that the locked part needs.
+        let was_there = {
+            let pin = self.pin();
+            let view = find_pinned(&place.node.arena, place.table, hash, entry.key, &pin);
+            if !condition.holds(view.as_ref().filter(|view| !self.is_expired(view))) {
+                return Ok(Done::Refused);
+            }
+            view.is_some()
+        };
+        if was_there {
+            self.may_retire(place.node)?;
+        }
+        let prepared =
+            place.node.prepare(Some(need)).map_err(|NoRoom| self.capacity(place.node, need))?;
+        let mut spare = Spares::new(place.node);
+        spare.take(place.table.wants()).map_err(|bytes| self.capacity(place.node, bytes))?;
+        let Some(slot) = prepared.slot() else { return Err(self.capacity(place.node, need)) };
+        let parts = EntryParts {
+            key: entry.key,
+            value_len: entry.value.len() as u64,
+            expiry_ms: entry.expiry_ms,
+            flags: LIVE,
+        };
+        fill(&place.node.arena, slot, &parts, entry.value);
+        let new = Word::entry(tag_of(hash), slot.generation, slot.location);
+        loop {
+            let change =
+                Change::Entry { key: entry.key, value: entry.value, expiry_ms: entry.expiry_ms };
+            let room = self.log.reserve(map.spec.id, stream, change).map_err(Error::Log)?;
+            let locked = self.lock_stream(&place);
+            let position = L::position(&room);
+            if position < locked.position() {
+                continue;
+            }
+            let old = find_locked(&place.node.arena, place.table, hash, entry.key, &locked);
+            let current = old.as_ref().map(|(_, view)| view).filter(|view| !self.is_expired(view));
+            if !condition.holds(current) {
+                return Ok(Done::Refused);
+            }
+            let seq = Seq(locked.seq().0 + 1);
+            write_seq(&place.node.arena, slot.location, seq);
+            let slot_bytes = place.node.slabs.slot_bytes(&place.node.arena, slot.location);
+            let live = (entry.key.len() + entry.value.len()) as u64;
+            let retired = match old {
+                Some((found, view)) => {
+                    let old_slot = place.node.slabs.slot_bytes(&place.node.arena, view.location());
+                    place.table.sub(live_bytes(&view), old_slot);
+                    place.table.add(live, slot_bytes);
+                    place.table.publish(found.place, new);
+                    Some(view.location())
+                }
+                None => {
+                    let hash_of =
+                        |location| hash_locked(&place.node.arena, &self.hash, location, &locked);
+                    if let Err(wants) = place.table.insert(hash, new, &mut spare.spare, hash_of) {
+                        drop((locked, room));
+                        spare.take(wants).map_err(|bytes| self.capacity(place.node, bytes))?;
+                        continue;
+                    }
+                    place.table.add(live, slot_bytes);
+                    None
+                }
+            };
+            let ticket = self.log.commit(room, seq);
+            locked.set_seq(seq);
+            locked.set_position(position);
+            if retired.is_none() {
+                self.grow(&place, &mut spare.spare, &locked);
+            }
+            drop(locked);
+            settle(prepared, retired);
+            return Ok(Done::Put(ticket));
+        }
+    }
+
+    /// Splits a bucket of the table if one is due.
+    pub(crate) fn grow(&self, place: &Place<'_>, spare: &mut Spare, locked: &Locked<'_>) {
+        let arena = &place.node.arena;
+        place.table.grow(spare, |location| hash_locked(arena, &self.hash, location, locked));
+    }
+
+    /// Refuses when memory of replaced values has reached its bound.
+    pub(crate) fn may_retire(&self, node: &Node) -> Result<(), Error> {
+        node.may_retire().map_err(|oldest| Error::Unreclaimed {
+            unreclaimed_bytes: node.unreclaimed_bytes().0,
+            bound_bytes: node.unreclaimed_max_bytes(),
+            oldest_pin_ms: oldest
+                .and_then(|pin| pin.since_ms)
+                .map(|since_ms| self.clock.monotonic_ms().saturating_sub(since_ms)),
+        })
+    }
+}
+
+fn settle(prepared: Prepared<'_>, retired: Option<Location>) {
+    prepared.settle(retired);
+}
+
+/// Memory for a table's growth, given back when it was not needed.
+pub(crate) struct Spares<'a> {
+    node: &'a Node,
+    pub(crate) spare: Spare,
+}
+
+impl<'a> Spares<'a> {
+    pub(crate) fn new(node: &'a Node) -> Spares<'a> {
+        Spares { node, spare: Spare::default() }
+    }
+
+    /// Takes what is wanted and not there yet; `Err` with the bytes that could not be had.
+    #[inline]
+    pub(crate) fn take(&mut self, wants: Wants) -> Result<(), u64> {
+        if wants == Wants::default() {
+            return Ok(());
+        }
+        self.take_wanted(wants)
+    }
+
+    #[cold]
+    fn take_wanted(&mut self, wants: Wants) -> Result<(), u64> {
+        let node = self.node;
+        let take = |bytes: u64| node.take_index_memory(bytes).map_err(|NoRoom| bytes);
+        let spare = &mut self.spare;
+        if wants.bucket_0 && spare.bucket_0.is_none() {
+            spare.bucket_0 = Some(take(64)?);
+        }
+        if wants.overflow && spare.overflow.is_none() {
+            spare.overflow = Some(take(64)?);
+        }
+        // What only growth needs may be missing: the table then grows at a later insert.
+        if wants.directory && spare.directory.is_none() {
+            spare.directory = take(512).ok();
+        }
+        if let Some(bytes) = wants.leaf
+            && spare.leaf.is_none()
+        {
+            spare.leaf = take(bytes).ok().map(|offset| (bytes, offset));
+        }
+        if let Some(bytes) = wants.segment
+            && spare.segment.is_none()
+        {
+            spare.segment = take(bytes).ok().map(|offset| (bytes, offset));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Spares<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.spare == Spare::default() {
+            return;
+        }
+        let spare = self.spare;
+        let pairs = [spare.leaf, spare.segment].into_iter().flatten().map(|(_, offset)| offset);
+        for offset in
+            [spare.bucket_0, spare.overflow, spare.directory].into_iter().flatten().chain(pairs)
+        {
+            self.node.free_now(Location::from_offset(offset));
+        }
+    }
+}

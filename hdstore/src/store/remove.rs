@@ -1,0 +1,68 @@
+//! Removing: a fact with its own stamp, logged like a put.
+
+use super::access::{find_locked, find_pinned, live_bytes};
+use super::node::NoRoom;
+use super::{Inner, MapCore};
+use crate::entry::view::EntryView;
+use crate::error::Error;
+use crate::ids::{Seq, StreamId};
+use crate::index::word::Word;
+use crate::log::{Change, Log};
+use crate::reclaim::retire::BATCH_BYTES;
+
+impl<L: Log> Inner<L> {
+    /// Removes a key if `wanted` accepts its entry. `wanted` may be asked twice: before the lock and under it. `Some` with
+    /// the ticket when it was removed.
+    pub(crate) fn remove_if(
+        &self,
+        map: &MapCore<L>,
+        stream: StreamId,
+        key: &[u8],
+        wanted: impl Fn(&EntryView<'_>) -> bool,
+    ) -> Result<Option<L::Ticket>, Error> {
+        self.check_lengths(key, 0)?;
+        self.log.check().map_err(Error::Log)?;
+        let hash = self.hash.of(key);
+        let place = self.place(map, stream);
+        {
+            let pin = self.pin();
+            match find_pinned(&place.node.arena, place.table, hash, key, &pin) {
+                Some(view) if wanted(&view) => {}
+                _ => return Ok(None),
+            }
+        }
+        self.may_retire(place.node)?;
+        let prepared =
+            place.node.prepare(None).map_err(|NoRoom| self.capacity(place.node, BATCH_BYTES))?;
+        loop {
+            let room = self
+                .log
+                .reserve(map.spec.id, stream, Change::Absence { key })
+                .map_err(Error::Log)?;
+            let locked = self.lock_stream(&place);
+            let position = L::position(&room);
+            if position < locked.position() {
+                continue;
+            }
+            let Some((found, view)) =
+                find_locked(&place.node.arena, place.table, hash, key, &locked)
+            else {
+                return Ok(None);
+            };
+            if !wanted(&view) {
+                return Ok(None);
+            }
+            let seq = Seq(locked.seq().0 + 1);
+            let location = view.location();
+            let slot_bytes = place.node.slabs.slot_bytes(&place.node.arena, location);
+            place.table.sub(live_bytes(&view), slot_bytes);
+            place.table.publish(found.place, Word::EMPTY);
+            let ticket = self.log.commit(room, seq);
+            locked.set_seq(seq);
+            locked.set_position(position);
+            drop(locked);
+            prepared.settle(Some(location));
+            return Ok(Some(ticket));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Readers beside writers: whole values, held guards, the bound on unreclaimed memory, exact walks.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hdstore::codec::{Bytes, U64};
+use hdstore::{Error, ManualClock, MapOptions, Store};
+
+const MIB: u64 = 1 << 20;
+
+fn value_of(version: u64) -> Vec<u8> {
+    let len = 40 + (version % 300) as usize;
+    version.to_le_bytes().iter().copied().cycle().take(len).collect()
+}
+
+fn assert_whole(value: &[u8]) -> u64 {
+    let version = u64::from_le_bytes(value[..8].try_into().expect("eight bytes"));
+    assert!(value == value_of(version), "a mix of values");
+    version
+}
+
+#[test]
+fn a_reader_sees_one_whole_value_old_or_new_and_never_an_older_one_again() {
+    let store =
+        Store::builder().memory_limit_bytes(64 * MIB).streams(2).in_memory().expect("a store");
+    let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
+    for key in 0..16 {
+        map.insert(&key, &value_of(0)).expect("room");
+    }
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut seen = [0; 16];
+                while !stop.load(Ordering::Relaxed) {
+                    for key in 0..16u64 {
+                        let version =
+                            map.get_with(&key, assert_whole).expect("ok").expect("always there");
+                        assert!(version >= seen[key as usize], "time went back for key {key}");
+                        seen[key as usize] = version;
+                        let guard = map.get(&key).expect("ok").expect("always there");
+                        assert_whole(guard.value_bytes());
+                    }
+                }
+            });
+        }
+        for version in 1..60_000u64 {
+            map.insert(&(version % 16), &value_of(version)).expect("room");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    store.maintain(0);
+    let stats = store.stats();
+    assert_eq!((stats.entries, stats.unreclaimed_bytes), (16, 0));
+}
+
+#[test]
+fn keys_stay_visible_while_the_table_grows_under_readers() {
+    let store =
+        Store::builder().memory_limit_bytes(256 * MIB).streams(1).in_memory().expect("a store");
+    let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
+    let written = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for key in 0..300_000u64 {
+                map.insert(&key, b"v").expect("room");
+                written.store(key + 1, Ordering::Release);
+            }
+        });
+        scope.spawn(|| {
+            let mut next = 1u64;
+            while written.load(Ordering::Acquire) < 300_000 {
+                let known = written.load(Ordering::Acquire);
+                for _ in 0..50 {
+                    next = next.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    if known > 0 {
+                        let key = (next >> 33) % known;
+                        assert!(
+                            map.contains_key(&key).expect("ok"),
+                            "key {key} of {known} is lost"
+                        );
+                    }
+                }
+            }
+        });
+    });
+    assert_eq!(map.len(), 300_000);
+}
+
+#[test]
+fn a_held_guard_costs_its_own_value_and_still_reads_it() {
+    let store = Store::builder().memory_limit_bytes(128 * MIB).in_memory().expect("a store");
+    let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
+    for key in 0..1000 {
+        map.insert(&key, &[1; 5_000]).expect("room");
+    }
+    let guard = map.get(&500).expect("ok").expect("there");
+    for round in 2..40u8 {
+        for key in 0..1000 {
+            map.insert(&key, &[round; 5_000]).expect("the guard holds nobody up");
+        }
+        let stats = store.stats();
+        let bound = stats.unreclaimed_max_bytes + stats.unreclaimed_max_bytes / 4 + 16 * 5_120;
+        assert!(stats.unreclaimed_bytes <= bound, "{stats:#?}");
+        assert_eq!(guard.value_bytes(), [1; 5_000]);
+    }
+    drop(guard);
+    store.maintain(0);
+    assert_eq!(store.stats().unreclaimed_bytes, 0);
+}
+
+#[test]
+fn a_pin_asleep_stops_overwrites_at_the_bound_and_they_go_on_when_it_ends() {
+    let clock = Arc::new(ManualClock::new(1_000));
+    let store = Store::builder()
+        .memory_limit_bytes(64 * MIB)
+        .unreclaimed_max_bytes(MIB)
+        .clock(Arc::clone(&clock))
+        .in_memory()
+        .expect("a store");
+    let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
+    map.insert(&1, &[1; 1000]).expect("room");
+    let batch = store.read_batch();
+    let seen = map.get_in(&batch, &1).expect("ok").expect("there");
+    clock.advance_ms(60_000);
+    let mut rounds = 0u64;
+    let error = loop {
+        match map.insert(&1, &[2; 1000]) {
+            Ok(()) => rounds += 1,
+            Err(error) => break error,
+        }
+        assert!(rounds < 10_000, "the bound must be reached");
+    };
+    let Error::Unreclaimed { oldest_pin_ms, bound_bytes, .. } = error else { panic!("{error}") };
+    assert_eq!((oldest_pin_ms, bound_bytes), (Some(60_000), MIB));
+    assert!(rounds >= 900, "{rounds}");
+    assert_eq!(seen, [1; 1000], "the sleeping reader still sees its value");
+    map.insert(&2, b"a new key replaces nothing").expect("room");
+    drop(batch);
+    map.insert(&1, &[3; 1000]).expect("overwrites go on when the batch has ended");
+}
+
+#[test]
+fn a_walk_sees_every_lasting_entry_exactly_once_while_the_table_grows() {
+    let store =
+        Store::builder().memory_limit_bytes(256 * MIB).streams(3).in_memory().expect("a store");
+    let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
+    for key in 0..5_000 {
+        map.insert(&key, b"stays").expect("room");
+    }
+    let mut seen = HashSet::new();
+    for (step, entry) in map.iter().enumerate() {
+        let key = entry.key().expect("a number");
+        if key < 5_000 {
+            assert!(seen.insert(key), "{key} twice");
+        }
+        for more in 0..if step < 2_000 { 20 } else { 0 } {
+            map.insert(&(10_000 + step as u64 * 20 + more), b"new").expect("room");
+        }
+        if step % 3 == 0 {
+            map.insert(&key, b"stays, changed").expect("room");
+        }
+    }
+    assert_eq!(seen.len(), 5_000);
+}
+
+#[test]
+fn a_panic_in_a_callers_closure_leaves_the_entry_as_it_was() {
+    let store = Store::builder().memory_limit_bytes(64 * MIB).in_memory().expect("a store");
+    let map = store.map::<U64, U64>("m", MapOptions::default()).expect("a map");
+    map.insert(&1, &10).expect("room");
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        map.update(&1, |_| panic!("the caller's own")).expect("never gets here");
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(map.get_owned(&1).expect("ok"), Some(10));
+    map.update(&1, |old| old.map(|old| old + 1)).expect("nothing is locked");
+    assert_eq!(map.get_owned(&1).expect("ok"), Some(11));
+    store.maintain(0);
+    assert_eq!(store.stats().unreclaimed_bytes, 0, "no pin stayed behind");
+}
+
+#[test]
+fn concurrent_updates_of_one_key_lose_nothing() {
+    let store = Store::builder().memory_limit_bytes(64 * MIB).in_memory().expect("a store");
+    let map = store.map::<U64, U64>("m", MapOptions::default()).expect("a map");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..5_000 {
+                    map.update(&1, |old| Some(old.unwrap_or(0) + 1)).expect("room");
+                }
+            });
+        }
+    });
+    assert_eq!(map.get_owned(&1).expect("ok"), Some(20_000));
+}
