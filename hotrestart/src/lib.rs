@@ -1,4 +1,5 @@
 //! A store of native-memory maps, mirrored to disk.
 
 pub mod format;
+pub mod inspect;
 pub mod io;

@@ -12,6 +12,8 @@ mod directory;
 mod error;
 mod file;
 pub mod probe;
+#[cfg(test)]
+mod probe_tests;
 pub mod sim;
 
 mod syscall;

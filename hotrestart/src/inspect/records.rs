@@ -1,0 +1,251 @@
+//! Every record of every block that counts: its own checksum, its place in the directory, and whether it is
+//! still the newest of its key.
+//!
+//! Invariant: the newest seq of a key wins, absences included, whatever the order of the chunks. Keys are told
+//! apart by 128 bits of hash, so that keys need not be kept; about 80 bytes of memory per key.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hasher};
+
+use super::report::Totals;
+use super::runs::Runs;
+use super::survey::Survey;
+use crate::format::directory::HASH_MASK;
+use crate::format::{
+    BlockKind, ChunkHeader, Directory, MapId, Record, RecordKind, Records, StreamId,
+};
+
+/// The first byte of a block's payload, from the block's first byte.
+const PAYLOAD_AT: u64 = crate::format::block::BLOCK_HEADER_LEN as u64;
+
+/// What the records say.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    newest: HashMap<Key, Newest>,
+    runs: Runs,
+    /// Per chunk the bytes of live and of all records.
+    bytes: Vec<(u64, u64)>,
+    totals: Totals,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Key {
+    map: MapId,
+    hash: (u64, u64),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Newest {
+    seq: u64,
+    body_crc: u32,
+    chunk: u32,
+    len: u32,
+    entry_bytes: u64,
+    kind: RecordKind,
+    run: Option<u32>,
+}
+
+/// Where a record is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub(super) chunk: usize,
+    pub(super) file: &'a str,
+    pub(super) header: &'a ChunkHeader,
+    /// Where the record begins in the chunk.
+    pub(super) offset: u64,
+}
+
+/// A table's records in a chunk: seq, offset, absence, and the run of a part.
+type Listed = BTreeMap<(MapId, StreamId), Vec<(u64, u64, bool, Option<u64>)>>;
+
+impl Ledger {
+    pub(super) fn of(survey: &mut Survey) -> Ledger {
+        let mut ledger = Ledger { bytes: vec![(0, 0); survey.chunks.len()], ..Ledger::default() };
+        let chunks = std::mem::take(&mut survey.chunks);
+        for index in 0..chunks.len() {
+            let Some(content) = content_of(survey, &chunks[index]) else { continue };
+            ledger.read_chunk(survey, &chunks, index, &content);
+        }
+        survey.chunks = chunks;
+        ledger.runs.judge(survey);
+        ledger.sum_up();
+        ledger
+    }
+
+    fn read_chunk(
+        &mut self,
+        survey: &mut Survey,
+        chunks: &[super::chunks::ChunkFile],
+        index: usize,
+        content: &[u8],
+    ) {
+        let chunk = &chunks[index];
+        let Ok(header) = &chunk.header else { return };
+        let valid =
+            survey.extents.get(&(header.life, header.writer)).map_or(0, |extent| extent.valid);
+        let mut listed = Listed::new();
+        for (offset, block) in chunk.blocks.iter().filter(|(_, block)| block.number.0 < valid) {
+            self.totals.blocks += 1;
+            let Some(bytes) = content.get(*offset as usize..) else { continue };
+            if bytes.len() < block.sealed_len() {
+                continue;
+            }
+            let payload = block.payload(bytes);
+            if block.kind == BlockKind::Directory {
+                check_directory(survey, &chunk.name, *offset, payload, &listed);
+                continue;
+            }
+            let mut count = 0;
+            for record in Records::new(payload) {
+                let record = match record {
+                    Ok(record) => record,
+                    Err(error) => {
+                        let found = error.to_string();
+                        survey.problem(&chunk.name, offset + PAYLOAD_AT, "records", &found);
+                        break;
+                    }
+                };
+                count += 1;
+                let offset = offset + PAYLOAD_AT + record.offset as u64;
+                let place = Place { chunk: index, file: &chunk.name, header, offset };
+                self.add(survey, &place, &record);
+                let run =
+                    record.part.filter(|_| record.kind == RecordKind::Part).map(|part| part.run);
+                let line = (record.seq, offset, record.kind == RecordKind::Absence, run);
+                listed.entry((record.map, record.stream)).or_default().push(line);
+            }
+            if count != block.records {
+                let (expected, found) = (block.records, count);
+                survey.problem(
+                    &chunk.name,
+                    offset + 36,
+                    &format!("{expected} records in block {}", block.number),
+                    &format!("{found} records"),
+                );
+            }
+        }
+    }
+
+    fn add(&mut self, survey: &mut Survey, place: &Place<'_>, record: &Record<'_>) {
+        self.totals.records += 1;
+        self.bytes[place.chunk].1 += record.len as u64;
+        if let Some(computed) =
+            record.computed_crc().filter(|computed| *computed != record.body_crc)
+        {
+            let expected = format!("body checksum {computed:#010x}");
+            let found = format!("{:#010x}", record.body_crc);
+            survey.problem(place.file, place.offset, &expected, &found);
+        }
+        let streams = survey.manifest.as_ref().map_or(u32::MAX, |manifest| manifest.streams);
+        if record.stream.0 >= streams {
+            let found = format!("stream {}", record.stream);
+            survey.problem(place.file, place.offset, &format!("a stream below {streams}"), &found);
+        }
+        let run = self.runs.add(place, record);
+        if record.kind == RecordKind::Part {
+            return;
+        }
+        let key = Key { map: record.map, hash: hash(record.key) };
+        let candidate = Newest {
+            seq: record.seq,
+            body_crc: record.body_crc,
+            chunk: place.chunk as u32,
+            len: record.len as u32,
+            entry_bytes: record.key.len() as u64 + u64::from(record.value_len),
+            kind: record.kind,
+            run,
+        };
+        let newest = self.newest.entry(key).or_insert(candidate);
+        if newest.seq == record.seq
+            && (newest.body_crc, newest.kind) != (record.body_crc, record.kind)
+        {
+            let expected = format!("one record with seq {} for this key", record.seq);
+            survey.problem(place.file, place.offset, &expected, "two that differ");
+        }
+        if newest.seq < record.seq {
+            *newest = candidate;
+        }
+    }
+
+    fn sum_up(&mut self) {
+        for newest in self.newest.values() {
+            self.bytes[newest.chunk as usize].0 += u64::from(newest.len);
+            if newest.kind == RecordKind::Absence {
+                self.totals.absences += 1;
+                continue;
+            }
+            self.totals.entries += 1;
+            self.totals.entry_bytes += newest.entry_bytes;
+            for (chunk, len) in newest.run.into_iter().flat_map(|run| self.runs.parts_of(run)) {
+                self.bytes[chunk].0 += len;
+            }
+        }
+        self.totals.live_bytes = self.bytes.iter().map(|(live, _)| live).sum();
+        let all: u64 = self.bytes.iter().map(|(_, all)| all).sum();
+        self.totals.garbage_bytes = all - self.totals.live_bytes;
+    }
+
+    /// Bytes of live and of superseded records of a chunk.
+    pub(super) fn bytes_of(&self, chunk: usize) -> (u64, u64) {
+        let (live, all) = self.bytes[chunk];
+        (live, all - live)
+    }
+
+    pub(super) fn entries_of(&self, map: MapId) -> u64 {
+        let is_entry = |newest: &Newest| newest.kind == RecordKind::Entry;
+        self.newest.iter().filter(|(key, newest)| key.map == map && is_entry(newest)).count() as u64
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        self.totals
+    }
+}
+
+/// Reads a chunk again; a failure is a problem of its file.
+pub(super) fn content_of(survey: &mut Survey, chunk: &super::chunks::ChunkFile) -> Option<Vec<u8>> {
+    match std::fs::read(survey.path.join(&chunk.name)) {
+        Ok(content) => Some(content),
+        Err(error) => {
+            survey.problem(&chunk.name, 0, "a file that can be read", &error.to_string());
+            None
+        }
+    }
+}
+
+fn hash(key: &[u8]) -> (u64, u64) {
+    let half = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u8(salt);
+        hasher.write(key);
+        hasher.finish()
+    };
+    (half(0), half(1))
+}
+
+fn check_directory(survey: &mut Survey, file: &str, offset: u64, payload: &[u8], listed: &Listed) {
+    let directory = match Directory::decode(payload) {
+        Ok(directory) => directory,
+        Err(error) => {
+            return survey.problem(file, offset + PAYLOAD_AT, "a directory", &error.to_string());
+        }
+    };
+    let mut seen = 0;
+    for table in directory.tables() {
+        seen += 1;
+        let records = listed.get(&(table.map, table.stream)).map_or(&[][..], Vec::as_slice);
+        let agrees = table.lines().len() == records.len()
+            && table.lines().zip(records).all(|(line, (seq, offset, is_absence, run))| {
+                let same = (line.seq, u64::from(line.offset), line.is_absence);
+                same == (*seq, *offset, *is_absence)
+                    && run.is_none_or(|run| line.hash == run & HASH_MASK)
+            });
+        if !agrees {
+            let expected = format!("the records of map {} in stream {}", table.map, table.stream);
+            survey.problem(file, offset + PAYLOAD_AT, &expected, "a directory of others");
+        }
+    }
+    if seen != listed.len() {
+        let expected = format!("a directory of {} tables", listed.len());
+        survey.problem(file, offset + PAYLOAD_AT, &expected, &format!("{seen} tables"));
+    }
+}

@@ -1,0 +1,101 @@
+//! Values in parts: whether each entry has all its parts, and whether together they match its checksum.
+//!
+//! Invariant: a run is valid only when whole. Parts without an entry are what a crash between them leaves: garbage.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::records::Place;
+use super::survey::Survey;
+use crate::format::{LifeNumber, Record, RecordKind, WriterId};
+
+type RunKey = (LifeNumber, WriterId, u64);
+
+/// All parts and all entries whose values are in parts.
+#[derive(Debug, Default)]
+pub(super) struct Runs {
+    parts: HashMap<RunKey, BTreeMap<u32, Part>>,
+    heads: Vec<Head>,
+}
+
+#[derive(Debug)]
+struct Part {
+    chunk: usize,
+    record_len: u64,
+    value_len: u32,
+    crc: u32,
+}
+
+#[derive(Debug)]
+struct Head {
+    run: RunKey,
+    file: String,
+    offset: u64,
+    count: u32,
+    value_len: u32,
+    key_crc: u32,
+    expiry: Option<u64>,
+    body_crc: u32,
+}
+
+impl Runs {
+    /// Takes a record that belongs to a run; the index of the entry if it is one.
+    pub(super) fn add(&mut self, place: &Place<'_>, record: &Record<'_>) -> Option<u32> {
+        let part = record.part?;
+        let run = (place.header.life, place.header.writer, part.run);
+        if record.kind == RecordKind::Part {
+            let chunk = place.chunk;
+            let (record_len, value_len) = (record.len as u64, record.value_len);
+            let part_of_run = Part { chunk, record_len, value_len, crc: record.body_crc };
+            self.parts.entry(run).or_default().insert(part.number, part_of_run);
+            return None;
+        }
+        self.heads.push(Head {
+            run,
+            file: place.file.to_owned(),
+            offset: place.offset,
+            count: part.number,
+            value_len: record.value_len,
+            key_crc: crc32c::crc32c(record.key),
+            expiry: record.expiry,
+            body_crc: record.body_crc,
+        });
+        Some(self.heads.len() as u32 - 1)
+    }
+
+    /// The chunk and the length of each part of an entry's value.
+    pub(super) fn parts_of(&self, head: u32) -> impl Iterator<Item = (usize, u64)> {
+        let parts = self.parts.get(&self.heads[head as usize].run);
+        parts.into_iter().flat_map(BTreeMap::values).map(|part| (part.chunk, part.record_len))
+    }
+
+    /// Reports every entry whose parts are not all there or do not fit.
+    pub(super) fn judge(&self, survey: &mut Survey) {
+        for head in &self.heads {
+            let expected = format!(
+                "an entry of {} parts and {} bytes with checksum {:#010x}",
+                head.count, head.value_len, head.body_crc
+            );
+            if let Err(found) = self.whole(head) {
+                survey.problem(&head.file, head.offset, &expected, &found);
+            }
+        }
+    }
+
+    fn whole(&self, head: &Head) -> Result<(), String> {
+        let none = BTreeMap::new();
+        let parts = self.parts.get(&head.run).unwrap_or(&none);
+        let len: u64 = parts.values().map(|part| u64::from(part.value_len)).sum();
+        let in_order = parts.keys().zip(0..).all(|(number, index)| *number == index);
+        if parts.len() != head.count as usize || !in_order || len != u64::from(head.value_len) {
+            return Err(format!("{} parts and {len} bytes", parts.len()));
+        }
+        let combine =
+            |crc, part: &Part| crc32c::crc32c_combine(crc, part.crc, part.value_len as usize);
+        let crc = parts.values().fold(head.key_crc, combine);
+        let crc = match head.expiry {
+            Some(expiry) => crc32c::crc32c_append(crc, &expiry.to_le_bytes()),
+            None => crc,
+        };
+        if crc == head.body_crc { Ok(()) } else { Err(format!("checksum {crc:#010x}")) }
+    }
+}
