@@ -1,5 +1,6 @@
-//! The three backends give the same answers and the same bytes: one script by hand, and random ones from seeds.
-//! A difference between them would mean that what the simulator has shown does not hold on a real disk.
+//! The three backends give the same answers and the same bytes: one script by hand, and random ones from
+//! seeds. A difference between them would mean that what the simulator has shown does not hold on a real
+//! disk.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
-//! Golden bytes of every format on disk, written out by hand from `docs/format.md`: a change of the code that
-//! changes a byte on disk fails here. Checksums are computed by a bitwise CRC-32C of this file's own.
+//! Golden bytes of every format on disk, written out by hand from `docs/format.md`: a change of the code
+//! that changes a byte on disk fails here. Checksums are computed by a bitwise CRC-32C of this file's
+//! own.
 
 use hotrestart::format::block::{self, BLOCK_HEADER_LEN};
 use hotrestart::format::chunk::CHUNK_HEADER_LEN;

@@ -1,5 +1,5 @@
-//! Decoders meet bytes that no encoder wrote: random ones, valid ones with damage, and those of later versions.
-//! None may panic, read too far, or accept what was changed.
+//! Decoders meet bytes that no encoder wrote: random ones, valid ones with damage, and those of later
+//! versions. None may panic, read too far, or accept what was changed.
 
 use hotrestart::format::block::{self, BLOCK_HEADER_LEN, sealed_len};
 use hotrestart::format::chunk::CHUNK_HEADER_LEN;
@@ -323,7 +323,9 @@ proptest! {
 
     #[test]
     fn directories_come_back_and_shortened_ones_do_not(
-        lines in vec((0_u32..4, 0_u32..3, 0_u64..1 << 48, any::<u64>(), 0_u32..1 << 31, any::<bool>()), 0..60),
+        lines in vec(
+            (0_u32..4, 0_u32..3, 0_u64..1 << 48, any::<u64>(), 0_u32..1 << 31, any::<bool>()), 0..60,
+        ),
         cut in any::<prop::sample::Index>(),
     ) {
         let mut builder = DirectoryBuilder::new();
@@ -337,9 +339,13 @@ proptest! {
         builder.encode_into(&mut payload);
         let directory = Directory::decode(&payload).expect("it is valid");
         for table in directory.tables() {
-            let own = lines.iter().filter(|line| (MapId(line.0), StreamId(line.1)) == (table.map, table.stream));
+            let is_own = |line: &&(u32, u32, u64, u64, u32, bool)| {
+                (MapId(line.0), StreamId(line.1)) == (table.map, table.stream)
+            };
+            let own = lines.iter().filter(is_own);
             let seqs: Vec<_> = own.map(|line| (line.2, line.4, line.5)).collect();
-            let found: Vec<_> = table.lines().map(|line| (line.seq, line.offset, line.is_absence)).collect();
+            let of_line = |line: DirectoryLine| (line.seq, line.offset, line.is_absence);
+            let found: Vec<_> = table.lines().map(of_line).collect();
             prop_assert_eq!(found, seqs);
         }
         prop_assert_eq!(directory.records as usize, lines.len());

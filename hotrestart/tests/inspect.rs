@@ -1,5 +1,5 @@
-//! `hotrestart-inspect` finds every flipped bit that matters, names file and offset, and does not call the torn
-//! tail of a crash corruption. The stores are built here by the format's own encoders.
+//! `hotrestart-inspect` finds every flipped bit that matters, names file and offset, and does not call
+//! the torn tail of a crash corruption. The stores are built here by the format's own encoders.
 
 use std::path::Path;
 use std::process::{Command, Output};

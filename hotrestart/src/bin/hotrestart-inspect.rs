@@ -27,7 +27,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Checks every checksum and counts what is live and what is garbage. Keeps about 80 bytes per key in memory.
+    /// Checks every checksum and counts what is live and what is garbage. Keeps about 80 bytes per key in
+    /// memory.
     Check(Place),
     /// Shows manifests, lives, maps and chunks; checks blocks but not the records in them.
     List(Place),

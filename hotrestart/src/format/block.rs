@@ -1,9 +1,10 @@
 //! The block: the unit of one write to a chunk, a multiple of 4096 bytes.
 //!
-//! Invariant: a block validates only in the chunk and life it was written for, and only whole: its checksum
-//! starts from the chunk's binding and covers header and payload. The zeros after the payload are covered by
-//! nothing and mean nothing. Writers seal blocks in place in their log buffer; the loader, the walker and
-//! `inspect` check them. Cost: one CRC over header and payload. See `docs/format.md`, section 8.
+//! Invariant: a block validates only in the chunk and life it was written for, and only whole: its
+//! checksum starts from the chunk's binding and covers header and payload. The zeros after the payload
+//! are covered by nothing and mean nothing. Writers seal blocks in place in their log buffer; the loader,
+//! the walker and `inspect` check them. Cost: one CRC over header and payload. See `docs/format.md`,
+//! section 8.
 
 use super::bytes::{put, put_u32, put_u64, u32_at, u64_at};
 use super::ids::BlockNumber;

@@ -1,8 +1,8 @@
 //! The directory of a sealed chunk: its records by table, without keys and values.
 //!
-//! Invariant: it lists every record of the chunk's blocks, the padding apart, each once, in the chunk's order
-//! within its table. The writer adds each record of each block it seals and writes the directory as the
-//! chunk's last block; the compactor and the loader read it. Cost: 16 bytes and about 20 ns a record.
+//! Invariant: it lists every record of the chunk's blocks, the padding apart, each once, in the chunk's
+//! order within its table. The writer adds each record of each block it seals and writes the directory as
+//! the chunk's last block; the compactor and the loader read it. Cost: 16 bytes and about 20 ns a record.
 //! See `docs/format.md`, section 10.
 
 use std::collections::HashMap;

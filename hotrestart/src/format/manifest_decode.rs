@@ -1,8 +1,8 @@
 //! Reads a manifest's bytes.
 //!
-//! Invariant: any input gives a manifest or a typed error; no count of the input is believed before the bytes
-//! it promises are there. The checksum is judged before version and features, so that damage is never taken
-//! for a newer format. Called through `Manifest::decode`. See `docs/format.md`, section 6.
+//! Invariant: any input gives a manifest or a typed error; no count of the input is believed before the
+//! bytes it promises are there. The checksum is judged before version and features, so that damage is
+//! never taken for a newer format. Called through `Manifest::decode`. See `docs/format.md`, section 6.
 
 use super::FORMAT_VERSION;
 use super::bytes::{id_at, u16_at, u32_at, u64_at};

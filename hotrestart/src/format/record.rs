@@ -1,10 +1,10 @@
 //! The record: an entry, or the fact that one is gone, as logged; the writing side.
 //!
-//! Invariant: a record's length depends on everything but its seq and its checksum, so that room is reserved
-//! before the seq is taken under the stream's lock, and `patch_seq` completes the header. The body checksum
-//! belongs to the entry, not to the chunk; whoever copies a record carries it. Callers: puts and removes,
-//! the writer (padding), the compactor. Cost: about 10 ns and one copy of key and value; no allocation.
-//! Reading is in `record_read.rs`. See `docs/format.md`, section 9.
+//! Invariant: a record's length depends on everything but its seq and its checksum, so that room is
+//! reserved before the seq is taken under the stream's lock, and `patch_seq` completes the header. The
+//! body checksum belongs to the entry, not to the chunk; whoever copies a record carries it. Callers:
+//! puts and removes, the writer (padding), the compactor. Cost: about 10 ns and one copy of key and
+//! value; no allocation. Reading is in `record_read.rs`. See `docs/format.md`, section 9.
 
 use super::bytes::{put, put_u32, put_u48, put_u64};
 use super::ids::{MapId, StreamId};
@@ -234,8 +234,8 @@ impl RecordHeader {
         at
     }
 
-    /// Writes the whole record and returns its length. `value` is the part's bytes for a part, and empty for
-    /// an absence and for an entry whose value is in parts.
+    /// Writes the whole record and returns its length. `value` is the part's bytes for a part, and empty
+    /// for an absence and for an entry whose value is in parts.
     ///
     /// # Panics
     /// When `out` is shorter than the record, or key or value have another length than the header says.

@@ -1,4 +1,5 @@
-//! Numbers of 32 bits in one to five bytes: seven bits a byte, lowest first, the high bit set if more follow.
+//! Numbers of 32 bits in one to five bytes: seven bits a byte, lowest first, the high bit set if more
+//! follow.
 //!
 //! Invariant: a number has exactly one encoding; longer ones are refused, so that a decoded record encodes
 //! to the bytes it came from. Costs a nanosecond for a one-byte number, the usual case.

@@ -1,10 +1,11 @@
 //! Walks the blocks of one chunk in order, over the damage if there is any.
 //!
-//! Invariant: every byte from the first block's place to the end of the chunk is in exactly one item: a valid
-//! block, or a gap where none begins. After an invalid block the next one is searched at each multiple of
-//! 4096. Whether a gap is the chunk's unused end, a torn tail or corruption is for the caller to judge, by
-//! block numbers and the known-flushed mark. The loader and `inspect` call it with a whole chunk in memory.
-//! Cost: one CRC over the blocks; in a gap one comparison per 4096 bytes. See `docs/format.md`, section 8.
+//! Invariant: every byte from the first block's place to the end of the chunk is in exactly one item: a
+//! valid block, or a gap where none begins. After an invalid block the next one is searched at each
+//! multiple of 4096. Whether a gap is the chunk's unused end, a torn tail or corruption is for the caller
+//! to judge, by block numbers and the known-flushed mark. The loader and `inspect` call it with a whole
+//! chunk in memory. Cost: one CRC over the blocks; in a gap one comparison per 4096 bytes. See
+//! `docs/format.md`, section 8.
 
 use super::block::{self, BlockError, BlockHeader};
 use super::chunk::CHUNK_HEADER_LEN;

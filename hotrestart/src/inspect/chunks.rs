@@ -1,7 +1,7 @@
 //! One chunk file, walked: its header, its blocks, and the gaps between them.
 //!
-//! Invariant: only places and headers are kept, so that a store of any size can be surveyed; payloads are read
-//! again, a chunk at a time, by whoever needs them.
+//! Invariant: only places and headers are kept, so that a store of any size can be surveyed; payloads are
+//! read again, a chunk at a time, by whoever needs them.
 
 use std::path::Path;
 

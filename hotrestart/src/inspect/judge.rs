@@ -1,8 +1,8 @@
 //! Which blocks count: the rule of recovery, applied to what was found.
 //!
-//! Invariants: the blocks of a writer that count are a prefix of its numbers. A missing block below the manifest's
-//! cut, or below the known-flushed mark of a life that is not cut yet, is a problem; anything above is the
-//! torn tail of a crash. See `docs/format.md`, sections 6 to 8.
+//! Invariants: the blocks of a writer that count are a prefix of its numbers. A missing block below the
+//! manifest's cut, or below the known-flushed mark of a life that is not cut yet, is a problem; anything
+//! above is the torn tail of a crash. See `docs/format.md`, sections 6 to 8.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -1,10 +1,10 @@
 //! Reads a store offline: every checksum, what is live and what is garbage, and what is wrong where.
 //!
-//! Invariant: it opens files for reading only, takes no lock, and writes nothing into the store. It judges by the
-//! rules of recovery: what a crash may leave behind (a torn tail above the known-flushed mark) is a note,
-//! everything else that does not validate is a problem with file and offset.
-//! Caller: the program `hotrestart-inspect` and tests. It reads each chunk twice, one at a time, and keeps
-//! about 80 bytes per key in memory. See `docs/format.md`.
+//! Invariant: it opens files for reading only, takes no lock, and writes nothing into the store. It
+//! judges by the rules of recovery: what a crash may leave behind (a torn tail above the known-flushed
+//! mark) is a note, everything else that does not validate is a problem with file and offset. Caller: the
+//! program `hotrestart-inspect` and tests. It reads each chunk twice, one at a time, and keeps about 80
+//! bytes per key in memory. See `docs/format.md`.
 
 mod chunks;
 mod dump;

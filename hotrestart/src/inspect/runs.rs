@@ -1,6 +1,7 @@
 //! Values in parts: whether each entry has all its parts, and whether together they match its checksum.
 //!
-//! Invariant: a run is valid only when whole. Parts without an entry are what a crash between them leaves: garbage.
+//! Invariant: a run is valid only when whole. Parts without an entry are what a crash between them
+//! leaves: garbage.
 
 use std::collections::{BTreeMap, HashMap};
 

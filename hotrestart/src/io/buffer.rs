@@ -1,9 +1,9 @@
 //! Memory that a disk may read and write: owned, aligned to 4096, and never freed under an operation.
 //!
 //! Invariant: whoever holds an `IoBuf` owns its bytes; a queue takes it by value and gives it back, so no
-//! caller can free or reuse memory that the kernel still transfers. A region is one stretch of memory that is
-//! shared in slices; making a slice of it by hand is unsafe, because two slices must not overlap. Callers: the log
-//! buffers (a region in shared memory), writers, loader and compactor (own allocations).
+//! caller can free or reuse memory that the kernel still transfers. A region is one stretch of memory
+//! that is shared in slices; making a slice of it by hand is unsafe, because two slices must not overlap.
+//! Callers: the log buffers (a region in shared memory), writers, loader and compactor (own allocations).
 #![allow(
     unsafe_code,
     reason = "aligned allocation, and slices of memory that the kernel also accesses"
@@ -179,8 +179,8 @@ impl RegionSlice {
     /// When they are not within the region.
     ///
     /// # Safety
-    /// As long as the slice exists, in whoever's hands, nothing else writes these bytes; and if the slice is
-    /// read into or written through, nothing else reads them either.
+    /// As long as the slice exists, in whoever's hands, nothing else writes these bytes; and if the slice
+    /// is read into or written through, nothing else reads them either.
     #[must_use]
     pub unsafe fn claim(region: Arc<Region>, offset: usize, len: usize) -> RegionSlice {
         assert!(offset <= region.len && len <= region.len - offset, "{len} bytes at {offset}");
@@ -196,8 +196,8 @@ impl RegionSlice {
         let region = Region::from_buf(buf);
         let starts = (0..region.len).step_by(piece);
         let len_at = |offset| piece.min(region.len - offset);
-        // SAFETY: the region was made of an owned buffer just now, nobody else has it, and the slices do not
-        // overlap.
+        // SAFETY: the region was made of an owned buffer just now, nobody else has it, and the slices do
+        // not overlap.
         let slice = |offset| unsafe { RegionSlice::claim(region.clone(), offset, len_at(offset)) };
         starts.map(slice).collect()
     }
@@ -273,8 +273,8 @@ impl Deref for IoBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the bytes are allocated or mapped as long as `self` lives, and nobody else writes them: they
-        // are owned, or the maker of the slice has promised it in `claim`.
+        // SAFETY: the bytes are allocated or mapped as long as `self` lives, and nobody else writes them:
+        // they are owned, or the maker of the slice has promised it in `claim`.
         unsafe { std::slice::from_raw_parts(self.pointer(), self.len()) }
     }
 }

@@ -1,7 +1,8 @@
 //! A directory of the operating system: everything that the two real backends share but the queue.
 //!
-//! Invariant: a creation that fails leaves no file behind; whether O_DIRECT is used is decided once, when the
-//! directory is opened. Callers: `SyscallDisk` and `UringDisk`. See `docs/format.md`, section 5, for the names.
+//! Invariant: a creation that fails leaves no file behind; whether O_DIRECT is used is decided once, when
+//! the directory is opened. Callers: `SyscallDisk` and `UringDisk`. See `docs/format.md`, section 5, for
+//! the names.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};

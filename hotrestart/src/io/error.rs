@@ -1,8 +1,8 @@
 //! The one error of the I/O seam: what was tried on which bytes of which file, and what it means.
 //!
-//! Invariant: every error carries a class from which the caller decides without looking at errno: refuse and
-//! resume (`NoSpace`), report (`NotFound` and the like), or poison (`Failed`: what reached the disk is
-//! unknown). It is `Clone`, because the first failure is repeated in every later answer.
+//! Invariant: every error carries a class from which the caller decides without looking at errno: refuse
+//! and resume (`NoSpace`), report (`NotFound` and the like), or poison (`Failed`: what reached the disk
+//! is unknown). It is `Clone`, because the first failure is repeated in every later answer.
 
 use std::fmt;
 

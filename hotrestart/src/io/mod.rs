@@ -1,11 +1,11 @@
 //! The seam between the state machines and a disk: files by name, and queues of reads, writes and flushes.
 //!
-//! Invariants: a buffer belongs to the queue from `submit` until its completion gives it back; a completion is
-//! whole or an error, never short; names and contents are durable only after the flush and the directory sync
-//! that make them so. Offsets, lengths and memory of every transfer are multiples of 4096.
-//! Three backends are equal and pass one parity test: `sim` (seeded, with faults), `syscall` and `uring`.
-//! Callers: writers, compactor, loader (queues), opening and chunk making (`Disk`). Metadata calls block.
-//! See `docs/format.md`, section 5, for the names.
+//! Invariants: a buffer belongs to the queue from `submit` until its completion gives it back; a
+//! completion is whole or an error, never short; names and contents are durable only after the flush and
+//! the directory sync that make them so. Offsets, lengths and memory of every transfer are multiples of
+//! 4096. Three backends are equal and pass one parity test: `sim` (seeded, with faults), `syscall` and
+//! `uring`. Callers: writers, compactor, loader (queues), opening and chunk making (`Disk`). Metadata
+//! calls block. See `docs/format.md`, section 5, for the names.
 
 mod buffer;
 mod directory;
@@ -38,8 +38,8 @@ use crate::format::ALIGNMENT;
 
 /// One directory on one file system. Shared by all threads; its calls block and are off the hot path.
 pub trait Disk: Send + Sync + Debug {
-    /// Makes a file of full size that does not exist yet. It is durable only once it is flushed and its name
-    /// is synced. When it fails no file is left behind.
+    /// Makes a file of full size that does not exist yet. It is durable only once it is flushed and its
+    /// name is synced. When it fails no file is left behind.
     ///
     /// # Errors
     /// `AlreadyExists`, `NoSpace` with the bytes needed and available, or any other class.
@@ -87,8 +87,8 @@ pub trait Disk: Send + Sync + Debug {
     /// `NotFound`; `TooLong` when the file exceeds `max_len`; any other class.
     fn read_small(&self, name: &str, max_len: u64) -> Result<Vec<u8>, IoError>;
 
-    /// Replaces the content of a small file in place, creates it if need be, and flushes it. Not atomic: after
-    /// a crash it may be old, new or a mix. A new name is durable only after `sync_dir`.
+    /// Replaces the content of a small file in place, creates it if need be, and flushes it. Not atomic:
+    /// after a crash it may be old, new or a mix. A new name is durable only after `sync_dir`.
     ///
     /// # Errors
     /// `NoSpace` when nothing was written for want of space; any other class.
@@ -119,8 +119,8 @@ pub trait Queue: Debug {
     /// The most operations that may be in flight.
     fn capacity(&self) -> usize;
 
-    /// Waits until there is a completion, a wake or the timeout, and appends the completions to `out`. A wake
-    /// that came before the call counts. `None` waits for ever.
+    /// Waits until there is a completion, a wake or the timeout, and appends the completions to `out`. A
+    /// wake that came before the call counts. `None` waits for ever.
     ///
     /// # Errors
     /// When the queue itself fails; operations in flight are then of unknown outcome.

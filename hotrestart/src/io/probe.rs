@@ -1,8 +1,8 @@
 //! Finds out what a directory offers: a ring that works, transfers that bypass the page cache.
 //!
-//! Invariant: nothing is believed that was not done once: the ring is tried with a real write and flush, O_DIRECT
-//! with a real write. The file it makes for that has its name removed before it is used. `Auto` falls back
-//! and says why; `Uring` where it is blocked is an error. Called once when a store is opened.
+//! Invariant: nothing is believed that was not done once: the ring is tried with a real write and flush,
+//! O_DIRECT with a real write. The file it makes for that has its name removed before it is used. `Auto`
+//! falls back and says why; `Uring` where it is blocked is an error. Called once when a store is opened.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -44,7 +44,8 @@ pub struct ProbeReport {
 /// Opens a directory with the backend that was asked for, or the best one that works.
 ///
 /// # Errors
-/// When the directory cannot be written, or `Uring` is asked for and blocked (`Unavailable`, with the reason).
+/// When the directory cannot be written, or `Uring` is asked for and blocked (`Unavailable`, with the
+/// reason).
 pub fn choose(path: &Path, choice: IoChoice) -> Result<(Arc<dyn Disk>, ProbeReport), IoError> {
     let (file, direct_refused) = probe_file(path)?;
     let is_direct = direct_refused.is_none();

@@ -1,4 +1,5 @@
-//! What the probe does where io_uring is forbidden: a filter as containers have it, on one thread of the test.
+//! What the probe does where io_uring is forbidden: a filter as containers have it, on one thread of the
+//! test.
 #![allow(unsafe_code, reason = "installs a seccomp filter")]
 
 use tempfile::TempDir;

@@ -162,8 +162,8 @@ fn run(token: u64, op: Op) -> Completion {
     }
 }
 
-/// Calls `step` with the rest's place in the buffer, its place in the file and its end in the buffer, until the
-/// operation has ended.
+/// Calls `step` with the rest's place in the buffer, its place in the file and its end in the buffer,
+/// until the operation has ended.
 fn drive(
     mut transfer: Transfer,
     file: &FileHandle,

@@ -1,6 +1,7 @@
 //! The system calls that the standard library does not offer, behind safe functions.
 //!
-//! Invariant: no pointer and no raw descriptor leaves this file unowned. Called by the directory and the waker.
+//! Invariant: no pointer and no raw descriptor leaves this file unowned. Called by the directory and the
+//! waker.
 #![allow(unsafe_code, reason = "calls of the C library")]
 
 use std::ffi::CString;

@@ -1,10 +1,10 @@
 //! The io_uring backend: one ring per queue, made on the thread that uses it.
 //!
-//! Invariants: what the ring may access is owned by the slot table (or is the wake counter, which the queue
-//! owns) until its completion has been reaped; at most `capacity` operations and one wake read are in flight,
-//! which is what the ring is sized for; `Drop` waits for all of them and aborts the process if it cannot.
-//! Flags are tried richest first and dropped where the kernel refuses them; the floor is Linux 5.11.
-//! Cost: one system call per `wait`, whatever the number of operations.
+//! Invariants: what the ring may access is owned by the slot table (or is the wake counter, which the
+//! queue owns) until its completion has been reaped; at most `capacity` operations and one wake read are
+//! in flight, which is what the ring is sized for; `Drop` waits for all of them and aborts the process if
+//! it cannot. Flags are tried richest first and dropped where the kernel refuses them; the floor is Linux
+//! 5.11. Cost: one system call per `wait`, whatever the number of operations.
 #![allow(unsafe_code, reason = "the kernel accesses the memory of submitted entries")]
 
 use std::fs::File;

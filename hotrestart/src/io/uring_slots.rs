@@ -1,7 +1,8 @@
 //! The operations that a ring has in flight: each slot owns its buffer and its file until the completion.
 //!
-//! Invariant: a slot is emptied only by the completion of its operation (or when it was never submitted), so the
-//! kernel never transfers from or to memory that has been freed, moved or reused. Only `uring.rs` calls it.
+//! Invariant: a slot is emptied only by the completion of its operation (or when it was never submitted),
+//! so the kernel never transfers from or to memory that has been freed, moved or reused. Only `uring.rs`
+//! calls it.
 
 use std::os::fd::RawFd;
 

@@ -1,7 +1,8 @@
 //! Makes one `Queue::wait` return from another thread.
 //!
-//! Invariant: a wake is never lost: a wait that begins after it returns at once. Wakes before the same wait count
-//! as one. A wake that finds another one pending costs one atomic step, the first one a system call.
+//! Invariant: a wake is never lost: a wait that begins after it returns at once. Wakes before the same
+//! wait count as one. A wake that finds another one pending costs one atomic step, the first one a system
+//! call.
 
 use std::fs::File;
 use std::io::Write;

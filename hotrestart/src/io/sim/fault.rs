@@ -1,6 +1,7 @@
 //! What the simulated disk does wrong: chances for every operation and crash, and faults of single calls.
 //!
-//! Invariant: a plan is data; with the disk's seed it determines every answer. Tests and the simulator set it.
+//! Invariant: a plan is data; with the disk's seed it determines every answer. Tests and the simulator
+//! set it.
 
 use crate::io::IoOperation;
 
@@ -39,8 +40,8 @@ pub struct PlannedFault {
 /// What may happen to a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
-    /// The system's call fails with this errno. EINTR and EAGAIN of a transfer are retried within the queue; after
-    /// any other errno of a write, any of its units may have been written.
+    /// The system's call fails with this errno. EINTR and EAGAIN of a transfer are retried within the
+    /// queue; after any other errno of a write, any of its units may have been written.
     Errno(i32),
     /// A transfer moves only some of its bytes, and is resumed within the queue.
     Short,
@@ -51,7 +52,8 @@ pub enum Fault {
 }
 
 impl Default for FaultPlan {
-    /// Nothing goes wrong before a crash; a power loss loses about half of what was not flushed and tears some.
+    /// Nothing goes wrong before a crash; a power loss loses about half of what was not flushed and tears
+    /// some.
     fn default() -> FaultPlan {
         FaultPlan {
             lose_permille: 500,

@@ -1,7 +1,8 @@
 //! The files of a simulated disk: what reads see, what is durable, and the writes in between.
 //!
-//! Invariants: a flush makes durable exactly the writes that had completed when it was submitted; a power loss
-//! keeps the durable image and any subset of the rest, torn at the plan's unit. Called by `state.rs` only.
+//! Invariants: a flush makes durable exactly the writes that had completed when it was submitted; a power
+//! loss keeps the durable image and any subset of the rest, torn at the plan's unit. Called by `state.rs`
+//! only.
 
 use super::fault::FaultPlan;
 use super::random::Random;

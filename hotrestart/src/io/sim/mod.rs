@@ -1,9 +1,9 @@
 //! A disk in memory that fails, tears, reorders and loses, all from one seed.
 //!
-//! Invariant: it is as bad as a disk may be and no worse: what was flushed stays, names that were synced stay,
-//! and everything else is subject to the `FaultPlan`. It panics when its caller breaks a rule of the seam
-//! (alignment, ownership of buffers, writes beyond a file's end), which the real backends could not all
-//! notice. Its `wait` never blocks. Callers: tests and the simulator. See `docs/testing.md`.
+//! Invariant: it is as bad as a disk may be and no worse: what was flushed stays, names that were synced
+//! stay, and everything else is subject to the `FaultPlan`. It panics when its caller breaks a rule of
+//! the seam (alignment, ownership of buffers, writes beyond a file's end), which the real backends could
+//! not all notice. Its `wait` never blocks. Callers: tests and the simulator. See `docs/testing.md`.
 
 mod fault;
 mod file;
@@ -71,8 +71,9 @@ impl SimDisk {
         self.state().credits = None;
     }
 
-    /// Kills the process (`power` false: all that completed is kept, unflushed or not) or the machine (`power` true:
-    /// the fault plan decides). Every later call on this disk fails; the disk returned is what is found afterwards.
+    /// Kills the process (`power` false: all that completed is kept, unflushed or not) or the machine
+    /// (`power` true: the fault plan decides). Every later call on this disk fails; the disk returned is
+    /// what is found afterwards.
     #[must_use]
     pub fn crash(&self, power: bool) -> SimDisk {
         SimDisk { state: Arc::new(Mutex::new(self.state().crash(power))) }

@@ -1,8 +1,9 @@
 //! The state of a simulated disk: files, names, operations in flight, and what a crash leaves of them.
 //!
-//! Invariants, each a panic when a caller breaks it: operations are aligned and within the file, no two in
-//! flight touch the same bytes of a file or of memory, a buffer does not change while its write is in flight.
-//! Everything happens under one lock and by one random sequence. Called by `SimDisk` and its queues.
+//! Invariants, each a panic when a caller breaks it: operations are aligned and within the file, no two
+//! in flight touch the same bytes of a file or of memory, a buffer does not change while its write is in
+//! flight. Everything happens under one lock and by one random sequence. Called by `SimDisk` and its
+//! queues.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -193,7 +194,8 @@ impl State {
         }
     }
 
-    /// Runs those operations of the queue whose turn it is. `at_least_one` overrules delays, not holding back.
+    /// Runs those operations of the queue whose turn it is. `at_least_one` overrules delays, not holding
+    /// back.
     pub(super) fn run(&mut self, queue: u64, at_least_one: bool, out: &mut Vec<Completion>) {
         let mut turn = self.ids_of(queue);
         if self.plan.reorder {
@@ -326,10 +328,11 @@ impl State {
 
     /// Ends a queue as its process would: whatever is in flight is done, nobody hears of it.
     pub(super) fn drain(&mut self, queue: u64) {
-        self.credits = None;
+        let credits = self.credits.take();
         while self.in_flight(queue) > 0 {
             self.run(queue, true, &mut Vec::new());
         }
+        self.credits = credits;
     }
 
     /// The state that the next process finds; this one is dead from now on.

@@ -1,5 +1,5 @@
-//! Each fault of the simulated disk really happens, nothing that was made durable is ever lost, and a caller
-//! that breaks a rule is stopped. Failures print the seed.
+//! Each fault of the simulated disk really happens, nothing that was made durable is ever lost, and a
+//! caller that breaks a rule is stopped. Failures print the seed.
 
 use super::*;
 use crate::format::ALIGNMENT;
