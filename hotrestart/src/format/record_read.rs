@@ -204,6 +204,7 @@ fn padding_len(payload: &[u8], offset: usize) -> Result<usize, RecordError> {
     Ok(found)
 }
 
+#[inline]
 fn kind_of(byte: u8, offset: usize) -> Result<(RecordKind, u8), RecordError> {
     let flags = byte >> 4;
     let (kind, allowed, required) = match byte & 0x0f {

@@ -40,9 +40,14 @@ pub fn read_varint(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
     if first < 0x80 {
         return Some((u32::from(first), at + 1));
     }
+    let second = *bytes.get(at + 1)?;
+    if (1..0x80).contains(&second) {
+        return Some((u32::from(first & 0x7f) | u32::from(second) << 7, at + 2));
+    }
     read_long(bytes, at, first)
 }
 
+#[cold]
 fn read_long(bytes: &[u8], at: usize, first: u8) -> Option<(u32, usize)> {
     let mut value = u32::from(first & 0x7f);
     for index in 1..VARINT_LEN_MAX {
