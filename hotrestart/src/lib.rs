@@ -1,5 +1,53 @@
-//! A store of native-memory maps, mirrored to disk.
+//! A store of maps in native memory, mirrored to SSDs, that comes back after a crash as fast as the disk can be read.
+//!
+//! ```
+//! use hotrestart::{Durability, MapOptions, Store, codec::{Bytes, Str}};
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path();
+//! let store = Store::builder().memory_limit_bytes(64 << 20).open(path)?;
+//! let map = store.map::<Str, Bytes>("orders", MapOptions::default().durability(Durability::Synced))?;
+//! map.insert("A-1", b"two coffees")?;
+//! drop((map, store));
+//!
+//! let store = Store::builder().memory_limit_bytes(64 << 20).open(path)?;
+//! let map = store.map::<Str, Bytes>("orders", MapOptions::default())?;
+//! assert_eq!(map.get_owned("A-1")?.as_deref(), Some(&b"two coffees"[..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | acknowledged as | survives |
+//! | --- | --- |
+//! | [`Durability::Buffered`] | the death of the process; after a power cut at most the last second is missing |
+//! | [`Durability::Written`] | and that of the kernel, if the device keeps what it has taken |
+//! | [`Durability::Synced`] | and a power cut |
+//!
+//! What comes back is always a prefix of each stream's history. The maps are those of [`hdstore`]; reading is as fast as
+//! there. `docs/durability.md` and `docs/restart.md` have the rules, `docs/format.md` the bytes.
+//!
+//! Inside: `format` (bytes), `io` (disks), `buffers` (log buffers), `writer` (state machines and their threads), `log` (the
+//! seam to `hdstore`), `restart` (the fold), `store` (opening and closing), `inspect` (reading a store offline).
 
+mod buffers;
+mod config;
+mod dir;
+mod durability;
+mod error;
 pub mod format;
 pub mod inspect;
 pub mod io;
+mod log;
+mod poison;
+mod restart;
+mod store;
+mod writer;
+
+pub use buffers::place::SharedRegions;
+pub use config::{Builder, RecoveryMode};
+pub use durability::{Durability, LogFailure};
+pub use error::{CloseError, OpenError, Problem};
+pub use hdstore::{self, HugePages, MapOptions, PutManyError, ReadBatch, Ref, codec};
+pub use io::{Fill, IoChoice, IoKind};
+pub use log::DiskLog;
+pub use restart::report::{Cut, Progress, RecoveryReport};
+pub use store::waiters::Persisted;
+pub use store::{Map, Stats, Store};

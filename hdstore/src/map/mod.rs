@@ -27,7 +27,7 @@ pub struct MapOptions<Level = ()> {
 impl<Level> MapOptions<Level> {
     /// How durable a change is before it is acknowledged, in the log's own terms.
     #[must_use]
-    pub fn durability<New>(self, level: New) -> MapOptions<New> {
+    pub fn durability(self, level: Level) -> Self {
         MapOptions { level }
     }
 }

@@ -136,6 +136,17 @@ impl<L: Log> Loading<L> {
         Ok(())
     }
 
+    /// Leaves a gap of `by` in the seqs of every stream: for seqs that may have been given and left no trace.
+    pub fn skip_seqs(&self, by: u64) {
+        let inner = &*self.store.inner;
+        if let Some(core) = self.maps.iter().flatten().next() {
+            for stream in 0..inner.streams {
+                let locked = inner.lock_stream(&inner.place(core, StreamId(stream)));
+                locked.set_seq(Seq(locked.seq().0 + by));
+            }
+        }
+    }
+
     /// Forgets the facts of absence: what is left is the map. Returns the number of entries.
     pub fn finish(self) -> u64 {
         let inner = &*self.store.inner;
@@ -244,5 +255,25 @@ impl<L: Log> Inner<L> {
             place.node.free_now(location);
         }
         place.table.entries()
+    }
+}
+
+impl<L: Log> Store<L> {
+    /// Looks at the entry of a key in a stream: its seq, value and expiry. Expired entries are seen, too. For the log, which
+    /// asks whether a record is current and copies it when it is.
+    pub fn look<R>(
+        &self,
+        map: MapId,
+        stream: StreamId,
+        key: &[u8],
+        look: impl FnOnce(Seq, &[u8], Option<u64>) -> R,
+    ) -> Option<R> {
+        let inner = &*self.inner;
+        let core = inner.all_maps().into_iter().find(|core| core.spec.id == map)?;
+        let place = inner.place(&core, stream);
+        let pin = inner.pin();
+        let hash = inner.hash.of(key);
+        let view = super::access::find_pinned(&place.node.arena, place.table, hash, key, &pin)?;
+        Some(look(view.seq(), view.value(), view.expiry_ms()))
     }
 }

@@ -40,14 +40,7 @@ number!(
     /// Counts the blocks of one writer in one life, from 0 and without gaps.
     BlockNumber(u64), "{}"
 );
-number!(
-    /// A map of a store. Never used twice.
-    MapId(u32), "{}"
-);
-number!(
-    /// The unit of order and durability that the store's owner chooses.
-    StreamId(u32), "{}"
-);
+pub use hdstore::{MapId, StreamId};
 
 macro_rules! random {
     ($(#[$doc:meta])* $name:ident) => {

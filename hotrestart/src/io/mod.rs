@@ -31,6 +31,7 @@ pub use error::{IoError, IoErrorClass, IoOperation};
 pub use file::FileHandle;
 pub use probe::{IoChoice, ProbeReport, choose};
 pub use syscall::SyscallDisk;
+pub(crate) use system::allocate;
 pub use uring::UringDisk;
 pub use waker::Waker;
 

@@ -1,0 +1,55 @@
+//! What the log buffers of a dead process hold.
+//!
+//! Invariant: only records whose word in the commit table is set count; a reservation whose owner died is stepped over. Each
+//! record is checked by its own checksum, since memory has none.
+
+use std::collections::BTreeMap;
+
+use super::layout::{Geometry, NUMBER, Owner, STATE, State, TABLE, split_commit_word};
+
+/// The buffers of a life: per writer, the records of each block that may not be on the device.
+#[derive(Debug, Default)]
+pub(crate) struct LeftBehind {
+    /// By writer, then by block number: where the records lie in `bytes`.
+    pub(crate) blocks: BTreeMap<(u32, u64), Vec<(usize, usize)>>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Reads a file of buffers. `Err` says why it is not that of this life.
+pub(crate) fn parse(bytes: Vec<u8>, expected: &Owner) -> Result<LeftBehind, String> {
+    let (geometry, owner) = Geometry::decode(&bytes)?;
+    if owner != *expected {
+        return Err(format!(
+            "buffers of store {} life {} boot {}, expected store {} life {} boot {}",
+            owner.store, owner.life, owner.boot, expected.store, expected.life, expected.boot
+        ));
+    }
+    if bytes.len() < geometry.file_bytes() {
+        return Err(format!("{} bytes, expected {}", bytes.len(), geometry.file_bytes()));
+    }
+    let word = |at: usize| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&bytes[at..at + 8]);
+        u64::from_le_bytes(word)
+    };
+    let mut blocks = BTreeMap::new();
+    for writer in 0..geometry.writers {
+        for slot in 0..geometry.buffers_per_writer {
+            let control = geometry.control(writer, slot);
+            let state = State(word(control + STATE));
+            if state.is_free() {
+                continue;
+            }
+            let mut records = Vec::new();
+            for index in 0..state.records().min(geometry.records_max as usize) {
+                let committed = word(control + TABLE + index * 8);
+                let (offset, len) = split_commit_word(committed);
+                if committed != 0 && offset + len <= geometry.buffer_bytes as usize {
+                    records.push((geometry.data(writer, slot) + offset, len));
+                }
+            }
+            blocks.insert((writer, word(control + NUMBER)), records);
+        }
+    }
+    Ok(LeftBehind { blocks, bytes })
+}

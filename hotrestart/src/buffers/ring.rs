@@ -1,0 +1,458 @@
+//! The ring of one writer's log buffers: reservations, commits, sealing.
+//!
+//! Invariant: room is handed out by one successful step on the state word of the active buffer, so no two rooms overlap; a
+//! sealed buffer hands out none. A buffer is used again only after the writer released it, which it does when the block is
+//! on the device. The turn counts the uses of buffers from 0; turn n lies in buffer n mod count, and holds the block whose
+//! number stands in its control area.
+//!
+//! Who calls: puts (`reserve`, `Room::commit`) from any thread; the writer (`seal_if`, `sealed`, `release`) from one. What may
+//! go wrong: no buffer is free, and the caller waits up to its deadline. Sealing waits for the committed bytes, never for a
+//! stream's lock; a room that is dropped becomes padding. Cost of a reservation: a load and one compare-exchange on a line
+//! shared by the putting threads of this writer.
+#![allow(unsafe_code)] // the region's bytes and words; docs/unsafe.md
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use super::layout::{
+    CAPACITY, COMMITTED, ENDS_CHUNK, FLAGS, Geometry, NUMBER, RECORDS_CAP, STATE, State, TABLE,
+    commit_word,
+};
+use crate::format::block::{BLOCK_HEADER_LEN, sealed_len};
+use crate::format::chunk::CHUNK_HEADER_LEN;
+use crate::format::directory::{DIRECTORY_HEADER_LEN, LINE_LEN, TABLE_LEN};
+use crate::format::record::write_padding;
+use crate::io::{Region, RegionSlice, Waker};
+
+/// The smallest room that is worth going on with in a chunk, as a part of a buffer.
+const WORTH_A_BLOCK: usize = 8;
+
+/// One writer's buffers.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    region: Arc<Region>,
+    geometry: Geometry,
+    writer: u32,
+    chunk_size: usize,
+    active: crossbeam_utils::CachePadded<AtomicU64>,
+    released: crossbeam_utils::CachePadded<AtomicU64>,
+    fill: Mutex<ChunkFill>,
+    /// Tables that the store has: the most that a directory lists.
+    tables: AtomicU64,
+    waiting: AtomicU64,
+    came_free: Condvar,
+    free_lock: Mutex<()>,
+    sleeping: AtomicBool,
+    closed: AtomicBool,
+    waker: OnceLock<Waker>,
+}
+
+/// What is planned into the chunk that buffers are being filled for.
+#[derive(Debug)]
+struct ChunkFill {
+    used: usize,
+    records: usize,
+    number: u64,
+}
+
+/// Why there is no room.
+#[derive(Debug)]
+pub(crate) enum NoRoom {
+    /// No buffer came free in time.
+    Timeout,
+    /// The caller's check said to stop waiting.
+    Stopped,
+}
+
+/// Room for one record. Dropped without `commit` it becomes padding.
+pub(crate) struct Room<'a> {
+    ring: &'a Ring,
+    turn: u64,
+    /// In the buffer.
+    offset: usize,
+    len: usize,
+    index: usize,
+}
+
+impl Ring {
+    pub(crate) fn new(
+        region: Arc<Region>,
+        geometry: Geometry,
+        writer: u32,
+        chunk_size: u64,
+    ) -> Ring {
+        let ring = Ring {
+            region,
+            geometry,
+            writer,
+            chunk_size: chunk_size as usize,
+            active: AtomicU64::new(0).into(),
+            released: AtomicU64::new(0).into(),
+            fill: Mutex::new(ChunkFill { used: CHUNK_HEADER_LEN, records: 0, number: 0 }),
+            tables: AtomicU64::new(1),
+            waiting: AtomicU64::new(0),
+            came_free: Condvar::new(),
+            free_lock: Mutex::new(()),
+            sleeping: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            waker: OnceLock::new(),
+        };
+        ring.open_turn(0, 0, ring.largest_payload(), geometry.records_max as usize);
+        ring
+    }
+
+    /// The longest record that a buffer takes.
+    pub(crate) fn record_max(chunk_size: u64) -> usize {
+        (chunk_size / 4) as usize - 8192
+    }
+
+    fn largest_payload(&self) -> usize {
+        self.geometry.buffer_bytes as usize - BLOCK_HEADER_LEN
+    }
+
+    pub(crate) fn set_waker(&self, waker: Waker) {
+        // A second writer thread for the same ring would be a broken invariant; the first waker stays.
+        let _ = self.waker.set(waker);
+    }
+
+    pub(crate) fn set_tables(&self, tables: u64) {
+        self.tables.store(tables.max(1), Ordering::Relaxed);
+    }
+
+    fn slot(&self, turn: u64) -> u32 {
+        (turn % u64::from(self.geometry.buffers_per_writer)) as u32
+    }
+
+    fn control(&self, turn: u64, field: usize) -> &AtomicU64 {
+        let at = self.geometry.control(self.writer, self.slot(turn)) + field;
+        debug_assert!(at + 8 <= self.region.len() && at.is_multiple_of(8));
+        // SAFETY: the word lies in the region (the geometry made the region's length), is aligned, and is only ever accessed as
+        // an atomic; it lives as long as the region, which `self` holds.
+        unsafe { &*self.region.base().as_ptr().add(at).cast::<AtomicU64>() }
+    }
+
+    fn state(&self, turn: u64) -> State {
+        State(self.control(turn, STATE).load(Ordering::Acquire))
+    }
+
+    /// Prepares a free buffer for a turn: its commit table is zero already.
+    fn open_turn(&self, turn: u64, number: u64, capacity: usize, records: usize) {
+        self.control(turn, NUMBER).store(number, Ordering::Relaxed);
+        self.control(turn, COMMITTED).store(0, Ordering::Relaxed);
+        self.control(turn, CAPACITY).store(capacity as u64, Ordering::Relaxed);
+        self.control(turn, RECORDS_CAP).store(records as u64, Ordering::Relaxed);
+        self.control(turn, FLAGS).store(0, Ordering::Relaxed);
+        self.control(turn, STATE).store(State::open(turn).0, Ordering::Release);
+    }
+
+    /// Finds room for `len` bytes, waiting until `deadline` (not at all when it is `None`). `keep_on` is asked while waiting.
+    pub(crate) fn reserve(
+        &self,
+        len: usize,
+        deadline: Option<Instant>,
+        keep_on: impl Fn() -> bool,
+    ) -> Result<Room<'_>, NoRoom> {
+        loop {
+            let turn = self.active.load(Ordering::Acquire);
+            let state = self.state(turn);
+            if !state.is_turn(turn) {
+                std::hint::spin_loop();
+                continue;
+            }
+            if state.is_sealed() {
+                if !self.advance() {
+                    if self.closed.load(Ordering::Acquire) {
+                        return Err(NoRoom::Stopped);
+                    }
+                    self.wait_for_release(deadline, &keep_on)?;
+                }
+                continue;
+            }
+            let capacity = self.control(turn, CAPACITY).load(Ordering::Relaxed) as usize;
+            let (bytes, index) = (state.bytes(), state.records());
+            let records = self.control(turn, RECORDS_CAP).load(Ordering::Relaxed) as usize;
+            if bytes + len > capacity || index >= records {
+                if bytes == 0 {
+                    self.control(turn, FLAGS).fetch_or(ENDS_CHUNK, Ordering::Relaxed);
+                }
+                self.seal(turn, state);
+                continue;
+            }
+            let word = self.control(turn, STATE);
+            let taken = word.compare_exchange(
+                state.0,
+                state.with(len).0,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            );
+            if taken.is_ok() {
+                if index == 0 {
+                    self.wake();
+                }
+                return Ok(Room { ring: self, turn, offset: BLOCK_HEADER_LEN + bytes, len, index });
+            }
+        }
+    }
+
+    /// Seals the buffer of a turn if it is still in this state, and opens the next one if it is free.
+    fn seal(&self, turn: u64, state: State) {
+        let word = self.control(turn, STATE);
+        let sealed = word
+            .compare_exchange(state.0, state.sealed().0, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok();
+        if sealed {
+            self.advance();
+            self.wake();
+        }
+    }
+
+    /// Opens the turn after a sealed one. False when its buffer is not free yet.
+    fn advance(&self) -> bool {
+        let mut fill = self.fill.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let turn = self.active.load(Ordering::Acquire);
+        let state = self.state(turn);
+        if !state.is_sealed() {
+            return true;
+        }
+        if self.closed.load(Ordering::Acquire)
+            || turn + 1
+                >= self.released.load(Ordering::Acquire)
+                    + u64::from(self.geometry.buffers_per_writer)
+        {
+            return false;
+        }
+        fill.used += sealed_len(state.bytes());
+        fill.records += state.records();
+        fill.number += 1;
+        let (mut capacity, mut records) = self.room_left(&fill);
+        let ends = self.control(turn, FLAGS).load(Ordering::Relaxed) & ENDS_CHUNK != 0;
+        if ends || capacity < self.largest_payload() / WORTH_A_BLOCK {
+            self.control(turn, FLAGS).fetch_or(ENDS_CHUNK, Ordering::Release);
+            // The directory is the writer's next block.
+            *fill = ChunkFill { used: CHUNK_HEADER_LEN, records: 0, number: fill.number + 1 };
+            (capacity, records) = (self.largest_payload(), self.geometry.records_max as usize);
+        }
+        self.open_turn(turn + 1, fill.number, capacity, records);
+        self.active.store(turn + 1, Ordering::Release);
+        true
+    }
+
+    /// Payload bytes and records that still fit the chunk beside a directory of all its records; the records of the next block
+    /// are allowed half as many again as the present density would give.
+    fn room_left(&self, fill: &ChunkFill) -> (usize, usize) {
+        let directory_of = |records: usize| {
+            let tables = (self.tables.load(Ordering::Relaxed) as usize).min(records.max(1));
+            sealed_len(DIRECTORY_HEADER_LEN + tables * TABLE_LEN + records * LINE_LEN)
+        };
+        let per_byte = 1.5 * fill.records.max(1) as f64 / fill.used as f64;
+        let left = self.chunk_size.saturating_sub(fill.used + directory_of(fill.records) + 8192);
+        let payload = left as f64 / (1.0 + per_byte * LINE_LEN as f64);
+        let records = ((payload * per_byte) as usize + 64).min(self.geometry.records_max as usize);
+        let taken = fill.used + directory_of(fill.records + records) + BLOCK_HEADER_LEN + 4096;
+        (self.chunk_size.saturating_sub(taken).min(self.largest_payload()), records)
+    }
+
+    fn wait_for_release(
+        &self,
+        deadline: Option<Instant>,
+        keep_on: &impl Fn() -> bool,
+    ) -> Result<(), NoRoom> {
+        let Some(deadline) = deadline else { return Err(NoRoom::Timeout) };
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let guard = self.free_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut result = Ok(());
+        if !self.advance() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                result = Err(NoRoom::Timeout);
+            } else if keep_on() {
+                let slice = left.min(Duration::from_millis(20));
+                drop(self.came_free.wait_timeout(guard, slice));
+            }
+        }
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        if !keep_on() {
+            return Err(NoRoom::Stopped);
+        }
+        result
+    }
+
+    fn wake(&self) {
+        if self.sleeping.load(Ordering::SeqCst)
+            && self.sleeping.swap(false, Ordering::SeqCst)
+            && let Some(waker) = self.waker.get()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Wakes the writer if it sleeps, or makes its next sleep short.
+    pub(crate) fn wake_writer(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+    }
+}
+
+/// What the writer does with the ring; from one thread.
+impl Ring {
+    /// Says that the writer is about to sleep; it must look for work once more after this.
+    pub(crate) fn about_to_sleep(&self) {
+        self.sleeping.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn awake(&self) {
+        self.sleeping.store(false, Ordering::SeqCst);
+    }
+
+    /// The turn that is being filled.
+    pub(crate) fn active_turn(&self) -> u64 {
+        self.active.load(Ordering::Acquire)
+    }
+
+    /// Bytes reserved in a turn's buffer.
+    pub(crate) fn reserved_bytes(&self, turn: u64) -> usize {
+        self.state(turn).bytes()
+    }
+
+    /// Seals the active buffer if it is this turn's and holds anything.
+    pub(crate) fn seal_turn(&self, turn: u64) {
+        loop {
+            let state = self.state(turn);
+            if self.active_turn() != turn || state.is_sealed() || state.bytes() == 0 {
+                return;
+            }
+            self.seal(turn, state);
+        }
+    }
+
+    /// Seals the ring for ever: from now on nobody gets room.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        loop {
+            let state = self.state(self.active_turn());
+            if state.is_sealed() {
+                break;
+            }
+            self.seal(self.active_turn(), state);
+        }
+        self.notify_all();
+    }
+
+    /// Whether the ring is closed and a turn comes after everything that was put into it.
+    pub(crate) fn is_ended(&self, turn: u64) -> bool {
+        let active = self.active_turn();
+        self.closed.load(Ordering::Acquire)
+            && (turn > active || (turn == active && self.state(turn).bytes() == 0))
+    }
+
+    /// Bytes, records, block number and whether the chunk ends, of a turn that is sealed, accounted for and whole.
+    pub(crate) fn sealed(&self, turn: u64) -> Option<SealedTurn> {
+        let state = self.state(turn);
+        if !state.is_turn(turn) || !state.is_sealed() {
+            return None;
+        }
+        let committed = self.control(turn, COMMITTED).load(Ordering::Acquire);
+        let is_last = self.closed.load(Ordering::Acquire) && state.bytes() > 0;
+        let accounted = self.active_turn() != turn || self.advance() || is_last;
+        if committed != state.bytes() as u64 || !accounted {
+            return None;
+        }
+        Some(SealedTurn {
+            payload_len: state.bytes(),
+            records: self.committed_records(turn, state.records()),
+            number: self.control(turn, NUMBER).load(Ordering::Relaxed),
+            ends_chunk: self.control(turn, FLAGS).load(Ordering::Acquire) & ENDS_CHUNK != 0,
+        })
+    }
+
+    fn committed_records(&self, turn: u64, reserved: usize) -> u32 {
+        let whole =
+            |index: &usize| self.control(turn, TABLE + index * 8).load(Ordering::Relaxed) != 0;
+        (0..reserved).filter(whole).count() as u32
+    }
+
+    /// The bytes of a sealed turn's block, for writing. The slice is the writer's until it releases the turn.
+    pub(crate) fn block(&self, turn: u64, payload_len: usize) -> RegionSlice {
+        let offset = self.geometry.data(self.writer, self.slot(turn));
+        // SAFETY: the turn is sealed and all its rooms are committed, so nobody else touches its buffer before `release`; the
+        // writer claims it once per turn.
+        unsafe { RegionSlice::claim(Arc::clone(&self.region), offset, sealed_len(payload_len)) }
+    }
+
+    /// Gives the buffers of all turns before `turn` back. Their blocks are on the device.
+    pub(crate) fn release(&self, turn: u64) {
+        let mut next = self.released.load(Ordering::Relaxed);
+        while next < turn {
+            let records = self.state(next).records();
+            for index in 0..records {
+                self.control(next, TABLE + index * 8).store(0, Ordering::Relaxed);
+            }
+            self.control(next, STATE).store(0, Ordering::Release);
+            next += 1;
+            self.released.store(next, Ordering::Release);
+        }
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            drop(self.free_lock.lock());
+            self.came_free.notify_all();
+        }
+    }
+
+    /// Lets everybody who waits for room look around again.
+    pub(crate) fn notify_all(&self) {
+        drop(self.free_lock.lock());
+        self.came_free.notify_all();
+    }
+}
+
+/// A sealed turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SealedTurn {
+    pub(crate) payload_len: usize,
+    pub(crate) records: u32,
+    pub(crate) number: u64,
+    pub(crate) ends_chunk: bool,
+}
+
+impl Room<'_> {
+    /// The turn that the room lies in: its position in the writer's order.
+    pub(crate) fn turn(&self) -> u64 {
+        self.turn
+    }
+
+    /// The room's bytes.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        let at = self.ring.geometry.data(self.ring.writer, self.ring.slot(self.turn)) + self.offset;
+        // SAFETY: `reserve` gave these bytes of the region to this room alone, and the buffer is not written or reused before
+        // the room is committed or dropped.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.ring.region.base().as_ptr().add(at), self.len)
+        }
+    }
+
+    /// The record is whole: from now on it survives the death of the process.
+    pub(crate) fn commit(self) {
+        let word = self.ring.control(self.turn, TABLE + self.index * 8);
+        word.store(commit_word(self.offset, self.len), Ordering::Release);
+        self.ring.control(self.turn, COMMITTED).fetch_add(self.len as u64, Ordering::Release);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        write_padding(self.bytes());
+        self.ring.control(self.turn, COMMITTED).fetch_add(self.len as u64, Ordering::Release);
+    }
+}
+
+/// A copy of a whole region, for recovery in a simulation.
+pub(crate) fn copy_region(region: &Arc<Region>) -> Vec<u8> {
+    let mut copy = vec![0; region.len()];
+    // SAFETY: the region has that many bytes; its store is dead, so nobody writes them.
+    unsafe {
+        std::ptr::copy_nonoverlapping(region.base().as_ptr(), copy.as_mut_ptr(), copy.len());
+    }
+    copy
+}

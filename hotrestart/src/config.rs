@@ -1,0 +1,272 @@
+//! The settings of a persistent store.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hdstore::{Clock, HugePages, SystemClock, Topology};
+
+use crate::error::OpenError;
+use crate::format::chunk::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, is_chunk_size};
+use crate::io::{Disk, Fill, IoChoice};
+use crate::restart::report::Progress;
+use crate::store::Store;
+
+/// What to do when acknowledged data turn out to be damaged or gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RecoveryMode {
+    /// Do not open, and say what is wrong where.
+    #[default]
+    Strict,
+    /// Open with what is left, and report what is not.
+    Salvage,
+}
+
+type OnProgress = Arc<dyn Fn(&Progress) + Send + Sync>;
+
+/// Settings of a store; made by [`Store::builder`].
+///
+/// ```
+/// use hotrestart::{MapOptions, Store, codec::{Str, U64}};
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path();
+/// let store = Store::builder().memory_limit_bytes(64 << 20).open(path)?;
+/// let map = store.map::<Str, U64>("ages", MapOptions::default())?;
+/// map.insert("Ada", &36)?;
+/// store.close()?;
+///
+/// let store = Store::builder().memory_limit_bytes(64 << 20).open(path)?;
+/// let map = store.map::<Str, U64>("ages", MapOptions::default())?;
+/// assert_eq!(map.get_owned("Ada")?, Some(36));
+/// # store.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+#[derive(Clone)]
+pub struct Builder {
+    pub(crate) memory_limit_bytes: u64,
+    pub(crate) streams: Option<u32>,
+    pub(crate) writers: Option<u32>,
+    pub(crate) loader_threads: Option<usize>,
+    pub(crate) chunk_bytes: Option<u64>,
+    pub(crate) buffers_per_writer: u32,
+    pub(crate) buffers_dir: PathBuf,
+    pub(crate) io: IoChoice,
+    pub(crate) disk: Option<Arc<dyn Disk>>,
+    pub(crate) shared: Option<crate::SharedRegions>,
+    pub(crate) boot: Option<[u8; 16]>,
+    pub(crate) huge_pages: HugePages,
+    pub(crate) topology: Option<Topology>,
+    pub(crate) recovery: RecoveryMode,
+    pub(crate) write_interval_ms: u64,
+    pub(crate) flush_interval_ms: u64,
+    pub(crate) put_timeout_ms: u64,
+    pub(crate) ack_timeout_ms: u64,
+    pub(crate) fill: Fill,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) on_progress: Option<OnProgress>,
+}
+
+/// Streams of a new store when none were asked for.
+pub(crate) const STREAMS_DEFAULT: u32 = 64;
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder {
+            memory_limit_bytes: 1 << 30,
+            streams: None,
+            writers: None,
+            loader_threads: None,
+            chunk_bytes: None,
+            buffers_per_writer: 8,
+            buffers_dir: PathBuf::from("/dev/shm"),
+            io: IoChoice::Auto,
+            disk: None,
+            shared: None,
+            boot: None,
+            huge_pages: HugePages::Auto,
+            topology: None,
+            recovery: RecoveryMode::Strict,
+            write_interval_ms: 100,
+            flush_interval_ms: 1_000,
+            put_timeout_ms: 10_000,
+            ack_timeout_ms: 30_000,
+            fill: Fill::Allocate,
+            clock: Arc::new(SystemClock::default()),
+            on_progress: None,
+        }
+    }
+}
+
+impl Builder {
+    /// The hard limit on the store's memory, metadata included, in bytes; log buffers come on top (see
+    /// `docs/memory.md`). Default 1 GiB.
+    pub fn memory_limit_bytes(mut self, bytes: u64) -> Self {
+        self.memory_limit_bytes = bytes;
+        self
+    }
+
+    /// How many streams a new store has, 1 to 65,536; default 64. An existing store has what it was made with, and refuses
+    /// another number.
+    pub fn streams(mut self, streams: u32) -> Self {
+        self.streams = Some(streams);
+        self
+    }
+
+    /// How many writer threads there are; it may differ at each opening. Default: one per four processors.
+    pub fn writers(mut self, writers: u32) -> Self {
+        self.writers = Some(writers);
+        self
+    }
+
+    /// How many threads load at a restart. Default: one per processor, at most 16.
+    pub fn loader_threads(mut self, threads: usize) -> Self {
+        self.loader_threads = Some(threads);
+        self
+    }
+
+    /// The size of the chunks of a new store, in bytes: a power of two from 256 KiB to 64 MiB; default 8 MiB. An existing store
+    /// has what it was made with, and refuses another size.
+    pub fn chunk_bytes(mut self, bytes: u64) -> Self {
+        self.chunk_bytes = Some(bytes);
+        self
+    }
+
+    /// Log buffers of a writer, each a quarter of a chunk: 2 to 64, default 8.
+    pub fn buffers_per_writer(mut self, buffers: u32) -> Self {
+        self.buffers_per_writer = buffers;
+        self
+    }
+
+    /// The tmpfs for the log buffers. Default `/dev/shm`. Where it has no room they go into the store's directory, which is
+    /// said once and shown in the statistics.
+    pub fn buffers_dir(mut self, path: impl AsRef<Path>) -> Self {
+        self.buffers_dir = path.as_ref().to_owned();
+        self
+    }
+
+    /// Which I/O to use. Default: io_uring where it works.
+    pub fn io(mut self, io: IoChoice) -> Self {
+        self.io = io;
+        self
+    }
+
+    /// Which pages to put under the memory. See [`hdstore::HugePages`].
+    pub fn huge_pages(mut self, huge_pages: HugePages) -> Self {
+        self.huge_pages = huge_pages;
+        self
+    }
+
+    /// The NUMA topology, instead of the machine's.
+    pub fn topology(mut self, topology: Topology) -> Self {
+        self.topology = Some(topology);
+        self
+    }
+
+    /// What to do about damage. Default [`RecoveryMode::Strict`].
+    pub fn recovery(mut self, mode: RecoveryMode) -> Self {
+        self.recovery = mode;
+        self
+    }
+
+    /// A change is on the device within this time, in milliseconds; default 100.
+    pub fn write_interval_ms(mut self, ms: u64) -> Self {
+        self.write_interval_ms = ms;
+        self
+    }
+
+    /// And flushed within this time, in milliseconds; default 1,000.
+    pub fn flush_interval_ms(mut self, ms: u64) -> Self {
+        self.flush_interval_ms = ms;
+        self
+    }
+
+    /// How long a change waits for room in the log, in milliseconds, before it is refused; default 10,000.
+    pub fn put_timeout_ms(mut self, ms: u64) -> Self {
+        self.put_timeout_ms = ms;
+        self
+    }
+
+    /// How long a change waits for its durability, in milliseconds, before its outcome is reported as unknown; default 30,000.
+    pub fn ack_timeout_ms(mut self, ms: u64) -> Self {
+        self.ack_timeout_ms = ms;
+        self
+    }
+
+    /// What a new chunk is filled with: allocated blocks (default), or zeros that are really written. See
+    /// `docs/durability.md`.
+    pub fn fill(mut self, fill: Fill) -> Self {
+        self.fill = fill;
+        self
+    }
+
+    /// The source of time.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Calls `on_progress` while a restart loads, about ten times a second, from a loading thread.
+    pub fn on_progress(mut self, on_progress: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
+        self.on_progress = Some(Arc::new(on_progress));
+        self
+    }
+
+    /// Uses this disk, shared memory and boot id instead of the directory's: for simulations.
+    #[doc(hidden)]
+    pub fn simulated(
+        mut self,
+        disk: Arc<dyn Disk>,
+        shared: crate::SharedRegions,
+        boot: [u8; 16],
+    ) -> Self {
+        self.disk = Some(disk);
+        self.shared = Some(shared);
+        self.boot = Some(boot);
+        self
+    }
+
+    /// Opens the store in a directory, or makes a new one where there is none; returns when every key can be read.
+    ///
+    /// # Errors
+    /// See [`OpenError`]: each says what is wrong and leaves the files as they were.
+    pub fn open(self, directory: impl AsRef<Path>) -> Result<Store, OpenError> {
+        self.check()?;
+        crate::store::open::open(self, directory.as_ref())
+    }
+
+    fn check(&self) -> Result<(), OpenError> {
+        let setting = |name, found: String, expected: &str| {
+            Err(OpenError::Setting { name, found, expected: expected.to_owned() })
+        };
+        if self.chunk_bytes.is_some_and(|bytes| !is_chunk_size(bytes)) {
+            let expected = format!("a power of two from {CHUNK_SIZE_MIN} to {CHUNK_SIZE_MAX}");
+            return setting("chunk_bytes", format!("{:?}", self.chunk_bytes), &expected);
+        }
+        if self.writers.is_some_and(|writers| !(1..=64).contains(&writers)) {
+            return setting("writers", format!("{:?}", self.writers), "1 to 64");
+        }
+        if self.loader_threads.is_some_and(|threads| !(1..=256).contains(&threads)) {
+            return setting("loader_threads", format!("{:?}", self.loader_threads), "1 to 256");
+        }
+        if !(2..=64).contains(&self.buffers_per_writer) {
+            return setting("buffers_per_writer", self.buffers_per_writer.to_string(), "2 to 64");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn chunk_size_of_new(&self) -> u64 {
+        self.chunk_bytes.unwrap_or(CHUNK_SIZE_DEFAULT)
+    }
+
+    pub(crate) fn writer_count(&self) -> u32 {
+        self.writers.unwrap_or_else(|| (processors() / 4).clamp(1, 16) as u32)
+    }
+
+    pub(crate) fn loader_count(&self) -> usize {
+        self.loader_threads.unwrap_or_else(|| processors().min(16))
+    }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

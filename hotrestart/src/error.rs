@@ -1,0 +1,153 @@
+//! Why a store could not be opened or closed.
+
+use std::path::PathBuf;
+
+use crate::durability::LogFailure;
+use crate::io::IoError;
+
+/// Why a store could not be opened. Nothing was lost by trying.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A setting is out of its range.
+    #[error("{name} is {found}, expected {expected}")]
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// What was given.
+        found: String,
+        /// What is possible.
+        expected: String,
+    },
+    /// The directory, the lock or the log buffers could not be used.
+    #[error("{path}: {doing}: {source}", path = .path.display())]
+    Environment {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A live process has the store open.
+    #[error("{path} is locked: a live process has this store open", path = .path.display())]
+    Locked {
+        /// The store's directory.
+        path: PathBuf,
+    },
+    /// The directory holds files that are not a store's.
+    #[error("{path} is not a store: it has no manifest, but holds {found:?}", path = .path.display())]
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+        /// A file in it.
+        found: String,
+    },
+    /// A file belongs to another store.
+    #[error("{file} belongs to store {found}, this is store {expected}")]
+    AnotherStore {
+        /// The file.
+        file: String,
+        /// The store of the manifest.
+        expected: String,
+        /// The store of the file.
+        found: String,
+    },
+    /// The store was written by a newer version.
+    #[error("{file}: {reason}")]
+    NewerFormat {
+        /// The file.
+        file: String,
+        /// What it has that this program does not know.
+        reason: String,
+    },
+    /// A setting that was fixed when the store was made is asked to be another.
+    #[error(
+        "the store was made with {expected} {name}, {found} were asked for; this cannot change"
+    )]
+    Fixed {
+        /// The setting.
+        name: &'static str,
+        /// What the store has.
+        expected: u64,
+        /// What was asked for.
+        found: u64,
+    },
+    /// The memory limit is too small for the store's data.
+    #[error("memory_limit_bytes is {limit_bytes}, but the store's data need {needed_bytes}")]
+    MemoryLimit {
+        /// The limit.
+        limit_bytes: u64,
+        /// What the data need.
+        needed_bytes: u64,
+    },
+    /// Acknowledged changes were in log buffers that are gone, although the machine has not restarted since.
+    #[error(
+        "the log buffers of life {life} are gone ({place}), though the machine did not restart: buffered changes are \
+         lost; open with RecoveryMode::Salvage to go on without them"
+    )]
+    BuffersLost {
+        /// The life whose buffers they were.
+        life: u64,
+        /// Where they were.
+        place: String,
+    },
+    /// The store's files are damaged where they must not be.
+    #[error("the store is corrupt: {}{}", .problems[0], more(.problems.len()))]
+    Corrupt {
+        /// What is wrong where; at least one.
+        problems: Vec<Problem>,
+    },
+    /// An I/O operation failed.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// Memory could not be had, or a record does not fit the settings.
+    #[error("loading: {0}")]
+    Memory(#[source] hdstore::Error),
+    /// The store in memory could not be made.
+    #[error(transparent)]
+    Build(#[from] hdstore::BuildError),
+    /// What had to be written before the store is open could not be.
+    #[error("opening: {0}")]
+    Log(#[from] LogFailure),
+}
+
+fn more(problems: usize) -> String {
+    match problems {
+        0 | 1 => String::new(),
+        more => format!(" (and {} more)", more - 1),
+    }
+}
+
+/// Damage: where it is, and what it means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Problem {
+    /// The file; empty when it is one that is missing.
+    pub file: String,
+    /// Where in the file, in bytes.
+    pub offset: u64,
+    /// What is wrong, with what was expected and found, and what is lost by it.
+    pub what: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.file.is_empty() {
+            return f.write_str(&self.what);
+        }
+        write!(f, "{} at {}: {}", self.file, self.offset, self.what)
+    }
+}
+
+/// Why a store could not be closed cleanly. It is closed; the next opening recovers it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloseError {
+    /// An earlier failure, or one while the rest was written.
+    #[error(transparent)]
+    Log(#[from] LogFailure),
+    /// The manifest could not be written.
+    #[error(transparent)]
+    Io(#[from] IoError),
+}

@@ -1,0 +1,244 @@
+//! The log as `hdstore` sees it: room, commit, acknowledgement.
+//!
+//! Invariant: a stream belongs to one writer for a life, and its records lie in non-decreasing turns of that writer's ring (the
+//! store checks `position`), so what a cut leaves of a stream is a prefix. A value too long for a record is written in parts
+//! before its entry's record, outside every lock.
+//!
+//! Cost of a buffered change: one CRC over key and value, one copy, two atomic steps; no system call unless the writer sleeps.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use hdstore::{Change, Log, LogError, MapId, MapSpec, Seq, StreamId};
+
+use crate::buffers::ring::{NoRoom, Ring, Room};
+use crate::dir::manifests::Manifests;
+use crate::durability::{Durability, LogFailure, Ticket};
+use crate::format::RecordHeader;
+use crate::format::manifest::MapRecord;
+use crate::format::record::{PartOf, body_crc, patch_seq};
+use crate::poison::Poison;
+use crate::writer::machine::Counters;
+use crate::writer::progress::Progress;
+use crate::writer::supply::Supply;
+
+/// The log behind a persistent store.
+#[derive(Clone, Debug)]
+pub struct DiskLog {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// One writer, as the putting threads see it.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) ring: Arc<Ring>,
+    pub(crate) progress: Arc<Progress>,
+    next_run: AtomicU64,
+}
+
+impl Lane {
+    pub(crate) fn new(ring: Arc<Ring>) -> Lane {
+        Lane { ring, progress: Arc::default(), next_run: AtomicU64::new(1) }
+    }
+}
+
+/// What the log's handles share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) lanes: Vec<Lane>,
+    pub(crate) poison: Arc<Poison>,
+    pub(crate) supply: Arc<Supply>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) manifests: Mutex<Manifests>,
+    pub(crate) closed: AtomicBool,
+    pub(crate) streams: u32,
+    pub(crate) record_max: usize,
+    pub(crate) put_timeout: Duration,
+    pub(crate) ack_timeout: Duration,
+}
+
+/// Room for the record of one change.
+pub struct LogRoom<'a> {
+    room: Room<'a>,
+    writer: u32,
+}
+
+impl Shared {
+    fn writer_of(&self, stream: StreamId) -> u32 {
+        stream.0 % self.lanes.len() as u32
+    }
+
+    pub(crate) fn check(&self) -> Result<(), LogFailure> {
+        self.poison.check()?;
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(LogFailure::Closed);
+        }
+        Ok(())
+    }
+
+    /// Room for a record, waiting as long as a put may.
+    fn room<'a>(&'a self, lane: &'a Lane, len: usize) -> Result<Room<'a>, LogFailure> {
+        let keep_on = || self.poison.get().is_none();
+        // The clock is read only when there is no room at once.
+        if let Ok(room) = lane.ring.reserve(len, None, keep_on) {
+            return Ok(room);
+        }
+        let deadline = Instant::now() + self.put_timeout;
+        lane.ring.reserve(len, Some(deadline), keep_on).map_err(|error| match error {
+            NoRoom::Stopped => self.check().err().unwrap_or(LogFailure::Closed),
+            NoRoom::Timeout => match self.supply.no_space_bytes() {
+                Some(needed_bytes) => LogFailure::NoSpace { needed_bytes },
+                None => LogFailure::Busy { waited_ms: self.put_timeout.as_millis() as u64 },
+            },
+        })
+    }
+
+    /// Writes a change's record, all but its seq, and parts before it if it is long.
+    pub(crate) fn write_record(
+        &self,
+        map: MapId,
+        stream: StreamId,
+        change: Change<'_>,
+    ) -> Result<LogRoom<'_>, LogFailure> {
+        let writer = self.writer_of(stream);
+        let lane = &self.lanes[writer as usize];
+        let (mut header, key, mut value): (_, _, &[u8]) = match change {
+            Change::Entry { key, value, expiry_ms } => {
+                let mut header =
+                    RecordHeader::entry(map, stream, key.len(), value.len(), expiry_ms);
+                header.body_crc = body_crc(key, value, expiry_ms);
+                (header, key, value)
+            }
+            Change::Absence { key } => {
+                let mut header = RecordHeader::absence(map, stream, key.len());
+                header.body_crc = body_crc(key, &[], None);
+                (header, key, &[])
+            }
+            _ => unreachable!("a change that this version does not make"),
+        };
+        if header.encoded_len() > self.record_max {
+            header.part = Some(self.write_parts(lane, map, stream, value)?);
+            value = &[];
+        }
+        let mut room = self.room(lane, header.encoded_len())?;
+        header.encode_into(key, value, room.bytes());
+        Ok(LogRoom { room, writer })
+    }
+
+    fn write_parts(
+        &self,
+        lane: &Lane,
+        map: MapId,
+        stream: StreamId,
+        value: &[u8],
+    ) -> Result<PartOf, LogFailure> {
+        let run = lane.next_run.fetch_add(1, Ordering::Relaxed);
+        let mut number = 0;
+        for bytes in value.chunks(self.record_max / 2) {
+            let header = RecordHeader::part(map, stream, PartOf { run, number }, bytes);
+            let mut room = self.room(lane, header.encoded_len())?;
+            header.encode_into(&[], bytes, room.bytes());
+            room.commit();
+            number += 1;
+        }
+        Ok(PartOf { run, number })
+    }
+
+    /// Waits until a change is as durable as asked; `None` waits for ever.
+    pub(crate) fn wait(
+        &self,
+        ticket: Ticket,
+        level: Durability,
+        timeout: Option<Duration>,
+    ) -> Result<(), LogFailure> {
+        let lane = &self.lanes[ticket.writer as usize];
+        if lane.progress.reached(ticket.buffer, level) {
+            return Ok(());
+        }
+        if lane.progress.want(ticket.buffer, level) {
+            lane.ring.wake_writer();
+        }
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let stop = || self.poison.get().is_some();
+        if lane.progress.wait(ticket.buffer, level, deadline, stop) {
+            return Ok(());
+        }
+        self.poison.check()?;
+        Err(LogFailure::TimedOut {
+            level,
+            waited_ms: timeout.unwrap_or_default().as_millis() as u64,
+        })
+    }
+
+    /// A ticket for everything that a writer has taken so far; `None` when that is nothing.
+    pub(crate) fn last_ticket(&self, writer: u32) -> Option<Ticket> {
+        let ring = &self.lanes[writer as usize].ring;
+        let active = ring.active_turn();
+        let buffer =
+            if ring.reserved_bytes(active) > 0 { active } else { active.checked_sub(1)? };
+        Some(Ticket { writer, buffer })
+    }
+}
+
+impl Log for DiskLog {
+    type Level = Durability;
+    type Room<'a> = LogRoom<'a>;
+    type Ticket = Ticket;
+
+    fn create_map(&self, spec: &MapSpec<Durability>) -> Result<(), LogError> {
+        let shared = &self.shared;
+        shared.check()?;
+        let mut manifests =
+            shared.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        manifests
+            .update(|manifest| {
+                manifest.maps.push(MapRecord {
+                    id: spec.id,
+                    name: spec.name.clone(),
+                    key_type: spec.key_type.clone(),
+                    value_type: spec.value_type.clone(),
+                    durability: spec.level.into(),
+                });
+                manifest.next_map = MapId(manifest.next_map.0.max(spec.id.0 + 1));
+            })
+            .map_err(|source| LogFailure::Manifest { source: Arc::new(source) })?;
+        let tables = manifests.current.maps.len() as u64 * u64::from(shared.streams);
+        shared.lanes.iter().for_each(|lane| lane.ring.set_tables(tables));
+        Ok(())
+    }
+
+    fn reserve(
+        &self,
+        map: MapId,
+        stream: StreamId,
+        change: Change<'_>,
+    ) -> Result<LogRoom<'_>, LogError> {
+        Ok(self.shared.write_record(map, stream, change)?)
+    }
+
+    fn position(room: &LogRoom<'_>) -> u64 {
+        room.room.turn()
+    }
+
+    fn commit(&self, room: LogRoom<'_>, seq: Seq) -> Ticket {
+        let LogRoom { mut room, writer } = room;
+        patch_seq(room.bytes(), seq.0);
+        let buffer = room.turn();
+        room.commit();
+        Ticket { writer, buffer }
+    }
+
+    fn settle(&self, ticket: Ticket, level: Durability) -> Result<(), LogError> {
+        if level == Durability::Buffered {
+            return Ok(());
+        }
+        Ok(self.shared.wait(ticket, level, Some(self.shared.ack_timeout))?)
+    }
+
+    #[inline]
+    fn check(&self) -> Result<(), LogError> {
+        Ok(self.shared.check()?)
+    }
+}

@@ -1,0 +1,225 @@
+//! The plan: which chunks there are, and which of their blocks count.
+//!
+//! Only headers are read here, 4 KiB per chunk. A chunk is *settled* when all its blocks are known to count: its life's end is
+//! decided, or its blocks lie below what is known flushed (or, in the same boot, written: then no completed write was lost).
+//! The others are the tail, judged in order.
+
+use std::collections::BTreeMap;
+
+use super::read::ChunkReader;
+use crate::error::{OpenError, Problem};
+use crate::format::chunk::CHUNK_HEADER_LEN;
+use crate::format::manifest::LifeState;
+use crate::format::{BootId, ChunkHeader, ChunkHeaderError, FileNumber, Manifest};
+use crate::io::{DirEntry, Disk};
+
+/// A chunk's file with its header.
+#[derive(Clone, Debug)]
+pub(crate) struct ChunkFile {
+    pub(crate) name: String,
+    pub(crate) header: ChunkHeader,
+}
+
+/// A settled chunk: its blocks from the first up to `end` must all be there.
+#[derive(Clone, Debug)]
+pub(crate) struct Settled {
+    pub(crate) file: ChunkFile,
+    pub(crate) end: u64,
+}
+
+/// The part of a writer's history that is not settled.
+#[derive(Clone, Debug)]
+pub(crate) struct Tail {
+    pub(crate) life: u64,
+    pub(crate) writer: u32,
+    pub(crate) chunks: Vec<ChunkFile>,
+    /// Blocks below this are settled.
+    pub(crate) from: u64,
+    /// Blocks below this must be there.
+    pub(crate) mark: u64,
+    /// Whether the life ran in this boot, so that completed writes and log buffers are still there.
+    pub(crate) same_boot: bool,
+}
+
+/// What a restart does.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) settled: Vec<Settled>,
+    pub(crate) tails: Vec<Tail>,
+    pub(crate) problems: Vec<Problem>,
+    /// Keys and values of the store when its newest chunk was begun.
+    pub(crate) live_bytes: u64,
+    pub(crate) highest_file: u32,
+}
+
+/// Reads all headers and makes the plan.
+pub(crate) fn make(
+    disk: &dyn Disk,
+    entries: &[DirEntry],
+    manifest: &Manifest,
+    boot: BootId,
+) -> Result<Plan, OpenError> {
+    let mut plan = Plan::default();
+    let mut sequences: BTreeMap<(u64, u32), Vec<ChunkFile>> = BTreeMap::new();
+    let mut unreadable = Vec::new();
+    let mut reader = ChunkReader::new(disk, CHUNK_HEADER_LEN, 1)?;
+    for entry in entries {
+        let Some(number) = FileNumber::from_file_name(&entry.name) else { continue };
+        plan.highest_file = plan.highest_file.max(number.0);
+        let bytes = match reader.read_one(&entry.name, CHUNK_HEADER_LEN) {
+            Ok(bytes) => bytes,
+            // A file that ends before its header was never a chunk in use.
+            Err(_) if entry.len < CHUNK_HEADER_LEN as u64 => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if bytes.iter().all(|byte| *byte == 0) {
+            continue;
+        }
+        match ChunkHeader::decode(&bytes) {
+            Ok(header) => accept(entry, header, manifest, &mut sequences, &mut plan)?,
+            Err(ChunkHeaderError::Version { found }) => {
+                let reason =
+                    format!("chunk format version {found} is newer than this program knows");
+                return Err(OpenError::NewerFormat { file: entry.name.clone(), reason });
+            }
+            Err(ChunkHeaderError::Features(unknown)) => {
+                let reason = format!("needs features that this program does not know: {unknown}");
+                return Err(OpenError::NewerFormat { file: entry.name.clone(), reason });
+            }
+            Err(error) => unreadable.push(Problem {
+                file: entry.name.clone(),
+                offset: 0,
+                what: format!("chunk header: {error}"),
+            }),
+        }
+    }
+    let mut missing = false;
+    for life in &manifest.lives {
+        for writer in 0..life.valid_blocks.len() as u32 {
+            let mut chunks = sequences.remove(&(life.number.0, writer)).unwrap_or_default();
+            chunks.sort_by_key(|chunk| chunk.header.first_block);
+            let before = plan.problems.len();
+            match life.state {
+                LifeState::Cut => {
+                    settle_cut(
+                        &mut plan,
+                        chunks,
+                        life.number.0,
+                        writer,
+                        life.valid_blocks[writer as usize],
+                    );
+                }
+                LifeState::Open => {
+                    let same_boot = life.boot == boot;
+                    settle_open(&mut plan, chunks, life.number.0, writer, same_boot);
+                }
+            }
+            missing |= plan.problems.len() > before;
+        }
+    }
+    for ((life, writer), chunks) in sequences {
+        for chunk in chunks {
+            plan.problems.push(Problem {
+                file: chunk.name,
+                offset: 40,
+                what: format!(
+                    "life {life}, writer {writer}: no such life or writer in the manifest"
+                ),
+            });
+        }
+    }
+    // A header that cannot be read matters when blocks are missing; else it is a write that a crash cut off.
+    if missing {
+        unreadable.append(&mut plan.problems);
+        plan.problems = unreadable;
+    }
+    Ok(plan)
+}
+
+fn accept(
+    entry: &DirEntry,
+    header: ChunkHeader,
+    manifest: &Manifest,
+    sequences: &mut BTreeMap<(u64, u32), Vec<ChunkFile>>,
+    plan: &mut Plan,
+) -> Result<(), OpenError> {
+    if header.store != manifest.store {
+        return Err(OpenError::AnotherStore {
+            file: entry.name.clone(),
+            expected: manifest.store.to_string(),
+            found: header.store.to_string(),
+        });
+    }
+    if header.chunk_size != manifest.chunk_size || entry.len != manifest.chunk_size {
+        plan.problems.push(Problem {
+            file: entry.name.clone(),
+            offset: 56,
+            what: format!(
+                "a chunk of {} bytes in a file of {}, expected {}",
+                header.chunk_size, entry.len, manifest.chunk_size
+            ),
+        });
+        return Ok(());
+    }
+    if header.life == manifest.life {
+        plan.live_bytes = header.live_bytes.max(plan.live_bytes);
+    }
+    let place = sequences.entry((header.life.0, header.writer.0)).or_default();
+    place.push(ChunkFile { name: entry.name.clone(), header });
+    Ok(())
+}
+
+fn missing_blocks(life: u64, writer: u32, from: u64, to: u64) -> Problem {
+    Problem {
+        file: String::new(),
+        offset: 0,
+        what: format!("blocks {from} to {} of writer {writer} in life {life} are missing", to - 1),
+    }
+}
+
+/// A life whose end is decided: all blocks below `valid` must be there, those from it on are void.
+fn settle_cut(plan: &mut Plan, chunks: Vec<ChunkFile>, life: u64, writer: u32, valid: u64) {
+    let mut next = 0;
+    let counting: Vec<ChunkFile> =
+        chunks.into_iter().filter(|chunk| chunk.header.first_block.0 < valid).collect();
+    let firsts: Vec<u64> = counting.iter().map(|chunk| chunk.header.first_block.0).collect();
+    for (index, file) in counting.into_iter().enumerate() {
+        let first = firsts[index];
+        if first > next {
+            plan.problems.push(missing_blocks(life, writer, next, first));
+        }
+        next = firsts.get(index + 1).copied().unwrap_or(valid);
+        plan.settled.push(Settled { file, end: next });
+    }
+    if next < valid {
+        plan.problems.push(missing_blocks(life, writer, next, valid));
+    }
+}
+
+/// A life that ended without a decision: what is known flushed is settled, the rest is its tail.
+fn settle_open(plan: &mut Plan, chunks: Vec<ChunkFile>, life: u64, writer: u32, same_boot: bool) {
+    let known = |chunk: &ChunkFile| {
+        let flushed = chunk.header.flushed.0;
+        if same_boot { flushed.max(chunk.header.written.0) } else { flushed }
+    };
+    let mark = chunks.iter().map(known).max().unwrap_or(0);
+    let firsts: Vec<u64> = chunks.iter().map(|chunk| chunk.header.first_block.0).collect();
+    let mut next = 0;
+    let mut tail = Vec::new();
+    let mut from = 0;
+    for (index, file) in chunks.into_iter().enumerate() {
+        let end = firsts.get(index + 1).copied();
+        match end {
+            Some(end) if end <= mark && tail.is_empty() => {
+                if firsts[index] > next {
+                    plan.problems.push(missing_blocks(life, writer, next, firsts[index]));
+                }
+                plan.settled.push(Settled { file, end });
+                next = end;
+                from = end;
+            }
+            _ => tail.push(file),
+        }
+    }
+    plan.tails.push(Tail { life, writer, chunks: tail, from, mark, same_boot });
+}

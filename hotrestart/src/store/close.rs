@@ -1,0 +1,130 @@
+//! The end of a life: threads, buffers, manifest, lock, in this order.
+//!
+//! Invariant: the manifest says "closed cleanly" only after every committed record is flushed, the last chunks are sealed and
+//! no more room is handed out; the log buffers are removed after that, the lock is let go last.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use hdstore::Clock;
+
+use super::Store;
+use crate::buffers::place::Places;
+use crate::dir::lock::DirLock;
+use crate::error::CloseError;
+use crate::format::manifest::{BuffersPlace, LifeState};
+use crate::format::{LifeNumber, StoreId};
+use crate::io::IoKind;
+use crate::writer::drive::Control;
+
+/// What runs while a store is open, and what it holds.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) writers: Vec<(Arc<Control>, JoinHandle<()>)>,
+    pub(crate) keeper: JoinHandle<()>,
+    pub(crate) places: Places,
+    pub(crate) place: BuffersPlace,
+    pub(crate) store: StoreId,
+    pub(crate) life: LifeNumber,
+    pub(crate) clock: ClockHandle,
+    pub(crate) facts: Facts,
+    pub(crate) _lock: Option<DirLock>,
+}
+
+/// A clock that can be shown.
+#[derive(Clone)]
+pub(crate) struct ClockHandle(pub(crate) Arc<dyn Clock>);
+
+impl std::fmt::Debug for ClockHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+/// What does not change while a store is open.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    pub(crate) io_used: IoKind,
+    pub(crate) buffer_bytes: u64,
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Facts { io_used: IoKind::Syscall, buffer_bytes: 0 }
+    }
+}
+
+impl Store {
+    /// Closes the store: waits for the changes under way, writes and flushes everything, and notes in the manifest that the end
+    /// was clean.
+    ///
+    /// # Errors
+    /// [`CloseError`]: the store is closed all the same, and the next opening recovers it as after a crash.
+    pub fn close(mut self) -> Result<(), CloseError> {
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<(), CloseError> {
+        let Some(running) = self.running.take() else { return Ok(()) };
+        self.shared.closed.store(true, Ordering::SeqCst);
+        for (control, _) in &running.writers {
+            control.close.store(true, Ordering::Release);
+        }
+        self.shared.lanes.iter().for_each(|lane| lane.ring.wake_writer());
+        let mut blocks = Vec::new();
+        for (control, thread) in running.writers {
+            // A panic in it has become poison.
+            let _ = thread.join();
+            blocks.push(control.blocks.load(Ordering::Acquire));
+        }
+        self.shared.supply.stop();
+        let _ = running.keeper.join();
+        self.shared.poison.check()?;
+        let stats = self.memory.stats();
+        let memory_bytes = stats.committed_bytes - stats.free_bytes - stats.unreclaimed_bytes;
+        let mut manifests =
+            self.shared.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let next_file = self.shared.supply.next_file();
+        manifests.update(|manifest| {
+            manifest.closed_cleanly = true;
+            manifest.memory_bytes = memory_bytes;
+            manifest.next_file = next_file;
+            manifest.latest_time_ms = manifest.latest_time_ms.max(running.clock.0.wall_ms());
+            if let Some(life) = manifest.lives.iter_mut().find(|life| life.number == running.life) {
+                life.state = LifeState::Cut;
+                life.buffers = BuffersPlace::None;
+                life.valid_blocks = blocks;
+            }
+        })?;
+        if let Err(error) = running.places.remove(running.store, running.life, running.place) {
+            tracing::warn!(%error, "the log buffers of a closed store could not be removed");
+        }
+        Ok(())
+    }
+
+    /// Ends the store as if its process died at this moment: nothing more is written, the log buffers stay. For tests of
+    /// recovery in one process.
+    #[doc(hidden)]
+    pub fn abandon(mut self) {
+        let Some(running) = self.running.take() else { return };
+        self.shared.closed.store(true, Ordering::SeqCst);
+        for (control, _) in &running.writers {
+            control.abandon.store(true, Ordering::Release);
+        }
+        self.shared.lanes.iter().for_each(|lane| lane.ring.wake_writer());
+        for (_, thread) in running.writers {
+            let _ = thread.join();
+        }
+        self.shared.supply.stop();
+        let _ = running.keeper.join();
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Err(error) = self.finish() {
+            tracing::error!(%error, "a store that was dropped could not be closed cleanly");
+        }
+    }
+}

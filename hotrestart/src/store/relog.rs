@@ -1,0 +1,52 @@
+//! Logging again what was recovered from beyond the end of the old life's blocks.
+//!
+//! Invariant: each such record keeps its stamp, and is flushed in the new life before the old one is cut and its buffers are
+//! removed; until then a crash finds both as they were. Only what is still current goes again, from memory.
+
+use std::collections::HashMap;
+
+use hdstore::{Change, Log, MapId, Seq, StreamId};
+
+use crate::durability::{Durability, LogFailure};
+use crate::log::{DiskLog, Shared};
+use crate::restart::fold::Relog;
+
+/// Logs the records again and waits until they are flushed. Returns how many there were.
+pub(crate) fn relog(
+    memory: &hdstore::Store<DiskLog>,
+    shared: &Shared,
+    records: Vec<Relog>,
+) -> Result<u64, LogFailure> {
+    let mut newest: HashMap<(MapId, StreamId, Vec<u8>), u64> = HashMap::new();
+    for Relog { map, stream, key, seq } in records {
+        let known = newest.entry((map, stream, key)).or_insert(seq);
+        *known = seq.max(*known);
+    }
+    let log = memory.log();
+    let mut count = 0;
+    for ((map, stream, key), seq) in newest {
+        let written = memory.look(map, stream, &key, |current, value, expiry_ms| {
+            if current != Seq(seq) {
+                return Ok(false);
+            }
+            let change = Change::Entry { key: &key, value, expiry_ms };
+            log.commit(shared.write_record(map, stream, change)?, current);
+            Ok(true)
+        });
+        let written = match written {
+            Some(written) => written?,
+            None => {
+                let room = shared.write_record(map, stream, Change::Absence { key: &key })?;
+                log.commit(room, Seq(seq));
+                true
+            }
+        };
+        count += u64::from(written);
+    }
+    for writer in 0..shared.lanes.len() as u32 {
+        if let Some(ticket) = shared.last_ticket(writer) {
+            shared.wait(ticket, Durability::Synced, None)?;
+        }
+    }
+    Ok(count)
+}

@@ -1,0 +1,168 @@
+//! Chunks made ahead of need, so that no writer waits for a file to be made.
+//!
+//! Invariant: a chunk is handed out once, at full size, with its name durable. A full disk is no poison: it is remembered
+//! with the bytes needed, tried again, and forgotten when a chunk could be made.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use crate::format::{ChunkId, FileNumber, LifeNumber};
+use crate::io::{Disk, FileHandle, Fill, IoError, IoErrorClass};
+use crate::poison::Poison;
+
+/// A chunk's file, ready to be written.
+#[derive(Debug)]
+pub(crate) struct FreshChunk {
+    pub(crate) file: FileHandle,
+    pub(crate) id: ChunkId,
+}
+
+/// The stock of fresh chunks.
+#[derive(Debug)]
+pub(crate) struct Supply {
+    disk: Arc<dyn Disk>,
+    poison: Arc<Poison>,
+    chunk_size: u64,
+    fill: Fill,
+    life: LifeNumber,
+    ahead: usize,
+    next_file: AtomicU32,
+    next_in_life: AtomicU64,
+    zero_fill_bytes: AtomicU64,
+    state: Mutex<SupplyState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct SupplyState {
+    ready: VecDeque<FreshChunk>,
+    no_space_bytes: Option<u64>,
+    stop: bool,
+}
+
+impl Supply {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        poison: Arc<Poison>,
+        chunk_size: u64,
+        fill: Fill,
+        life: LifeNumber,
+        next_file: FileNumber,
+        ahead: usize,
+    ) -> Supply {
+        Supply {
+            disk,
+            poison,
+            chunk_size,
+            fill,
+            life,
+            ahead,
+            next_file: AtomicU32::new(next_file.0),
+            next_in_life: AtomicU64::new(0),
+            zero_fill_bytes: AtomicU64::new(0),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// The id of the first chunk of a life: ids of different lives never meet.
+    pub(crate) fn first_id(life: LifeNumber) -> ChunkId {
+        ChunkId(life.0 << 32)
+    }
+
+    /// Takes a chunk if one is ready, and asks for another.
+    pub(crate) fn take(&self) -> Option<FreshChunk> {
+        let taken = self.lock().ready.pop_front();
+        self.changed.notify_all();
+        taken
+    }
+
+    /// Makes chunks until the stock is full. Returns whether anything was made.
+    pub(crate) fn restock(&self) -> bool {
+        let mut made = false;
+        loop {
+            if self.poison.get().is_some() {
+                return made;
+            }
+            if self.lock().ready.len() >= self.ahead {
+                return made;
+            }
+            match self.make() {
+                Ok(chunk) => {
+                    let mut state = self.lock();
+                    state.ready.push_back(chunk);
+                    state.no_space_bytes = None;
+                    made = true;
+                }
+                Err(error) if is_no_space(&error) => {
+                    let mut state = self.lock();
+                    if state.no_space_bytes.replace(self.chunk_size).is_none() {
+                        tracing::warn!(%error, "no space for a new chunk; changes wait");
+                    }
+                    return made;
+                }
+                Err(error) => {
+                    self.poison.set(error);
+                    return made;
+                }
+            }
+        }
+    }
+
+    fn make(&self) -> Result<FreshChunk, IoError> {
+        let number = FileNumber(self.next_file.fetch_add(1, Ordering::Relaxed));
+        let file = self.disk.create(&number.file_name(), self.chunk_size, self.fill)?;
+        self.disk.sync_dir()?;
+        if self.fill == Fill::Zero {
+            self.zero_fill_bytes.fetch_add(self.chunk_size, Ordering::Relaxed);
+        }
+        let id = Self::first_id(self.life).0 + self.next_in_life.fetch_add(1, Ordering::Relaxed);
+        Ok(FreshChunk { file, id: ChunkId(id) })
+    }
+
+    /// Waits until the stock may need work: true; or the store stops: false.
+    pub(crate) fn wait_for_need(&self, timeout: Duration) -> bool {
+        let state = self.lock();
+        let full = state.ready.len() >= self.ahead || state.no_space_bytes.is_some();
+        if state.stop || !full {
+            return !state.stop;
+        }
+        let (state, _) = self
+            .changed
+            .wait_timeout(state, timeout)
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        !state.stop
+    }
+
+    pub(crate) fn stop(&self) {
+        self.lock().stop = true;
+        self.changed.notify_all();
+    }
+
+    /// The bytes that could not be had, while the disk is full.
+    pub(crate) fn no_space_bytes(&self) -> Option<u64> {
+        self.lock().no_space_bytes
+    }
+
+    pub(crate) fn chunk_size(&self) -> u64 {
+        self.chunk_size
+    }
+
+    pub(crate) fn zero_fill_bytes(&self) -> u64 {
+        self.zero_fill_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn next_file(&self) -> FileNumber {
+        FileNumber(self.next_file.load(Ordering::Relaxed))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, SupplyState> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn is_no_space(error: &IoError) -> bool {
+    matches!(error.class, IoErrorClass::NoSpace { .. })
+}
