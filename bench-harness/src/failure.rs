@@ -1,7 +1,7 @@
 //! Why a command did not end well, and the exit status that says so to a script.
 //!
-//! Owns the map from failure to exit status (contract of docs/benchmarking.md): 1 the store is wrong, 2 the
-//! user's input is refused, 3 the environment. Every command returns it; `main` prints it once.
+//! Owns the map from failure to exit status (contract of docs/benchmarking.md): 1 the store is wrong, 2
+//! the user's input is refused, 3 the environment. Every command returns it; `main` prints it once.
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 //! How a command ended when it did not fail.
 //!
-//! Owns the difference between "done", "done, but something is lost or wrong" and "interrupted": the report
-//! is written for all three, the exit status differs (docs/benchmarking.md, "Exit status").
+//! Owns the difference between "done", "done, but something is lost or wrong" and "interrupted": the
+//! report is written for all three, the exit status differs (docs/benchmarking.md, "Exit status").
 
 /// A command's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The exit status. 130 is the shell's for a process ended by SIGINT; the contract's four stay free of it.
+    /// The exit status. 130 is the shell's for a process ended by SIGINT; the contract's four stay free
+    /// of it.
     pub fn exit_status(self) -> u8 {
         match self {
             Outcome::Sound => 0,

@@ -1,7 +1,7 @@
 //! The command line: every subcommand with exactly the flags that apply to it.
 //!
-//! Owns the contract for scripts of docs/benchmarking.md: a flag that a subcommand cannot use does not exist
-//! there, so it is refused by name. Called by `main` once. Parsing has no effect on the machine.
+//! Owns the contract for scripts of docs/benchmarking.md: a flag that a subcommand cannot use does not
+//! exist there, so it is refused by name. Called by `main` once. Parsing has no effect on the machine.
 
 use std::path::PathBuf;
 
@@ -19,10 +19,15 @@ pub struct Cli {
     pub command: Command,
 }
 
-const EXIT_CODES: &str = "Start with:\n  bench-harness doctor --dir DIR\n  bench-harness quick --dir DIR\n  \
-                          bench-harness restart --dir DIR\n\nExit status: 0 done, nothing lost or wrong; 1 lost, wrong, corrupt or \
-                          verify mismatch; 2 usage or refused input; 3 the environment (I/O, no space, no \
-                          permission). An interrupted run ends with 130 and a partial report.";
+const EXIT_CODES: &str = "\
+Start with:
+  bench-harness doctor --dir DIR
+  bench-harness quick --dir DIR
+  bench-harness restart --dir DIR
+
+Exit status: 0 done, nothing lost or wrong; 1 lost, wrong, corrupt or verify mismatch; 2 usage or refused
+input; 3 the environment (I/O, no space, no permission). An interrupted run ends with 130 and a partial
+report.";
 
 /// The subcommands.
 #[derive(Subcommand, Debug)]
@@ -48,13 +53,24 @@ pub enum Command {
     FillUntilKilled(FillArgs),
 }
 
+/// A count from 1 to `most`.
+fn count(most: i64) -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=most)
+}
+
+/// A count of entries: from 1, and below what a key's index can count.
+fn count_of_entries() -> clap::builder::RangedU64ValueParser<u64> {
+    clap::value_parser!(u64).range(1..=1 << 40)
+}
+
 /// Flags of every subcommand that opens a store.
 #[derive(Args, Debug, Clone)]
 pub struct StoreArgs {
     /// Directory of the store; missing or empty unless the subcommand says otherwise.
     #[arg(long, value_name = "D")]
     pub dir: PathBuf,
-    /// Hard limit of the store's memory, metadata included [default: 75 % of the smaller of RAM and cgroup limit].
+    /// Hard limit of the store's memory, metadata included [default: 75 % of the smaller of RAM and
+    /// cgroup limit].
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub memory_limit: Option<u64>,
     /// How the log reaches the disk.
@@ -72,7 +88,7 @@ pub struct StoreArgs {
 #[derive(Args, Debug, Clone)]
 pub struct DataArgs {
     /// Distinct keys to load.
-    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = count_of_entries())]
     pub entries: u64,
     /// Bytes of a value.
     #[arg(long, value_name = "V", default_value = "239", value_parser = parse_size_u32)]
@@ -81,7 +97,7 @@ pub struct DataArgs {
     #[arg(long, value_name = "K", default_value = "8", value_parser = parse_size_u32)]
     pub key_size: u32,
     /// Threads that load and then run [default: the cpus this process may use].
-    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, value_name = "T", value_parser = count(4096))]
     pub threads: Option<u32>,
     /// When a put counts as done.
     #[arg(long, value_enum, default_value = "buffered")]
@@ -103,15 +119,20 @@ pub struct PhaseArgs {
     /// Seconds before that, not counted.
     #[arg(long, value_name = "S", default_value = "2", value_parser = parse_seconds)]
     pub warmup: f64,
-    /// Operations per call (put_many, get_many).
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    pub batch: u32,
     /// Callers per thread, each with one call outstanding.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count(1024))]
     pub in_flight: u32,
     /// Open loop: operations per second of all threads; latency counts from the intended start.
     #[arg(long, value_name = "R", value_parser = parse_rate)]
     pub rate: Option<f64>,
+}
+
+/// Batches, where a subcommand has one kind of operation.
+#[derive(Args, Debug, Clone)]
+pub struct BatchArgs {
+    /// Operations per call (put_many, get_many).
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count(65_536))]
+    pub batch: u32,
 }
 
 /// How the measured phase chooses keys.
@@ -132,6 +153,8 @@ pub struct WriteArgs {
     #[command(flatten)]
     pub phase: PhaseArgs,
     #[command(flatten)]
+    pub batch: BatchArgs,
+    #[command(flatten)]
     pub keys: DistributionArgs,
 }
 
@@ -145,6 +168,8 @@ pub struct ReadArgs {
     #[command(flatten)]
     pub phase: PhaseArgs,
     #[command(flatten)]
+    pub batch: BatchArgs,
+    #[command(flatten)]
     pub keys: DistributionArgs,
 }
 
@@ -157,6 +182,8 @@ pub struct RestartArgs {
     pub data: DataArgs,
     #[command(flatten)]
     pub phase: PhaseArgs,
+    #[command(flatten)]
+    pub batch: BatchArgs,
     #[command(flatten)]
     pub keys: DistributionArgs,
 }

@@ -85,9 +85,11 @@ impl Workload {
             "c" | "C" => Ok(Workload::C),
             "d" | "D" => Ok(Workload::D),
             "f" | "F" => Ok(Workload::F),
-            "e" | "E" => Err("workload e scans ranges of keys in order, and this store is a hash map: \
+            "e" | "E" => {
+                Err("workload e scans ranges of keys in order, and this store is a hash map: \
                               it keeps no order to scan (possible values: a, b, c, d, f)"
-                .to_owned()),
+                    .to_owned())
+            }
             _ => Err("possible values: a, b, c, d, f".to_owned()),
         }
     }

@@ -120,7 +120,9 @@ impl DataSettings {
     pub fn resolve(args: &DataArgs) -> Result<DataSettings, Failure> {
         let key_size = args.key_size;
         if key_size == 0 || key_size > 65_535 {
-            return Err(Failure::usage(format!("--key-size {key_size}: keys are 1 to 65535 bytes")));
+            return Err(Failure::usage(format!(
+                "--key-size {key_size}: keys are 1 to 65535 bytes"
+            )));
         }
         if args.value_size > 1 << 30 {
             let size = args.value_size;
@@ -143,16 +145,11 @@ impl DataSettings {
             pin: args.pin,
         })
     }
-
-    /// Bytes of keys and values once loaded.
-    pub fn live_bytes(&self) -> u64 {
-        self.entries.saturating_mul(u64::from(self.key_size) + u64::from(self.value_size))
-    }
 }
 
 impl PhaseSettings {
     /// Takes the flags as they are.
-    pub fn resolve(args: &PhaseArgs, threads: u32) -> Result<PhaseSettings, Failure> {
+    pub fn resolve(args: &PhaseArgs, batch: u32, threads: u32) -> Result<PhaseSettings, Failure> {
         let callers = u64::from(threads) * u64::from(args.in_flight);
         if callers > 8192 {
             return Err(Failure::usage(format!(
@@ -163,7 +160,7 @@ impl PhaseSettings {
         Ok(PhaseSettings {
             seconds: args.seconds,
             warmup: args.warmup,
-            batch: args.batch,
+            batch,
             in_flight: args.in_flight,
             rate: args.rate,
         })
@@ -176,10 +173,17 @@ impl Settings {
         store: &StoreArgs,
         data: &DataArgs,
         phase: &PhaseArgs,
+        batch: u32,
         distribution: KeyChoice,
     ) -> Result<Settings, Failure> {
         let data = DataSettings::resolve(data)?;
-        let phase = PhaseSettings::resolve(phase, data.threads)?;
-        Ok(Settings { store: StoreSettings::resolve(store), data, phase, distribution, workload: None })
+        let phase = PhaseSettings::resolve(phase, batch, data.threads)?;
+        Ok(Settings {
+            store: StoreSettings::resolve(store),
+            data,
+            phase,
+            distribution,
+            workload: None,
+        })
     }
 }

@@ -1,8 +1,8 @@
 //! Sizes and durations as they are typed on the command line.
 //!
-//! Owns one rule: a size is plain bytes or a whole or decimal number of KiB, MiB or GiB, and nothing else,
-//! so that no reader has to guess whether "GB" was meant decimally. Called by the argument parser only.
-//! Wrong input is refused with what was expected. See docs/benchmarking.md, "Flags".
+//! Owns one rule: a size is plain bytes or a whole or decimal number of KiB, MiB or GiB, and nothing
+//! else, so that no reader has to guess whether "GB" was meant decimally. Called by the argument parser
+//! only. Wrong input is refused with what was expected. See docs/benchmarking.md, "Flags".
 
 /// Parses `4096`, `64KiB`, `1.5GiB`.
 pub fn parse_size(text: &str) -> Result<u64, String> {
@@ -63,7 +63,9 @@ mod tests {
         assert_eq!(parse_size("64KiB"), Ok(65_536));
         assert_eq!(parse_size("64 MiB"), Ok(67_108_864));
         assert_eq!(parse_size("1.5GiB"), Ok(1_610_612_736));
-        for refused in ["", "GiB", "1GB", "1k", "-1", "1.5", "18446744073709551616", "20000000000GiB"] {
+        for refused in
+            ["", "GiB", "1GB", "1k", "-1", "1.5", "18446744073709551616", "20000000000GiB"]
+        {
             assert!(parse_size(refused).is_err(), "{refused} was taken");
         }
     }

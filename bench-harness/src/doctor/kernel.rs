@@ -23,7 +23,8 @@ fn release() -> Finding {
         Finding::new("kernel", found, Verdict::Fair)
             .change("6.1 or newer completes io_uring on the writer's own thread (DEFER_TASKRUN)")
     } else {
-        Finding::new("kernel", found, Verdict::Bad).change("io_uring needs 5.11 or newer here: pwritev2 is used")
+        Finding::new("kernel", found, Verdict::Bad)
+            .change("io_uring needs 5.11 or newer here: pwritev2 is used")
     }
 }
 
@@ -31,7 +32,9 @@ fn uring() -> Finding {
     let sysctl = fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
     let sysctl = sysctl.map_or_else(|_| "absent".to_owned(), |text| text.trim().to_owned());
     match IoUring::new(8) {
-        Ok(_) => Finding::new("io_uring", format!("works (io_uring_disabled: {sysctl})"), Verdict::Ok),
+        Ok(_) => {
+            Finding::new("io_uring", format!("works (io_uring_disabled: {sysctl})"), Verdict::Ok)
+        }
         Err(error) => {
             let why = match (error.raw_os_error(), sysctl.as_str()) {
                 (_, "1" | "2") => "sysctl kernel.io_uring_disabled=0".to_owned(),
@@ -44,8 +47,9 @@ fn uring() -> Finding {
                 _ => String::new(),
             };
             let found = format!("blocked: {error} (io_uring_disabled: {sysctl})");
-            Finding::new("io_uring", found, Verdict::Fair)
-                .change(format!("{why}; until then the store uses pwritev2").trim_start_matches("; "))
+            Finding::new("io_uring", found, Verdict::Fair).change(
+                format!("{why}; until then the store uses pwritev2").trim_start_matches("; "),
+            )
         }
     }
 }
@@ -57,14 +61,17 @@ fn cpus() -> Finding {
     if count >= 2 {
         Finding::new("cpus", found, Verdict::Ok)
     } else {
-        Finding::new("cpus", found, Verdict::Fair).change("callers and the writer share the one cpu")
+        Finding::new("cpus", found, Verdict::Fair)
+            .change("callers and the writer share the one cpu")
     }
 }
 
 fn governor() -> Finding {
     match host::sys_choice("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") {
         None => Finding::new("cpu governor", "not exposed (virtual machine)", Verdict::Unknown),
-        Some(governor) if governor == "performance" => Finding::new("cpu governor", governor, Verdict::Ok),
+        Some(governor) if governor == "performance" => {
+            Finding::new("cpu governor", governor, Verdict::Ok)
+        }
         Some(governor) => Finding::new("cpu governor", governor, Verdict::Fair)
             .change("cpupower frequency-set -g performance"),
     }

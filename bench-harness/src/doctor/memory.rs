@@ -19,7 +19,9 @@ fn ram() -> Finding {
             let found = format!("{}; default --memory-limit {limit}", units::bytes(bytes));
             Finding::new("memory", found, Verdict::Ok)
         }
-        None => Finding::new("memory", "not exposed", Verdict::Unknown).change("give --memory-limit"),
+        None => {
+            Finding::new("memory", "not exposed", Verdict::Unknown).change("give --memory-limit")
+        }
     }
 }
 
@@ -61,7 +63,9 @@ fn reserved() -> Finding {
     let mut parts = Vec::new();
     let mut free = 0;
     for (size, name) in [("2048kB", "2 MiB"), ("1048576kB", "1 GiB")] {
-        if let (Some(all), Some(unused)) = (pages(size, "nr_hugepages"), pages(size, "free_hugepages")) {
+        if let (Some(all), Some(unused)) =
+            (pages(size, "nr_hugepages"), pages(size, "free_hugepages"))
+        {
             parts.push(format!("{unused} of {all} x {name} free"));
             free += unused;
         }
@@ -96,11 +100,16 @@ fn tmpfs() -> Finding {
             .change("mount a tmpfs there, or log buffers go to a file in the store's directory"),
         Ok(facts) => {
             let free = facts.f_bavail * facts.f_frsize;
-            let found = format!("{} free of {}", units::bytes(free), units::bytes(facts.f_blocks * facts.f_frsize));
+            let found = format!(
+                "{} free of {}",
+                units::bytes(free),
+                units::bytes(facts.f_blocks * facts.f_frsize)
+            );
             if free >= 256 << 20 {
                 Finding::new("/dev/shm", found, Verdict::Ok)
             } else {
-                Finding::new("/dev/shm", found, Verdict::Bad).change("mount -o remount,size=1G /dev/shm")
+                Finding::new("/dev/shm", found, Verdict::Bad)
+                    .change("mount -o remount,size=1G /dev/shm")
             }
         }
     }
@@ -110,7 +119,8 @@ fn swap() -> Finding {
     match memory::field_bytes("/proc/meminfo", "SwapTotal") {
         None => Finding::new("swap", "not exposed", Verdict::Unknown),
         Some(0) => Finding::new("swap", "none", Verdict::Ok),
-        Some(bytes) => Finding::new("swap", units::bytes(bytes), Verdict::Fair)
-            .change("a swapped-out map is slower than any disk figure: swapoff, or vm.swappiness=1"),
+        Some(bytes) => Finding::new("swap", units::bytes(bytes), Verdict::Fair).change(
+            "a swapped-out map is slower than any disk figure: swapoff, or vm.swappiness=1",
+        ),
     }
 }

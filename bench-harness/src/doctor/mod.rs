@@ -1,7 +1,7 @@
 //! `doctor`: what this machine offers to a store, and what to change.
 //!
-//! Reads only, except for one small file in the directory that it removes. Exit status 0 whatever it finds, unless
-//! the directory cannot be used (3). See docs/benchmarking.md, "doctor".
+//! Reads only, except for one small file in the directory that it removes. Exit status 0 whatever it
+//! finds, unless the directory cannot be used (3). See docs/benchmarking.md, "doctor".
 
 mod disk;
 mod kernel;
@@ -72,7 +72,13 @@ pub fn command(args: &DoctorArgs) -> Result<Outcome, Failure> {
     let rows: Vec<Vec<String>> = findings.iter().map(row).collect();
     table::print(&["what", "found", "ok?", "what to change"], &rows, false);
     let results = Results { findings };
-    document::write(args.json.as_deref(), "doctor", &args.dir, &Settings { dir: &args.dir }, &results)?;
+    document::write(
+        args.json.as_deref(),
+        "doctor",
+        &args.dir,
+        &Settings { dir: &args.dir },
+        &results,
+    )?;
     drop(made);
     Ok(Outcome::Sound)
 }

@@ -1,7 +1,7 @@
 //! Latency of operations in an HDR histogram: nanoseconds inside, microseconds in reports.
 //!
-//! Three significant digits over the whole range; each worker owns one and they are added at the end, so that
-//! recording shares nothing.
+//! Three significant digits over the whole range; each worker owns one and they are added at the end, so
+//! that recording shares nothing.
 
 use std::time::Duration;
 
@@ -50,6 +50,7 @@ impl Latency {
     }
 
     /// Operations recorded.
+    #[cfg(test)]
     pub fn count(&self) -> u64 {
         self.histogram.len()
     }

@@ -1,8 +1,9 @@
 //! A phase: workers that call until told to stop, warm-up uncounted, with progress and Ctrl-C.
 //!
-//! Owns what "ops_per_second" and "latency_us" mean: operations that ended inside the measured time, over that
-//! time as it was; in a closed loop an operation's time runs from the end of the one before it (one clock
-//! reading an operation), in an open loop from its intended start. Used by `write`, `read` and `mixed`.
+//! Owns what "ops_per_second" and "latency_us" mean: operations that ended inside the measured time,
+//! over that time as it was; in a closed loop an operation's time runs from the end of the one before it
+//! (one clock reading an operation), in an open loop from its intended start. Used by `write`, `read`
+//! and `mixed`.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -74,8 +75,8 @@ struct Tally {
     last_lag: Duration,
 }
 
-/// Runs `threads` x in-flight workers through warm-up and the measured time. `at_measured` is called when the
-/// warm-up ends, for counters that must not include it.
+/// Runs `threads` x in-flight workers through warm-up and the measured time. `at_measured` is called
+/// when the warm-up ends, for counters that must not include it.
 pub fn run<C: Caller>(
     name: &str,
     threads: u32,
@@ -116,7 +117,9 @@ pub fn run<C: Caller>(
             }
         }
     });
-    if let Some(failure) = control.failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+    if let Some(failure) =
+        control.failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
+    {
         return Err(failure);
     }
     Ok(add_up(tallies, seconds, interrupted))
@@ -147,7 +150,8 @@ fn conduct(
             measured_from = Some(Instant::now());
         }
         let failed = control.failure.lock().map_or(true, |failure| failure.is_some());
-        let ended = measured_from.is_some_and(|from| now.saturating_duration_since(from) >= measured);
+        let ended =
+            measured_from.is_some_and(|from| now.saturating_duration_since(from) >= measured);
         if ended || failed || interrupt::requested() {
             control.state.store(STOPPED, Ordering::Release);
             bar.finish_and_clear();
@@ -168,7 +172,12 @@ fn conduct(
 }
 
 /// One worker's loop.
-fn work<C: Caller>(control: &Control, worker: usize, schedule: Option<Schedule>, mut caller: C) -> Tally {
+fn work<C: Caller>(
+    control: &Control,
+    worker: usize,
+    schedule: Option<Schedule>,
+    mut caller: C,
+) -> Tally {
     let mut tally = Tally::default();
     let (mut latency, mut service) = (Latency::new(), Latency::new());
     let mut schedule = schedule;

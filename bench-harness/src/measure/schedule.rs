@@ -1,7 +1,8 @@
 //! The intended start times of an open loop.
 //!
-//! Owns the rule against coordinated omission: the times are fixed by the rate alone, a late worker never skips
-//! one, and latency counts from the intended start. Each worker has every n-th time. Pure but for `wait`.
+//! Owns the rule against coordinated omission: the times are fixed by the rate alone, a late worker
+//! never skips one, and latency counts from the intended start. Each worker has every n-th time. Pure
+//! but for `wait`.
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,8 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The schedule of worker `worker` of `workers`, at `rate` operations per second of all together, `batch`
-    /// operations a tick.
+    /// The schedule of worker `worker` of `workers`, at `rate` operations per second of all together,
+    /// `batch` operations a tick.
     pub fn new(start: Instant, rate: f64, batch: u32, worker: usize, workers: usize) -> Schedule {
         let tick = f64::from(batch) / rate;
         Schedule { start, interval: tick * workers as f64, offset: tick * worker as f64, ticks: 0 }

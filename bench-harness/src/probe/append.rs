@@ -1,8 +1,9 @@
 //! The bare append loop: what a store's write path costs at the very least on this machine.
 //!
-//! Each record is made, copied with its key and a 16 B header into a 1 MiB buffer, its CRC-32C taken, and copied
-//! into a random slot of memory; full buffers go to a file of written blocks with O_DIRECT, 8 under way. No
-//! index, no locks, no reclamation: `write`'s figures are given as a share of this. One file and one ring a thread.
+//! Each record is made, copied with its key and a 16 B header into a 1 MiB buffer, its CRC-32C taken,
+//! and copied into a random slot of memory; full buffers go to a file of written blocks with O_DIRECT, 8
+//! under way. No index, no locks, no reclamation: `write`'s figures are given as a share of this. One
+//! file and one ring a thread.
 
 use std::fs::File;
 use std::io;
@@ -42,7 +43,9 @@ pub fn run(
 ) -> Result<(), Failure> {
     let record = HEADER + KEY + settings.value_size as usize;
     if record > BUFFER {
-        limits.notes.push(format!("append loop left out: a record of {record} B is over its 1 MiB buffer"));
+        limits
+            .notes
+            .push(format!("append loop left out: a record of {record} B is over its 1 MiB buffer"));
         return Ok(());
     }
     let one = on_threads(1, settings, scratch, time / 2)?;
@@ -82,7 +85,9 @@ fn on_threads(
     let appended: Vec<io::Result<Appended>> = std::thread::scope(|scope| {
         let spawn = |(thread, file): (usize, File)| {
             let value_size = settings.value_size;
-            scope.spawn(move || append(file, file_size, memory_size, value_size, thread as u64, time))
+            scope.spawn(move || {
+                append(file, file_size, memory_size, value_size, thread as u64, time)
+            })
         };
         let handles: Vec<_> = files.into_iter().enumerate().map(spawn).collect();
         let join = |handle: std::thread::ScopedJoinHandle<'_, io::Result<Appended>>| {
@@ -92,7 +97,8 @@ fn on_threads(
     });
     let mut sum = Appended::default();
     for result in appended {
-        let thread = result.map_err(|error| Failure::environment(format!("append loop: {error}")))?;
+        let thread =
+            result.map_err(|error| Failure::environment(format!("append loop: {error}")))?;
         sum.records += thread.records;
         sum.bytes += thread.bytes;
         sum.seconds = sum.seconds.max(thread.seconds);
@@ -129,9 +135,7 @@ fn append(
             Some(slot) => slot,
             None => {
                 let waiting = Instant::now();
-                for completion in ring.wait(1)? {
-                    completion.bytes?;
-                }
+                ring.wait(1)?;
                 done.longest_wait = done.longest_wait.max(waiting.elapsed());
                 continue;
             }
@@ -156,9 +160,7 @@ fn append(
         offset = (offset + BUFFER as u64) % file_size;
     }
     while ring.in_flight() > 0 {
-        for completion in ring.wait(1)? {
-            completion.bytes?;
-        }
+        ring.wait(1)?;
     }
     done.seconds = start.elapsed().as_secs_f64();
     Ok(done)

@@ -1,8 +1,8 @@
 //! Disk probes: sequential reads and writes, and the cycle of a small write and a flush.
 //!
-//! Sequential probes keep 8 transfers of 1 MiB under way by io_uring, or one by pread and pwrite where io_uring
-//! is blocked (said in the notes). Writes are measured over blocks written before: the first write of a block
-//! costs the file system extra, and a store recycles its files.
+//! Sequential probes keep 8 transfers of 1 MiB under way by io_uring, or one by pread and pwrite where
+//! io_uring is blocked (said in the notes). Writes are measured over blocks written before: the first
+//! write of a block costs the file system extra, and a store recycles its files.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -63,7 +63,9 @@ pub fn sequential(
     let (file, direct) = open(&path)?;
     limits.direct_io = direct;
     if !direct {
-        limits.notes.push("this file system refuses O_DIRECT: disk figures include the page cache".to_owned());
+        limits.notes.push(
+            "this file system refuses O_DIRECT: disk figures include the page cache".to_owned(),
+        );
     }
     let size = settings.file_size / BLOCK as u64 * BLOCK as u64;
     fill(&file, size).map_err(Failure::file("write", &path))?;
@@ -76,7 +78,9 @@ pub fn sequential(
         }
         Err(error) => {
             limits.io_used = "syscall".to_owned();
-            limits.notes.push(format!("io_uring is not available ({error}): disk probes use pread and pwrite"));
+            limits.notes.push(format!(
+                "io_uring is not available ({error}): disk probes use pread and pwrite"
+            ));
             let write = stream_by_calls(&file, Direction::Write, size, time);
             (write, stream_by_calls(&file, Direction::Read, size, time))
         }
@@ -100,13 +104,16 @@ fn stream(ring: &mut Ring, direction: Direction, size: u64, time: Duration) -> i
         if ring.in_flight() == 0 {
             return Ok(bytes as f64 / start.elapsed().as_secs_f64());
         }
-        for completion in ring.wait(1)? {
-            bytes += completion.bytes? as u64;
-        }
+        bytes += ring.wait(1)?;
     }
 }
 
-fn stream_by_calls(file: &File, direction: Direction, size: u64, time: Duration) -> io::Result<f64> {
+fn stream_by_calls(
+    file: &File,
+    direction: Direction,
+    size: u64,
+    time: Duration,
+) -> io::Result<f64> {
     let mut block = MmapMut::map_anon(BLOCK)?;
     fill_with_noise(&mut block, size);
     let start = Instant::now();

@@ -1,7 +1,8 @@
 //! Memory probes: copying bandwidth, and the time of a load that depends on the one before it.
 //!
-//! The walk follows a permutation with a single cycle (a linear congruence of full period), stored one index a
-//! cache line, so that no prefetcher can run ahead. Measured on 4 KiB pages and, by advice, on huge pages.
+//! The walk follows a permutation with a single cycle (a linear congruence of full period), stored one
+//! index a cache line, so that no prefetcher can run ahead. Measured on 4 KiB pages and, by advice, on
+//! huge pages.
 
 use std::hint::black_box;
 use std::io;
@@ -102,8 +103,8 @@ fn walk(lines: usize, huge_pages: bool, time: Duration) -> io::Result<f64> {
     Ok(start.elapsed().as_nanos() as f64 / steps as f64)
 }
 
-/// The next line of the walk: full period for a power of two by Hull and Dobell (odd increment, multiplier 1
-/// modulo 4).
+/// The next line of the walk: full period for a power of two by Hull and Dobell (odd increment,
+/// multiplier 1 modulo 4).
 fn successor(line: usize, lines: usize) -> usize {
     line.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f) & (lines - 1)
 }

@@ -1,8 +1,8 @@
 //! `probe`: the machine's limits, by loops as bare as they can be, to hold every other figure against.
 //!
-//! Each probe runs for about the seconds given, in files no larger than stated, in a folder of its own that is
-//! removed afterwards. Where a probe cannot run, its figures are null and the reason is said. See
-//! docs/benchmarking.md, "Limits".
+//! Each probe runs for about the seconds given, in files no larger than stated, in a folder of its own
+//! that is removed afterwards. Where a probe cannot run, its figures are null and the reason is said.
+//! See docs/benchmarking.md, "Limits".
 
 mod append;
 mod disk;
@@ -152,13 +152,19 @@ pub fn print(settings: &ProbeSettings, limits: &Limits) {
         .line_if("dependent miss, huge pages", nanoseconds(limits.dependent_miss_huge_pages_ns));
     let size = settings.value_size;
     facts
-        .line_if(&format!("append loop, {size} B, 1 thread"), per_second(limits.append_one_thread_per_second))
+        .line_if(
+            &format!("append loop, {size} B, 1 thread"),
+            per_second(limits.append_one_thread_per_second),
+        )
         .line_if(
             &format!("append loop, {size} B, {threads} threads"),
             per_second(limits.append_all_threads_per_second),
         )
         .line_if("append loop, log", bandwidth(limits.append_log_bytes_per_second))
-        .line_if("append loop, longest wait", limits.append_longest_wait_us.map(units::microseconds));
+        .line_if(
+            "append loop, longest wait",
+            limits.append_longest_wait_us.map(units::microseconds),
+        );
     facts.print();
     for note in &limits.notes {
         println!("note: {note}");

@@ -1,8 +1,9 @@
 //! Words of memory shared by two processes, which outlive the death of either.
 //!
-//! Owns the invariant that the mapping is only ever seen as atomic words, within its length, for as long as the
-//! value lives. Used by the table of issued and acknowledged versions (`crash::table`): the child writes, the
-//! parent reads after it killed the child. Costs one mapping; a word costs what an atomic costs.
+//! Owns the invariant that the mapping is only ever seen as atomic words, within its length, for as long
+//! as the value lives. Used by the table of issued and acknowledged versions (`crash::table`): the child
+//! writes, the parent reads after it killed the child. Costs one mapping; a word costs what an atomic
+//! costs.
 #![allow(unsafe_code)] // A mapping shared with another process cannot be had from safe code.
 
 use std::fs::File;
@@ -43,9 +44,10 @@ impl SharedWords {
     /// The words.
     pub fn words(&self) -> &[AtomicU64] {
         let start = self.map.as_ptr().cast::<AtomicU64>();
-        // SAFETY: the mapping is page-aligned, holds at least `count` words (checked when mapped) and lives as
-        // long as `self`; both processes touch it only as atomics, and every bit pattern is a valid u64. The file
-        // is never truncated: it has no name, and neither process calls ftruncate after `create`.
+        // SAFETY: the mapping is page-aligned, holds at least `count` words (checked when mapped) and
+        // lives as long as `self`; both processes touch it only as atomics, and every bit pattern is a
+        // valid u64. The file is never truncated: it has no name, and neither process calls ftruncate
+        // after `create`.
         unsafe { std::slice::from_raw_parts(start, self.count) }
     }
 

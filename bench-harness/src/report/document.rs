@@ -1,7 +1,7 @@
 //! The JSON report of a run.
 //!
-//! Owns the contract that a report is whole or not there: it is written beside its place, flushed and renamed.
-//! Called once by each command, for exit status 0 and 1 and for an interrupted run.
+//! Owns the contract that a report is whole or not there: it is written beside its place, flushed and
+//! renamed. Called once by each command, for exit status 0 and 1 and for an interrupted run.
 
 use std::io::Write;
 use std::path::Path;

@@ -1,10 +1,27 @@
 //! Progress bars on a terminal, nothing otherwise.
 //!
-//! Bars go to standard error, so that a piped table stays clean; without a terminal indicatif draws nothing.
+//! Bars go to standard error, so that a piped table stays clean; without a terminal indicatif draws
+//! nothing.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Draws nothing from now on: the child of `restart` shares its parent's terminal.
+pub fn silence() {
+    SILENT.store(true, Ordering::Relaxed);
+}
+
+fn target() -> ProgressDrawTarget {
+    if SILENT.load(Ordering::Relaxed) {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr()
+    }
+}
 
 /// A bar over a known amount of items.
 pub fn items(name: &str, total: u64) -> ProgressBar {
@@ -23,15 +40,16 @@ pub fn time(name: &str, duration: Duration) -> ProgressBar {
 
 /// A line that says what is going on.
 pub fn step(name: &str) -> ProgressBar {
-    let bar = ProgressBar::new_spinner();
+    let bar = ProgressBar::with_draw_target(None, target());
     bar.set_message(name.to_owned());
     bar.enable_steady_tick(Duration::from_millis(120));
     bar
 }
 
 fn styled(name: &str, total: u64, template: &str) -> ProgressBar {
-    let bar = ProgressBar::new(total);
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::with_draw_target(Some(total), target());
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     bar.set_style(style.progress_chars("=> "));
     bar.set_message(name.to_owned());
     bar

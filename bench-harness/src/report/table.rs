@@ -5,8 +5,24 @@
 use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 
 /// One line under the header and nothing else: easy to read, easy to cut.
-const STYLE: TableStyle =
-    TableStyle::new().header_separator(LineStyle::new('-', '-', '-', '-'));
+const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::new('-', '-', '-', '-'));
+
+/// A terminal narrower than this (or one that states no width, as some recorders do) gets plain,
+/// unwrapped lines.
+const NARROWEST: u16 = 60;
+
+/// An empty table in the house style.
+fn plain_table() -> Table {
+    let mut table = Table::new();
+    table.load_style(STYLE);
+    let wraps = table.width().is_some_and(|width| width >= NARROWEST);
+    table.set_content_arrangement(if wraps {
+        ContentArrangement::Dynamic
+    } else {
+        ContentArrangement::Disabled
+    });
+    table
+}
 
 /// A two-column table of facts.
 pub struct Facts {
@@ -16,9 +32,7 @@ pub struct Facts {
 impl Facts {
     /// An empty table under a title.
     pub fn new(title: &str) -> Facts {
-        let mut table = Table::new();
-        table.load_style(STYLE);
-        table.set_content_arrangement(ContentArrangement::Dynamic);
+        let mut table = plain_table();
         table.set_header([title, ""]);
         Facts { table }
     }
@@ -46,9 +60,7 @@ impl Facts {
 
 /// Prints a table with a header; the columns after the first are aligned right where `right` says so.
 pub fn print(header: &[&str], rows: &[Vec<String>], right: bool) {
-    let mut table = Table::new();
-    table.load_style(STYLE);
-    table.set_content_arrangement(ContentArrangement::Dynamic);
+    let mut table = plain_table();
     table.set_header(header);
     for row in rows {
         table.add_row(row.iter().map(Cell::new));

@@ -1,6 +1,7 @@
 //! How figures are spelt for people: three significant digits and a unit.
 //!
-//! Bytes are binary where they are capacities and decimal where they are rates (GB/s), as the JSON fields are.
+//! Bytes are binary where they are capacities and decimal where they are rates (GB/s), as the JSON
+//! fields are.
 
 /// Bytes as a capacity: `1.50 GiB`.
 pub fn bytes(value: u64) -> String {

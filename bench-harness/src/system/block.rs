@@ -1,7 +1,7 @@
 //! The file system and the block device under a directory.
 //!
-//! Finds the mount by the longest mount point above the directory and the device by its number in /sys; both may
-//! be absent (overlay, network, tmpfs). Called by `doctor` and by the report's `machine`.
+//! Finds the mount by the longest mount point above the directory and the device by its number in /sys;
+//! both may be absent (overlay, network, tmpfs). Called by `doctor` and by the report's `machine`.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn a_mount_with_optional_fields_and_an_escaped_space_is_read() {
-        let line = "36 35 98:0 / /mnt\\040a rw,noatime master:1 shared:2 - ext4 /dev/root rw,discard";
+        let line =
+            "36 35 98:0 / /mnt\\040a rw,noatime master:1 shared:2 - ext4 /dev/root rw,discard";
         let mount = parse_mount(line).expect("a mount");
         assert_eq!(mount.point, PathBuf::from("/mnt a"));
         assert_eq!((mount.kind.as_str(), mount.source.as_str()), ("ext4", "/dev/root"));

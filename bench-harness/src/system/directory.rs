@@ -30,7 +30,8 @@ pub fn claim_empty(dir: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Makes the directory if it is missing; removes it again, when dropped, if it was made here and is empty.
+/// Makes the directory if it is missing; removes it again, when dropped, if it was made here and is
+/// empty.
 pub fn make(dir: &Path) -> Result<MadeHere, Failure> {
     let missing = !dir.exists();
     if missing {

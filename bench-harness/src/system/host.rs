@@ -73,9 +73,8 @@ impl Machine {
 /// NUMA nodes with a directory in sysfs; 1 where sysfs has none.
 pub fn numa_nodes() -> u32 {
     let Ok(entries) = std::fs::read_dir("/sys/devices/system/node") else { return 1 };
-    let is_node = |name: &str| {
-        name.strip_prefix("node").is_some_and(|rest| rest.parse::<u32>().is_ok())
-    };
+    let is_node =
+        |name: &str| name.strip_prefix("node").is_some_and(|rest| rest.parse::<u32>().is_ok());
     let nodes = entries.flatten().filter(|entry| is_node(&entry.file_name().to_string_lossy()));
     (nodes.count() as u32).max(1)
 }

@@ -1,7 +1,7 @@
 //! Memory: of the machine, of the control group, of this process.
 //!
-//! Owns the default of `--memory-limit`: 75 % of the smaller of RAM and cgroup limit. Called by the settings,
-//! the reports and `doctor`. All figures in bytes.
+//! Owns the default of `--memory-limit`: 75 % of the smaller of RAM and cgroup limit. Called by the
+//! settings, the reports and `doctor`. All figures in bytes.
 
 use std::fs;
 
@@ -11,7 +11,8 @@ pub fn field_bytes(path: &str, name: &str) -> Option<u64> {
 }
 
 fn parse_field_bytes(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|r| r.starts_with(':')))?;
+    let line =
+        text.lines().find(|line| line.strip_prefix(name).is_some_and(|r| r.starts_with(':')))?;
     let mut words = line.split_whitespace().skip(1);
     let number: u64 = words.next()?.parse().ok()?;
     Some(if words.next() == Some("kB") { number * 1024 } else { number })
@@ -62,7 +63,8 @@ pub fn default_limit_bytes() -> u64 {
     usable / 4 * 3
 }
 
-/// Memory of this process: VmRSS (private, file and shared mappings) and hugetlb pages, which VmRSS omits.
+/// Memory of this process: VmRSS (private, file and shared mappings) and hugetlb pages, which VmRSS
+/// omits.
 pub fn resident_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let resident = parse_field_bytes(&status, "VmRSS")?;

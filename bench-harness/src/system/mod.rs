@@ -1,7 +1,7 @@
 //! What the kernel says about this process and this machine, read from /proc and /sys.
 //!
-//! Every reader answers `None` rather than guess where a file is missing or unreadable: a report then says
-//! null. No unsafe code: system calls go through rustix. See docs/benchmarking.md, "Machine".
+//! Every reader answers `None` rather than guess where a file is missing or unreadable: a report then
+//! says null. No unsafe code: system calls go through rustix. See docs/benchmarking.md, "Machine".
 
 pub mod block;
 pub mod cpu;

@@ -1,7 +1,8 @@
 //! Dropping the page cache before a restart is measured, and saying whether that was done.
 //!
-//! Owns the honesty of `page_cache_dropped`: true only if the kernel took the request for the whole machine, or
-//! if it took the advice for every file of the store. Called by `restart` between kill and open.
+//! Owns the honesty of `page_cache_dropped`: true only if the kernel took the request for the whole
+//! machine, or if it took the advice for every file of the store. Called by `restart` between kill and
+//! open.
 
 use std::fs;
 use std::path::Path;
@@ -32,7 +33,9 @@ impl PageCache {
     pub fn describe(self) -> &'static str {
         match self {
             PageCache::DroppedByKernel => "dropped (drop_caches)",
-            PageCache::DroppedByAdvice => "dropped (fadvise on each file; no permission for drop_caches)",
+            PageCache::DroppedByAdvice => {
+                "dropped (fadvise on each file; no permission for drop_caches)"
+            }
             PageCache::Kept => "kept (no permission)",
         }
     }

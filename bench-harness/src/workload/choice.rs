@@ -1,13 +1,15 @@
 //! The choice of keys: uniform, or YCSB's scrambled zipfian.
 //!
-//! The zipfian generator is Gray's (SIGMOD 1994), as YCSB has it: constant 0.99, its zeta summed once for the
-//! item count and shared by all threads. Ranks are scattered over the indexes by a hash, so that hot keys are
-//! no neighbours. One draw costs a random number and, for zipfian, a power. No allocation after `new`.
+//! The zipfian generator is Gray's (SIGMOD 1994), as YCSB has it: constant 0.99, its zeta summed once
+//! for the item count and shared by all threads. Ranks are scattered over the indexes by a hash, so that
+//! hot keys are no neighbours. One draw costs a random number and, for zipfian, a power. No allocation
+//! after `new`.
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::spread;
+use crate::cli::settings::KeyChoice;
 
 /// YCSB's zipfian constant.
 const THETA: f64 = 0.99;
@@ -30,6 +32,23 @@ pub enum Choice {
 }
 
 impl Choice {
+    /// A choice among `items` indexes; "latest" is a matter of recency and draws its zipfian ranks
+    /// elsewhere.
+    pub fn over(items: u64, choice: KeyChoice) -> Choice {
+        match choice {
+            KeyChoice::Uniform => Choice::Uniform { items },
+            KeyChoice::Zipfian | KeyChoice::Latest => Choice::Zipfian(Zipfian::new(items)),
+        }
+    }
+
+    /// How many indexes there are to draw from.
+    pub fn items(&self) -> u64 {
+        match self {
+            Choice::Uniform { items } => *items,
+            Choice::Zipfian(zipfian) => zipfian.items,
+        }
+    }
+
     /// Draws one index.
     #[inline]
     pub fn draw(&self, random: &mut SmallRng) -> u64 {
@@ -82,8 +101,8 @@ fn zeta_of_two() -> f64 {
     1.0 + 0.5_f64.powf(THETA)
 }
 
-/// The sum of i^-theta for i from 1: exactly up to a million, then by Euler and Maclaurin, whose error there is
-/// below 1e-12.
+/// The sum of i^-theta for i from 1: exactly up to a million, then by Euler and Maclaurin, whose error
+/// there is below 1e-12.
 fn zeta(items: u64) -> f64 {
     const EXACT: u64 = 1_000_000;
     let exact: f64 = (1..=items.min(EXACT)).map(|i| (i as f64).powf(-THETA)).sum();

@@ -1,7 +1,7 @@
 //! Keys: the bytes of the key with a given index, distinct for distinct indexes.
 //!
-//! Owns that distinctness: a key of k bytes starts with a bijection of the index on 8k bits (64 at most). Called
-//! for every operation; a few nanoseconds for an 8 B key.
+//! Owns that distinctness: a key of k bytes starts with a bijection of the index on 8k bits (64 at
+//! most). Called for every operation; a few nanoseconds for an 8 B key.
 
 use super::spread;
 

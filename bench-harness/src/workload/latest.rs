@@ -1,8 +1,8 @@
 //! Which keys of workload D exist: inserts by many threads, reads that prefer the newest.
 //!
-//! Owns the invariant that every index below `readable` has been inserted and acknowledged, whatever the order in
-//! which threads finish (YCSB's acknowledged counter). `issue` and `readable` are one atomic step; `acknowledge`
-//! moves the watermark under a lock that nobody waits for.
+//! Owns the invariant that every index below `readable` has been inserted and acknowledged, whatever the
+//! order in which threads finish (YCSB's acknowledged counter). `issue` and `readable` are one atomic
+//! step; `acknowledge` moves the watermark under a lock that nobody waits for.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,7 +42,8 @@ impl Inserted {
     /// The key with this index is there.
     pub fn acknowledge(&self, index: u64) {
         self.done[index as usize % WINDOW].store(true, Ordering::Release);
-        // Whoever holds the lock moves the mark for everybody; a mark left behind moves with the next insert.
+        // Whoever holds the lock moves the mark for everybody; a mark left behind moves with the next
+        // insert.
         let Ok(_guard) = self.advancing.try_lock() else { return };
         let mut mark = self.readable.load(Ordering::Relaxed);
         while self.done[mark as usize % WINDOW].swap(false, Ordering::AcqRel) {

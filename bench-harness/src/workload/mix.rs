@@ -1,6 +1,7 @@
 //! The YCSB core mixes: which operation comes next.
 //!
-//! Shares are in per cent, as the YCSB core workload files have them. See docs/benchmarking.md, "Workloads".
+//! Shares are in per cent, as the YCSB core workload files have them. See docs/benchmarking.md,
+//! "Workloads".
 
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -40,9 +41,13 @@ mod tests {
 
     #[test]
     fn the_share_of_reads_is_the_one_ycsb_names() {
-        for (workload, reads) in
-            [(Workload::A, 0.5), (Workload::B, 0.95), (Workload::C, 1.0), (Workload::D, 0.95), (Workload::F, 0.5)]
-        {
+        for (workload, reads) in [
+            (Workload::A, 0.5),
+            (Workload::B, 0.95),
+            (Workload::C, 1.0),
+            (Workload::D, 0.95),
+            (Workload::F, 0.5),
+        ] {
             let mut random = thread_random(3, 0);
             let drawn = (0..100_000).filter(|_| draw(workload, &mut random) == Operation::Read);
             let share = drawn.count() as f64 / 100_000.0;

@@ -1,7 +1,7 @@
 //! What a run puts and gets: keys, values, the choice of keys, the YCSB mixes.
 //!
-//! Everything here is a pure function of a seed, so that a run can be repeated and any value read back can be
-//! checked byte by byte. No clocks, no store. See docs/benchmarking.md, "Workloads".
+//! Everything here is a pure function of a seed, so that a run can be repeated and any value read back
+//! can be checked byte by byte. No clocks, no store. See docs/benchmarking.md, "Workloads".
 
 pub mod choice;
 pub mod keys;

@@ -1,8 +1,9 @@
 //! Values: bytes that say which key, version and seed they belong to, so that any byte can be checked.
 //!
-//! A value of 4 bytes or more starts with its version; every following 8 bytes depend on seed, key index and
-//! version. Shorter values are the low bytes of the version. Values do not compress. Called for every put
-//! (about 0.3 ns a byte) and for every entry that a restart checks. See docs/benchmarking.md, "Workloads".
+//! A value of 4 bytes or more starts with its version; every following 8 bytes depend on seed, key index
+//! and version. Shorter values are the low bytes of the version. Values do not compress. Called for
+//! every put (about 0.3 ns a byte) and for every entry that a restart checks. See docs/benchmarking.md,
+//! "Workloads".
 
 use super::spread;
 
@@ -91,8 +92,8 @@ impl Values {
         self.ends_match(index, version, value)
     }
 
-    /// Checks the first and last words only: cheap enough for every get of a measured run, and a value mixed of
-    /// two versions, or cut, does not pass.
+    /// Checks the first and last words only: cheap enough for every get of a measured run, and a value
+    /// mixed of two versions, or cut, does not pass.
     fn ends_match(&self, index: u64, version: u32, value: &[u8]) -> bool {
         let base = self.base(index, version);
         let body = &value[4..];
@@ -149,7 +150,11 @@ mod tests {
             for bit in 0..value.len() * 8 {
                 let mut flipped = value.clone();
                 flipped[bit / 8] ^= 1 << (bit % 8);
-                assert_ne!(values.judge(42, &flipped, 7, 7), Judgement::Good, "size {size}, bit {bit}");
+                assert_ne!(
+                    values.judge(42, &flipped, 7, 7),
+                    Judgement::Good,
+                    "size {size}, bit {bit}"
+                );
             }
         }
     }
