@@ -25,9 +25,12 @@ Start with:
   bench-harness quick --dir DIR
   bench-harness restart --dir DIR
 
-Exit status: 0 done, nothing lost or wrong; 1 lost, wrong, corrupt or verify mismatch; 2 usage or refused
-input; 3 the environment (I/O, no space, no permission). An interrupted run ends with 130 and a partial
-report.";
+Exit status:
+  0    done, nothing lost or wrong
+  1    lost, wrong, corrupt, or a verify mismatch
+  2    usage or refused input
+  3    the environment: I/O, no space, no permission
+  130  interrupted: the report is partial";
 
 /// The subcommands.
 #[derive(Subcommand, Debug)]

@@ -148,6 +148,8 @@ fn print(settings: &Settings, results: &Results) {
         println!("seed {}: {example}", settings.data.seed);
     }
     if results.interrupted {
-        println!("interrupted: killed early, and checked as far as the table says");
+        println!(
+            "interrupted: filled less than asked, killed early, checked as far as the table says"
+        );
     }
 }

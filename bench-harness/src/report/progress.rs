@@ -3,10 +3,13 @@
 //! Bars go to standard error, so that a piped table stays clean; without a terminal indicatif draws
 //! nothing.
 
+use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+
+use super::units;
 
 static SILENT: AtomicBool = AtomicBool::new(false);
 
@@ -25,7 +28,7 @@ fn target() -> ProgressDrawTarget {
 
 /// A bar over a known amount of items.
 pub fn items(name: &str, total: u64) -> ProgressBar {
-    styled(name, total, "{msg:<12} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}")
+    styled(name, total, "{msg:<12} {wide_bar} {human_pos}/{human_len} {rate} {eta}")
 }
 
 /// A bar over a known amount of bytes.
@@ -50,7 +53,11 @@ fn styled(name: &str, total: u64, template: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total), target());
     let style =
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    bar.set_style(style.progress_chars("=> "));
+    let rate = |state: &ProgressState, out: &mut dyn Write| {
+        // A line that cannot be drawn is no reason to stop.
+        let _ = out.write_str(&units::per_second(state.per_sec()));
+    };
+    bar.set_style(style.with_key("rate", rate).progress_chars("=> "));
     bar.set_message(name.to_owned());
     bar
 }
