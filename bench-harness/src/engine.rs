@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use hotrestart::codec::Bytes;
-use hotrestart::{Map, MapOptions, Progress, RecoveryMode, Store};
+use hotrestart::{BuildError, Error, Map, MapOptions, OpenError, Progress, RecoveryMode, Store};
 use indicatif::ProgressBar;
 
 use crate::cli::choices::{Durability, HugePages, Io};
@@ -70,7 +70,7 @@ impl Engine {
 
     /// Puts several entries with one wait.
     pub fn put_many(&self, pairs: &[(&[u8], &[u8])]) -> Result<(), Failure> {
-        self.map.put_many(pairs).map_err(operation)
+        self.map.put_many(pairs).map_err(|error| operation(error.source))
     }
 
     /// Reads one value in place.
@@ -85,7 +85,7 @@ impl Engine {
         keys: &[&[u8]],
         read: impl FnMut(usize, Option<&[u8]>),
     ) -> Result<(), Failure> {
-        self.map.get_many(keys, read).map_err(operation)
+        self.map.get_many_with(keys, read).map_err(operation)
     }
 
     /// Entries, by the store's own count.
@@ -99,8 +99,7 @@ impl Engine {
         mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         for entry in self.map.iter() {
-            let entry = entry.map_err(operation)?;
-            visit(entry.key(), entry.value())?;
+            visit(entry.key_bytes(), entry.value_bytes())?;
         }
         Ok(())
     }
@@ -149,11 +148,11 @@ fn open(
             Io::Syscall => hotrestart::IoChoice::Syscall,
         })
         .huge_pages(match settings.huge_pages {
-            HugePages::Auto => hotrestart::HugePages::Auto,
+            // The store's ladder begins with 1 GiB pages; there is no "1 GiB or nothing".
+            HugePages::Auto | HugePages::OneGiB => hotrestart::HugePages::Auto,
             HugePages::Off => hotrestart::HugePages::Off,
-            HugePages::Thp => hotrestart::HugePages::Thp,
-            HugePages::TwoMiB => hotrestart::HugePages::TwoMiB,
-            HugePages::OneGiB => hotrestart::HugePages::OneGiB,
+            HugePages::Thp => hotrestart::HugePages::Transparent,
+            HugePages::TwoMiB => hotrestart::HugePages::Explicit2M,
         })
         .recovery(RecoveryMode::Strict)
         .on_progress(move |progress: &Progress| {
@@ -184,15 +183,28 @@ fn must_hold_something(dir: &Path) -> Result<(), Failure> {
     }
 }
 
-/// The exit status of a failed opening.
-fn opening(error: hotrestart::OpenError) -> Failure {
-    Failure::environment(format!("opening the store: {error}"))
+/// The exit status of a failed opening: 1 for a store that is not as it was left, 2 for settings it refuses.
+fn opening(error: OpenError) -> Failure {
+    let message = format!("opening the store: {error}");
+    match error {
+        OpenError::Corrupt { .. } | OpenError::BuffersLost { .. } => Failure::wrong(message),
+        OpenError::Setting { .. }
+        | OpenError::Fixed { .. }
+        | OpenError::NotAStore { .. }
+        | OpenError::AnotherStore { .. }
+        | OpenError::NewerFormat { .. }
+        | OpenError::MemoryLimit { .. }
+        | OpenError::Build(BuildError::Setting { .. } | BuildError::LimitTooSmall { .. }) => {
+            Failure::usage(message)
+        }
+        _ => Failure::environment(message),
+    }
 }
 
-/// The exit status of a failed operation.
-fn operation(error: hotrestart::Error) -> Failure {
+/// The exit status of a failed operation: 2 for a key or value that no store takes, else the environment.
+fn operation(error: Error) -> Failure {
     match error {
-        hotrestart::Error::TooLarge { .. } => Failure::usage(error.to_string()),
+        Error::EmptyKey | Error::TooLarge { .. } => Failure::usage(error.to_string()),
         other => Failure::environment(other.to_string()),
     }
 }

@@ -44,7 +44,7 @@ pub enum HugePages {
     #[value(name = "2m")]
     #[serde(rename = "2m")]
     TwoMiB,
-    /// Reserved pages of 1 GiB.
+    /// Reserved pages of 1 GiB, then the next best: what auto does.
     #[value(name = "1g")]
     #[serde(rename = "1g")]
     OneGiB,
