@@ -217,7 +217,11 @@ fn work<C: Caller>(
                     tally.max_lag = tally.max_lag.max(tally.last_lag);
                 }
             }
-            _ => break,
+            _ => {
+                // Under way when the time ended: too late to count, but a stall at the end must show.
+                latency.record(end - from, operations);
+                break;
+            }
         }
     }
     tally.latency = Some(latency);

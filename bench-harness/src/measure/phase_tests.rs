@@ -43,7 +43,15 @@ fn the_warm_up_is_not_counted() {
     let make = |_| Sleeper(Duration::from_millis(1));
     let measured = run("test", 1, false, &settings, make, || {}).expect("ran");
     assert!(measured.operations <= 200, "{} operations in 0.2 s", measured.operations);
-    assert_eq!(measured.operations, measured.latency.count());
+}
+
+#[test]
+fn a_stall_that_outlasts_the_measured_time_shows_in_the_maximum() {
+    let settings = settings(0.1, 0.0, None);
+    let make = |_| Sleeper(Duration::from_millis(400));
+    let measured = run("test", 1, false, &settings, make, || {}).expect("ran");
+    assert_eq!(measured.operations, 0);
+    assert!(measured.latency.percentiles().expect("recorded").max > 300_000.0);
 }
 
 #[test]
