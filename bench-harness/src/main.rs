@@ -1,2 +1,49 @@
-//! Fills, measures, kills and restarts a store.
-fn main() {}
+//! `bench-harness`: fills, measures, kills and restarts a store, and says how near the machine it came.
+//!
+//! Parses the command line, runs one subcommand, prints its failure and ends with the exit status of the
+//! contract (docs/benchmarking.md). Reading order: `cli` (what can be asked), `commands` (what is done),
+//! `engine` (the only file that calls the store), `crash` (kill and check), `measure`, `workload`, `probe`,
+//! `doctor`, `import`, `report`. Unsafe code is in `raw` only.
+
+mod cli;
+mod doctor;
+mod failure;
+mod measure;
+mod outcome;
+mod probe;
+mod raw;
+mod report;
+mod system;
+mod workload;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::args::{Cli, Command};
+use failure::Failure;
+use outcome::Outcome;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli.command) {
+        Ok(outcome) => ExitCode::from(outcome.exit_status()),
+        Err(failure) => {
+            eprintln!("bench-harness: {failure}");
+            ExitCode::from(failure.exit_status())
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<Outcome, Failure> {
+    system::interrupt::install()
+        .map_err(|error| Failure::environment(format!("cannot watch for Ctrl-C: {error}")))?;
+    match command {
+        Command::Doctor(args) => doctor::command(args),
+        Command::Probe(args) => probe::command(args),
+        _ => unreachable!(),
+    }
+}

@@ -1,0 +1,254 @@
+//! A phase: workers that call until told to stop, warm-up uncounted, with progress and Ctrl-C.
+//!
+//! Owns what "ops_per_second" and "latency_us" mean: operations that ended inside the measured time,
+//! over that time as it was; in a closed loop an operation's time runs from the end of the one before it
+//! (one clock reading an operation), in an open loop from its intended start. Used by `write`, `read`
+//! and `mixed`.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_utils::CachePadded;
+
+use super::latency::Latency;
+use super::schedule::{self, Schedule};
+use crate::cli::settings::PhaseSettings;
+use crate::failure::Failure;
+use crate::report::{progress, units};
+use crate::system::{cpu, interrupt};
+
+const WARMUP: u8 = 0;
+const MEASURED: u8 = 1;
+const STOPPED: u8 = 2;
+
+/// One worker's way to do operations.
+pub trait Caller {
+    /// Does the next call and returns how many operations it was.
+    fn call(&mut self) -> Result<u64, Failure>;
+}
+
+/// What came of a phase.
+#[derive(Debug)]
+pub struct Measured {
+    /// Operations that ended in the measured time.
+    pub operations: u64,
+    /// The measured time.
+    pub seconds: f64,
+    /// From the intended start in an open loop.
+    pub latency: Latency,
+    /// From the actual start; of an open loop only.
+    pub service: Latency,
+    /// The longest that an operation started after its intended time.
+    pub max_lag: Duration,
+    /// How far the last operations were behind their intended time.
+    pub last_lag: Duration,
+    /// The user stopped it.
+    pub interrupted: bool,
+}
+
+impl Measured {
+    /// Operations per second; none when nothing was measured.
+    pub fn operations_per_second(&self) -> Option<f64> {
+        (self.seconds > 0.0).then(|| self.operations as f64 / self.seconds)
+    }
+
+    /// Whether an intended rate was reached: 99 % of it, and no more than a second behind at the end.
+    pub fn sustained(&self, rate: Option<f64>) -> Option<bool> {
+        let reached = self.operations_per_second()? >= rate? * 0.99;
+        Some(reached && self.last_lag < Duration::from_secs(1))
+    }
+}
+
+struct Control {
+    state: AtomicU8,
+    done: Vec<CachePadded<AtomicU64>>,
+    failure: Mutex<Option<Failure>>,
+}
+
+#[derive(Default)]
+struct Tally {
+    operations: u64,
+    latency: Option<Latency>,
+    service: Option<Latency>,
+    max_lag: Duration,
+    last_lag: Duration,
+}
+
+/// Runs `threads` x in-flight workers through warm-up and the measured time. `at_measured` is called
+/// when the warm-up ends, for counters that must not include it.
+pub fn run<C: Caller>(
+    name: &str,
+    threads: u32,
+    pin: bool,
+    settings: &PhaseSettings,
+    make: impl Fn(usize) -> C + Sync,
+    at_measured: impl FnOnce(),
+) -> Result<Measured, Failure> {
+    let workers = threads as usize * settings.in_flight as usize;
+    let control = Control {
+        state: AtomicU8::new(if settings.warmup > 0.0 { WARMUP } else { MEASURED }),
+        done: (0..workers).map(|_| CachePadded::new(AtomicU64::new(0))).collect(),
+        failure: Mutex::new(None),
+    };
+    let allowed = cpu::allowed();
+    let start = Instant::now();
+    let mut tallies = Vec::with_capacity(workers);
+    let (mut seconds, mut interrupted) = (0.0, false);
+    std::thread::scope(|scope| {
+        let mut handles = Vec::with_capacity(workers);
+        for worker in 0..workers {
+            let (control, allowed, make) = (&control, &allowed, &make);
+            handles.push(scope.spawn(move || {
+                if pin {
+                    let _ = cpu::pin_current_thread(worker / settings.in_flight as usize, allowed);
+                }
+                let schedule = settings
+                    .rate
+                    .map(|rate| Schedule::new(start, rate, settings.batch, worker, workers));
+                work(control, worker, schedule, make(worker))
+            }));
+        }
+        (seconds, interrupted) = conduct(name, settings, &control, start, at_measured);
+        for handle in handles {
+            match handle.join() {
+                Ok(tally) => tallies.push(tally),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    if let Some(failure) =
+        control.failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
+    {
+        return Err(failure);
+    }
+    Ok(add_up(tallies, seconds, interrupted))
+}
+
+/// Leads the phase from the calling thread: moves the state on, draws progress, sees Ctrl-C.
+fn conduct(
+    name: &str,
+    settings: &PhaseSettings,
+    control: &Control,
+    start: Instant,
+    at_measured: impl FnOnce(),
+) -> (f64, bool) {
+    let warmup = Duration::from_secs_f64(settings.warmup);
+    let measured = Duration::from_secs_f64(settings.seconds);
+    let bar = progress::time(name, warmup + measured);
+    let mut at_measured = Some(at_measured);
+    let mut measured_from = None;
+    let (mut seen, mut seen_at) = (0, start);
+    loop {
+        let now = Instant::now();
+        let elapsed = now - start;
+        if measured_from.is_none() && elapsed >= warmup {
+            if let Some(at_measured) = at_measured.take() {
+                at_measured();
+            }
+            control.state.store(MEASURED, Ordering::Release);
+            measured_from = Some(Instant::now());
+        }
+        let failed = control.failure.lock().map_or(true, |failure| failure.is_some());
+        let ended =
+            measured_from.is_some_and(|from| now.saturating_duration_since(from) >= measured);
+        if ended || failed || interrupt::requested() {
+            control.state.store(STOPPED, Ordering::Release);
+            bar.finish_and_clear();
+            let seconds = measured_from.map_or(0.0, |from| from.elapsed().as_secs_f64());
+            return (seconds, interrupt::requested());
+        }
+        if now - seen_at >= Duration::from_millis(250) {
+            let done: u64 = control.done.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+            let rate = (done - seen) as f64 / (now - seen_at).as_secs_f64();
+            (seen, seen_at) = (done, now);
+            bar.set_prefix(units::per_second(rate));
+            bar.set_position(elapsed.as_millis() as u64);
+        }
+        let next = measured_from.map_or(start + warmup, |from| from + measured);
+        let left = next.saturating_duration_since(Instant::now());
+        std::thread::sleep(left.clamp(Duration::from_micros(200), Duration::from_millis(50)));
+    }
+}
+
+/// One worker's loop.
+fn work<C: Caller>(
+    control: &Control,
+    worker: usize,
+    schedule: Option<Schedule>,
+    mut caller: C,
+) -> Tally {
+    let mut tally = Tally::default();
+    let (mut latency, mut service) = (Latency::new(), Latency::new());
+    let mut schedule = schedule;
+    let mut previous_end = Instant::now();
+    let mut total = 0;
+    loop {
+        let mut from = previous_end;
+        let mut begin = previous_end;
+        if let Some(schedule) = &mut schedule {
+            from = schedule.next();
+            if !schedule::wait(from, || control.state.load(Ordering::Relaxed) == STOPPED) {
+                break;
+            }
+            begin = Instant::now();
+        }
+        let operations = match caller.call() {
+            Ok(operations) => operations,
+            Err(failure) => {
+                if let Ok(mut first) = control.failure.lock() {
+                    first.get_or_insert(failure);
+                }
+                break;
+            }
+        };
+        let end = Instant::now();
+        previous_end = end;
+        total += operations;
+        control.done[worker].store(total, Ordering::Relaxed);
+        match control.state.load(Ordering::Relaxed) {
+            WARMUP => {}
+            MEASURED => {
+                tally.operations += operations;
+                latency.record(end - from, operations);
+                if schedule.is_some() {
+                    service.record(end - begin, operations);
+                    tally.last_lag = begin - from;
+                    tally.max_lag = tally.max_lag.max(tally.last_lag);
+                }
+            }
+            _ => {
+                // Under way when the time ended: too late to count, but a stall at the end must show.
+                latency.record(end - from, operations);
+                break;
+            }
+        }
+    }
+    tally.latency = Some(latency);
+    tally.service = Some(service);
+    tally
+}
+
+fn add_up(tallies: Vec<Tally>, seconds: f64, interrupted: bool) -> Measured {
+    let mut sum = Measured {
+        operations: 0,
+        seconds,
+        latency: Latency::new(),
+        service: Latency::new(),
+        max_lag: Duration::ZERO,
+        last_lag: Duration::ZERO,
+        interrupted,
+    };
+    for tally in tallies {
+        sum.operations += tally.operations;
+        tally.latency.iter().for_each(|latency| sum.latency.add(latency));
+        tally.service.iter().for_each(|service| sum.service.add(service));
+        sum.max_lag = sum.max_lag.max(tally.max_lag);
+        sum.last_lag = sum.last_lag.max(tally.last_lag);
+    }
+    sum
+}
+
+#[cfg(test)]
+#[path = "phase_tests.rs"]
+mod tests;

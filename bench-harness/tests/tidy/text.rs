@@ -1,0 +1,100 @@
+//! Rules about lines: how long files and lines are, what they begin with, which words do not occur.
+
+use crate::tree::{files, none};
+
+const LINES_MOST: usize = 500;
+const COLUMNS_MOST: usize = 110;
+
+#[test]
+fn no_file_grows_beyond_what_one_reads_at_a_sitting() {
+    let mut findings = Vec::new();
+    for file in files(".rs") {
+        let lines = file.text.lines().count();
+        if lines > LINES_MOST {
+            findings.push(format!("{}: {lines} lines, at most {LINES_MOST}", file.path));
+        }
+    }
+    none("a file has one duty", findings);
+}
+
+#[test]
+fn no_line_runs_out_of_the_window() {
+    let mut findings = Vec::new();
+    for file in files(".rs") {
+        for (number, line) in file.text.lines().enumerate() {
+            let columns = line.chars().count();
+            if columns > COLUMNS_MOST {
+                findings.push(format!("{}:{}: {columns} columns", file.path, number + 1));
+            }
+        }
+    }
+    none("lines have at most 110 columns", findings);
+}
+
+#[test]
+fn no_lookalike_characters_hide_in_code() {
+    let mut findings = Vec::new();
+    for file in files(".rs") {
+        for (number, line) in file.text.lines().enumerate() {
+            if !line.is_ascii() || line.contains('\t') || line.ends_with(' ') {
+                findings.push(format!(
+                    "{}:{}: not ASCII, a TAB, or a space at the end",
+                    file.path,
+                    number + 1
+                ));
+            }
+        }
+    }
+    none("code is ASCII without TABs", findings);
+}
+
+#[test]
+fn no_file_leaves_its_duty_unsaid() {
+    let mut findings = Vec::new();
+    for file in files(".rs") {
+        if !file.text.starts_with("//! ") {
+            findings.push(format!("{} does not begin with a //! header", file.path));
+        }
+    }
+    none("every file says what it is", findings);
+}
+
+#[test]
+fn nothing_unfinished_is_left_behind() {
+    // Spelt in parts, so that this file does not find itself.
+    let words = [
+        ["TO", "DO"],
+        ["FIX", "ME"],
+        ["XX", "X:"],
+        ["for", " now"],
+        ["simpl", "ified"],
+        ["place", "holder"],
+        ["todo", "!("],
+        ["unimple", "mented!"],
+        ["dbg", "!("],
+    ]
+    .map(|parts| parts.concat());
+    let mut findings = Vec::new();
+    for file in files(".rs") {
+        for (number, line) in file.text.lines().enumerate() {
+            for word in words.iter().filter(|word| line.contains(word.as_str())) {
+                findings.push(format!("{}:{}: '{word}'", file.path, number + 1));
+            }
+        }
+    }
+    none("the real thing, whole", findings);
+}
+
+#[test]
+fn no_test_is_switched_off() {
+    let mark = ["#[ign", "ore"].concat();
+    let mut findings = Vec::new();
+    for file in files(".rs") {
+        for (number, line) in file.text.lines().enumerate() {
+            if line.trim_start().starts_with(&mark) {
+                findings.push(format!("{}:{}", file.path, number + 1));
+            }
+        }
+    }
+    none("a test that is never run protects nothing", findings);
+}
