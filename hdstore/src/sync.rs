@@ -7,6 +7,18 @@
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+#[cfg(not(loom))]
+pub(crate) use std::thread_local;
+
+/// Thread-locals of loom's threads, which all run on one thread of the system.
+#[cfg(loom)]
+macro_rules! thread_local {
+    ($($(#[$attribute:meta])* static $name:ident : $type:ty = const { $initial:expr };)*) => {
+        loom::thread_local! { $($(#[$attribute])* static $name: $type = $initial;)* }
+    };
+}
+#[cfg(loom)]
+pub(crate) use thread_local;
 
 /// Takes a lock whatever happened to its former owners.
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
