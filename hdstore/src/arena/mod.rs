@@ -61,7 +61,8 @@ pub(crate) struct Arena {
     layout: Layout,
     budget: Arc<Budget>,
     node: u32,
-    bound: bool,
+    /// The physical node that the memory is asked from, where the kernel took the request.
+    bound_to: Option<u32>,
     want: PageKind,
     /// Bytes committed by kind of page: small, transparent, 2 MiB, 1 GiB.
     by_kind: [StdAtomicU64; 4],
@@ -100,11 +101,11 @@ impl Arena {
         want: PageKind,
     ) -> io::Result<Arena> {
         let memory = Reservation::new(layout.end)?;
-        let bound = bind_to.is_some_and(|physical| memory.bind(0, layout.end, physical));
+        let bound_to = bind_to.filter(|physical| memory.bind(0, layout.end, *physical));
         memory.keep_small(0, layout.pages);
         let large = layout.large[0];
         memory.keep_small(large, layout.end - large);
-        Ok(Arena { memory, layout, budget, node, bound, want, by_kind: Default::default() })
+        Ok(Arena { memory, layout, budget, node, bound_to, want, by_kind: Default::default() })
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -117,7 +118,7 @@ impl Arena {
 
     /// Whether the kernel took the request for this node's memory.
     pub(crate) fn bound(&self) -> bool {
-        self.bound
+        self.bound_to.is_some()
     }
 
     pub(crate) fn committed(&self) -> CommittedBytes {
@@ -153,6 +154,12 @@ impl Arena {
             return None;
         }
         let kind = self.memory.back(offset, len, self.want);
+        if let Some(physical) = self.bound_to
+            && self.want >= PageKind::Huge2M
+        {
+            // Asking for explicit huge pages made a new mapping there, which forgot the node.
+            self.memory.bind(offset, len, physical);
+        }
         if populate {
             self.memory.populate(offset, len);
         }
