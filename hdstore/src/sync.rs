@@ -7,18 +7,16 @@
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-#[cfg(not(loom))]
-pub(crate) use std::thread_local;
-
-/// Thread-locals of loom's threads, which all run on one thread of the system.
-#[cfg(loom)]
-macro_rules! thread_local {
+/// Thread-locals: the standard ones, or those of loom's threads, which all run on one thread of the system.
+macro_rules! thread_locals {
     ($($(#[$attribute:meta])* static $name:ident : $type:ty = const { $initial:expr };)*) => {
+        #[cfg(not(loom))]
+        std::thread_local! { $($(#[$attribute])* static $name: $type = const { $initial };)* }
+        #[cfg(loom)]
         loom::thread_local! { $($(#[$attribute])* static $name: $type = $initial;)* }
     };
 }
-#[cfg(loom)]
-pub(crate) use thread_local;
+pub(crate) use thread_locals;
 
 /// Takes a lock whatever happened to its former owners.
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

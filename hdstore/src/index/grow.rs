@@ -113,3 +113,29 @@ impl Table<'_> {
 fn stays(hash: u64, split: u64, buckets: u64) -> bool {
     address(hash, buckets + 1) == split || address(second(hash), buckets + 1) == split
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::testbed::{Testbed, hash};
+
+    #[test]
+    fn a_bucket_whose_chain_grew_long_while_memory_was_short_splits_when_there_is_some_again() {
+        // Growth was refused while 40 keys came, of which 38 belong to the bucket that comes next.
+        let hashes: Vec<u64> =
+            (0..40).map(|key| hash(u64::from(key > 1), u64::from(key > 1), key)).collect();
+        let bed = Testbed::new(hashes);
+        (0..40).for_each(|key| bed.insert(key));
+        assert_eq!(bed.table().buckets(), 1);
+        let mut tries = 0;
+        while bed.table().buckets() == 1 {
+            tries += 1;
+            assert!(tries < 10, "growth waits for ever");
+            bed.grow();
+        }
+        for key in 0..40 {
+            assert_eq!(bed.find(key), Some(0), "key {key} is lost");
+        }
+        let counts = bed.table().counts();
+        assert_eq!((counts.entries, counts.buckets), (40, 2));
+    }
+}

@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::{AtomicBool, AtomicU64, Ordering, fence, thread_local};
+use crate::sync::{AtomicBool, AtomicU64, Ordering, fence, thread_locals};
 
 #[cfg(not(loom))]
 const RECORDS: usize = 64;
@@ -101,7 +101,7 @@ struct Locals(Vec<Local>);
 
 impl Drop for Locals {
     fn drop(&mut self) {
-        LAST.with(|last| last.set((0, std::ptr::null())));
+        let _ = LAST.try_with(|last| last.set((0, std::ptr::null())));
         for local in &self.0 {
             if let Some(shared) = local.shared.upgrade() {
                 let record = shared.record(local.index);
@@ -115,7 +115,7 @@ impl Drop for Locals {
     }
 }
 
-thread_local! {
+thread_locals! {
     static LOCALS: RefCell<Locals> = const { RefCell::new(Locals(Vec::new())) };
     /// The store last pinned by this thread and its record there: all that a pin needs, most of the time.
     static LAST: Cell<(u64, *const Record)> = const { Cell::new((0, std::ptr::null())) };
