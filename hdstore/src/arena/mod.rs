@@ -11,6 +11,7 @@
 pub(crate) mod layout;
 pub(crate) mod numa;
 pub(crate) mod os;
+mod poison;
 
 use std::io;
 use std::sync::Arc;
@@ -240,7 +241,7 @@ impl Arena {
     #[inline]
     fn mapped_word(&self, offset: u64) -> &crate::sync::AtomicU64 {
         let address = self.memory.base().as_ptr().wrapping_add(offset as usize);
-        // SAFETY: the word lies inside the reservation (asserted by the caller), is aligned (the base is, and the offset was asserted), is
+        // SAFETY: the word lies inside the reservation and is aligned (asserted by the caller; the base is aligned), is
         // initialised (fresh pages are zero), and lives as long as `self`. Whoever writes it does so through an atomic, or
         // owns the slot around it alone, before it is published and after its last reader left.
         unsafe { &*address.cast::<crate::sync::AtomicU64>() }

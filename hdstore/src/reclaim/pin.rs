@@ -362,8 +362,10 @@ mod tests {
 
     #[test]
     fn a_pin_that_outlives_its_thread_still_holds_reclamation_back() {
-        let pins: &'static Pins = Box::leak(Box::new(Pins::new()));
-        std::thread::spawn(|| std::mem::forget(pins.pin())).join().expect("no panic");
+        let pins = Pins::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| std::mem::forget(pins.pin()));
+        });
         let sealed = pins.advance();
         assert!(pins.oldest().is_some_and(|pin| pin.epoch <= sealed), "what it read is in use");
     }
