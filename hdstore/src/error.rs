@@ -113,6 +113,14 @@ pub enum Error {
         /// How many there are.
         streams: u32,
     },
+    /// A stream has had as many changes as its 48-bit numbers can tell apart.
+    #[error("stream {stream} is at seq {seq}, and has no number for another change")]
+    SeqExhausted {
+        /// The stream.
+        stream: u32,
+        /// Its last seq, or the one that was asked for.
+        seq: u64,
+    },
     /// A value could not be turned into bytes, or back.
     #[error("{codec}: {reason}")]
     Codec {

@@ -7,6 +7,16 @@
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+/// Thread-locals: the standard ones, or those of loom's threads, which all run on one thread of the system.
+macro_rules! thread_locals {
+    ($($(#[$attribute:meta])* static $name:ident : $type:ty = const { $initial:expr };)*) => {
+        #[cfg(not(loom))]
+        std::thread_local! { $($(#[$attribute])* static $name: $type = const { $initial };)* }
+        #[cfg(loom)]
+        loom::thread_local! { $($(#[$attribute])* static $name: $type = $initial;)* }
+    };
+}
+pub(crate) use thread_locals;
 
 /// Takes a lock whatever happened to its former owners.
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

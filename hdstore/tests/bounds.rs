@@ -106,6 +106,7 @@ fn a_thousand_empty_maps_of_271_streams_cost_at_most_40_mb() {
     let used =
         (after.committed_bytes - after.free_bytes) - (before.committed_bytes - before.free_bytes);
     assert!(used <= 40_000_000, "{used}");
+    assert_eq!(after.accounted_bytes(), after.committed_bytes, "{after:#?}");
 }
 
 #[test]

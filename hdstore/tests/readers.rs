@@ -166,6 +166,63 @@ fn a_walk_sees_every_lasting_entry_exactly_once_while_the_table_grows() {
 }
 
 #[test]
+fn a_walk_that_began_in_one_bucket_sees_its_entries_once_after_the_table_grew_a_hundred_thousandfold()
+ {
+    let store =
+        Store::builder().memory_limit_bytes(256 * MIB).streams(1).in_memory().expect("a store");
+    let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
+    for key in 0..7 {
+        map.insert(&key, b"stays").expect("room");
+    }
+    let mut walk = map.iter();
+    for key in 100..600_000u64 {
+        map.insert(&key, b"new").expect("room");
+    }
+    let started = std::time::Instant::now();
+    let mut seen = HashSet::new();
+    for entry in walk.by_ref() {
+        let key = entry.key().expect("a number");
+        assert!(seen.insert(key), "{key} twice");
+    }
+    assert!((0..7).all(|key| seen.contains(&key)));
+    assert!(started.elapsed().as_secs() < 20, "a step of a walk costs one bucket");
+}
+
+#[test]
+fn a_walk_beside_writers_sees_every_lasting_key_exactly_once() {
+    let store =
+        Store::builder().memory_limit_bytes(256 * MIB).streams(1).in_memory().expect("a store");
+    let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
+    const LASTING: u64 = 300;
+    for key in 0..LASTING {
+        map.insert(&key, b"0").expect("room");
+    }
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut round = 0u64;
+            while !stop.load(Ordering::Relaxed) {
+                round += 1;
+                map.insert(&(round % LASTING), &round.to_le_bytes()).expect("room");
+                if round < 400_000 {
+                    map.insert(&(LASTING + round), b"comes").expect("room");
+                }
+            }
+        });
+        for _ in 0..60 {
+            let mut seen = HashSet::new();
+            for entry in map.iter().take(20_000) {
+                let key = entry.key().expect("a number");
+                assert!(key >= LASTING || seen.insert(key), "{key} twice");
+            }
+        }
+        let lasting = || map.iter().filter(|e| e.key().expect("a number") < LASTING).count();
+        assert_eq!(lasting() as u64, LASTING);
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn a_panic_in_a_callers_closure_leaves_the_entry_as_it_was() {
     let store = Store::builder().memory_limit_bytes(64 * MIB).in_memory().expect("a store");
     let map = store.map::<U64, U64>("m", MapOptions::default()).expect("a map");

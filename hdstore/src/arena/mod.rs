@@ -11,6 +11,7 @@
 pub(crate) mod layout;
 pub(crate) mod numa;
 pub(crate) mod os;
+mod poison;
 
 use std::io;
 use std::sync::Arc;
@@ -61,10 +62,14 @@ pub(crate) struct Arena {
     layout: Layout,
     budget: Arc<Budget>,
     node: u32,
-    bound: bool,
+    /// The physical node that the memory is asked from, where the kernel took the request.
+    bound_to: Option<u32>,
     want: PageKind,
     /// Bytes committed by kind of page: small, transparent, 2 MiB, 1 GiB.
     by_kind: [StdAtomicU64; 4],
+    /// Under loom the words are loom's, made when they are first looked at; the memory is not touched.
+    #[cfg(loom)]
+    words: std::sync::Mutex<std::collections::HashMap<u64, Box<crate::sync::AtomicU64>>>,
 }
 
 /// What an arena has committed, in bytes, by what backs it.
@@ -100,11 +105,21 @@ impl Arena {
         want: PageKind,
     ) -> io::Result<Arena> {
         let memory = Reservation::new(layout.end)?;
-        let bound = bind_to.is_some_and(|physical| memory.bind(0, layout.end, physical));
+        let bound_to = bind_to.filter(|physical| memory.bind(0, layout.end, *physical));
         memory.keep_small(0, layout.pages);
         let large = layout.large[0];
         memory.keep_small(large, layout.end - large);
-        Ok(Arena { memory, layout, budget, node, bound, want, by_kind: Default::default() })
+        Ok(Arena {
+            memory,
+            layout,
+            budget,
+            node,
+            bound_to,
+            want,
+            by_kind: Default::default(),
+            #[cfg(loom)]
+            words: Default::default(),
+        })
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -117,7 +132,7 @@ impl Arena {
 
     /// Whether the kernel took the request for this node's memory.
     pub(crate) fn bound(&self) -> bool {
-        self.bound
+        self.bound_to.is_some()
     }
 
     pub(crate) fn committed(&self) -> CommittedBytes {
@@ -153,6 +168,12 @@ impl Arena {
             return None;
         }
         let kind = self.memory.back(offset, len, self.want);
+        if let Some(physical) = self.bound_to
+            && self.want >= PageKind::Huge2M
+        {
+            // Asking for explicit huge pages made a new mapping there, which forgot the node.
+            self.memory.bind(offset, len, physical);
+        }
         if populate {
             self.memory.populate(offset, len);
         }
@@ -201,8 +222,26 @@ impl Arena {
             offset < self.layout.end && offset.is_multiple_of(8),
             "a broken offset: {offset:#x}"
         );
+        #[cfg(loom)]
+        return self.loom_word(offset);
+        #[cfg(not(loom))]
+        self.mapped_word(offset)
+    }
+
+    #[cfg(loom)]
+    fn loom_word(&self, offset: u64) -> &crate::sync::AtomicU64 {
+        let mut words = crate::sync::lock(&self.words);
+        let word: *const _ =
+            &**words.entry(offset).or_insert_with(|| Box::new(crate::sync::AtomicU64::new(0)));
+        // SAFETY: a box is never taken out of the table before `self` ends, and does not move with it.
+        unsafe { &*word }
+    }
+
+    #[cfg(not(loom))]
+    #[inline]
+    fn mapped_word(&self, offset: u64) -> &crate::sync::AtomicU64 {
         let address = self.memory.base().as_ptr().wrapping_add(offset as usize);
-        // SAFETY: the word lies inside the reservation (asserted), is aligned (the base is, and the offset was asserted), is
+        // SAFETY: the word lies inside the reservation and is aligned (asserted by the caller; the base is aligned), is
         // initialised (fresh pages are zero), and lives as long as `self`. Whoever writes it does so through an atomic, or
         // owns the slot around it alone, before it is published and after its last reader left.
         unsafe { &*address.cast::<crate::sync::AtomicU64>() }

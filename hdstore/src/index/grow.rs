@@ -66,8 +66,8 @@ impl Table<'_> {
         true
     }
 
-    /// The rare split of a bucket with a chain of which more than a bucket's worth moves: an overflow bucket for the new
-    /// bucket must be at hand and be enough, else growth waits.
+    /// The rare split of a bucket with a chain of which more than a bucket's worth moves: the overflow buckets for the new
+    /// bucket's chain must be at hand, else each insert that comes brings one, and growth waits.
     #[cold]
     fn grow_chained(
         &self,
@@ -82,19 +82,22 @@ impl Table<'_> {
                 moving.push(found);
             }
         });
-        if moving.len() > 2 * WORDS as usize - 2 {
+        // A bucket of a chain gives its last word up for a link to the next one.
+        let wanted = (moving.len() as u64 - 1).div_ceil(WORDS - 1) - 1;
+        if self.stock_overflow(spare, wanted) < wanted {
             return false;
         }
-        let Some(overflow) = self.take_overflow(spare) else { return false };
         let target = self.bucket(buckets);
         for (index, found) in moving.iter().take(WORDS as usize).enumerate() {
             self.publish(target + index as u64 * 8, found.word);
         }
-        for (index, found) in moving.iter().skip(WORDS as usize).enumerate() {
-            if index == 0 {
-                self.chain(target, overflow, found.word);
+        for found in moving.iter().skip(WORDS as usize) {
+            if let Some(place) = self.free_place_in_chain(target) {
+                self.publish(place, found.word);
             } else {
-                self.publish(overflow + 8 * (index as u64 + 1), found.word);
+                let overflow =
+                    self.take_overflow(spare).expect("as many as are wanted were counted");
+                self.chain(target, overflow, found.word);
             }
         }
         self.publish_buckets(buckets + 1);
@@ -109,4 +112,30 @@ impl Table<'_> {
 /// Whether a word of the split bucket can still be found there when the table has one bucket more.
 fn stays(hash: u64, split: u64, buckets: u64) -> bool {
     address(hash, buckets + 1) == split || address(second(hash), buckets + 1) == split
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::testbed::{Testbed, hash};
+
+    #[test]
+    fn a_bucket_whose_chain_grew_long_while_memory_was_short_splits_when_there_is_some_again() {
+        // Growth was refused while 40 keys came, of which 38 belong to the bucket that comes next.
+        let hashes: Vec<u64> =
+            (0..40).map(|key| hash(u64::from(key > 1), u64::from(key > 1), key)).collect();
+        let bed = Testbed::new(hashes);
+        (0..40).for_each(|key| bed.insert(key));
+        assert_eq!(bed.table().buckets(), 1);
+        let mut tries = 0;
+        while bed.table().buckets() == 1 {
+            tries += 1;
+            assert!(tries < 10, "growth waits for ever");
+            bed.grow();
+        }
+        for key in 0..40 {
+            assert_eq!(bed.find(key), Some(0), "key {key} is lost");
+        }
+        let counts = bed.table().counts();
+        assert_eq!((counts.entries, counts.buckets), (40, 2));
+    }
 }

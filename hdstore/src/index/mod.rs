@@ -9,6 +9,10 @@
 //!   the old one; a reader that misses looks at the count again and starts over if it changed.
 
 pub(crate) mod grow;
+#[cfg(all(test, loom))]
+mod models;
 pub(crate) mod segments;
 pub(crate) mod table;
+#[cfg(test)]
+pub(crate) mod testbed;
 pub(crate) mod word;

@@ -112,8 +112,15 @@ impl<'a> Table<'a> {
         self.arena
     }
 
-    fn shape(&self) -> u64 {
+    /// Bucket count and version together: equal at two times when no word has moved in between.
+    pub(crate) fn shape(&self) -> u64 {
         self.arena.word(self.header + BUCKETS).load(Acquire)
+    }
+
+    /// Whether the shape is still the one that was read before the words that the caller has looked at.
+    pub(crate) fn is_shape(&self, shape: u64) -> bool {
+        fence(Acquire);
+        self.arena.word(self.header + BUCKETS).load(Relaxed) == shape
     }
 
     pub(crate) fn buckets(&self) -> u64 {
@@ -246,8 +253,7 @@ impl<'a> Table<'a> {
             {
                 return Some(found);
             }
-            fence(Acquire);
-            if self.arena.word(self.header + BUCKETS).load(Relaxed) == shape {
+            if self.is_shape(shape) {
                 return None;
             }
         }
@@ -297,9 +303,8 @@ impl<'a> Table<'a> {
             directory: self.get(DIRECTORY) == 0,
             leaf: leaf_bytes(buckets),
             segment: segment_bytes(buckets),
-            // A split that lags has met a chain, and needs a bucket for the new one's.
-            overflow: super::grow::is_overdue(self.get(ENTRIES), buckets)
-                && self.get(OVERFLOW) >> OVERFLOW_BITS == 0,
+            // A split that lags has met a chain, and needs buckets for the new one's.
+            overflow: super::grow::is_overdue(self.get(ENTRIES), buckets),
         }
     }
 
@@ -390,7 +395,7 @@ impl<'a> Table<'a> {
         let free = state >> OVERFLOW_BITS;
         if free == 0 {
             let bucket = spare.overflow.take()?;
-            self.set(OVERFLOW, state + 1);
+            self.count_overflow(state);
             return Some(bucket);
         }
         let base = Location(free).offset();
@@ -411,6 +416,29 @@ impl<'a> Table<'a> {
             OVERFLOW,
             self.overflow_buckets() | Location::from_offset(base).0 << OVERFLOW_BITS,
         );
+    }
+
+    /// Counts one overflow bucket more; a table with four millions of them stops counting.
+    fn count_overflow(&self, state: u64) {
+        if self.overflow_buckets() < (1 << OVERFLOW_BITS) - 1 {
+            self.set(OVERFLOW, state + 1);
+        }
+    }
+
+    /// Puts the spare overflow bucket into stock, for a split that needs several, and says how many are in stock, up to `enough`.
+    pub(super) fn stock_overflow(&self, spare: &mut Spare, enough: u64) -> u64 {
+        if let Some(bucket) = spare.overflow.take() {
+            self.count_overflow(self.get(OVERFLOW));
+            self.keep_overflow(bucket);
+        }
+        let mut stocked = 0;
+        let mut free = self.get(OVERFLOW) >> OVERFLOW_BITS;
+        while free != 0 && stocked < enough {
+            stocked += 1;
+            let next = self.load(Location(free).offset() + (WORDS - 1) * 8);
+            free = if next.is_link() { next.location().0 } else { 0 };
+        }
+        stocked
     }
 
     fn overflow_buckets(&self) -> u64 {
@@ -450,7 +478,7 @@ impl<'a> Table<'a> {
         (0..WORDS).map(|index| base + index * 8).find(|place| self.load(*place).is_empty())
     }
 
-    fn free_place_in_chain(&self, home: u64) -> Option<u64> {
+    pub(super) fn free_place_in_chain(&self, home: u64) -> Option<u64> {
         let mut link = self.load(home + (WORDS - 1) * 8);
         while link.is_link() {
             let base = link.location().offset();

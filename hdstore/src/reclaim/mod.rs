@@ -5,5 +5,7 @@
 //! and hold back nothing but their own slot.
 
 pub(crate) mod hazard;
+#[cfg(all(test, loom))]
+mod models;
 pub(crate) mod pin;
 pub(crate) mod retire;

@@ -7,17 +7,21 @@
 //! call per some thousand retired slots). `docs/decisions/0002-asymmetric-pin.md` has the measurement beside
 //! crossbeam-epoch. Without `membarrier`, and under loom or Miri, both sides fence.
 //!
-//! Each thread owns one record per store, found through a thread-local list; readers never wait for each other.
-#![allow(unsafe_code)] // the membarrier system call; docs/unsafe.md
+//! Each thread owns one record per store, found through a thread-local; readers never wait for each other. A record goes
+//! back when its thread has ended *and* its last pin has: a pin may outlive the thread (leaked, or in a thread-local that
+//! is dropped later), and what was read under it may be in use elsewhere.
+//!
+//! What may go wrong: `membarrier` may fail for want of kernel memory; then nothing is freed in that pass.
+#![allow(unsafe_code)] // the membarrier system call, a thread-local pointer to a record; docs/unsafe.md
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64 as StdAtomicU64, Ordering as StdOrdering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::{AtomicBool, AtomicU64, Ordering, fence};
+use crate::sync::{AtomicBool, AtomicU64, Ordering, fence, thread_locals};
 
 #[cfg(not(loom))]
 const RECORDS: usize = 64;
@@ -31,6 +35,10 @@ struct Record {
     /// When an explicit pin was taken, in monotonic milliseconds + 1; 0 for a pin inside a call.
     since_ms: AtomicU64,
     owned: AtomicBool,
+    /// How many pins nest. Only the owner looks at it.
+    depth: StdAtomicU64,
+    /// Whether the last pin gives the record back, since the owner's thread-locals are gone. Only the owner looks at it.
+    orphaned: std::sync::atomic::AtomicBool,
 }
 
 struct Block {
@@ -44,6 +52,8 @@ impl Block {
             epoch: AtomicU64::new(0),
             since_ms: AtomicU64::new(0),
             owned: AtomicBool::new(false),
+            depth: StdAtomicU64::new(0),
+            orphaned: std::sync::atomic::AtomicBool::new(false),
         };
         Block {
             records: (0..RECORDS).map(|_| CachePadded::new(record())).collect(),
@@ -68,8 +78,6 @@ struct Shared {
 /// A pin. While it lives, no slot that it can reach is used again.
 pub(crate) struct Pinned<'a> {
     record: &'a Record,
-    id: u64,
-    index: usize,
     /// A pin belongs to its thread.
     not_send: PhantomData<*const ()>,
 }
@@ -85,7 +93,6 @@ pub(crate) struct OldestPin {
 struct Local {
     id: u64,
     index: usize,
-    depth: u32,
     shared: Weak<Shared>,
 }
 
@@ -94,18 +101,24 @@ struct Locals(Vec<Local>);
 
 impl Drop for Locals {
     fn drop(&mut self) {
+        let _ = LAST.try_with(|last| last.set((0, std::ptr::null())));
         for local in &self.0 {
             if let Some(shared) = local.shared.upgrade() {
                 let record = shared.record(local.index);
-                record.epoch.store(0, Ordering::Release);
-                record.owned.store(false, Ordering::Release);
+                if record.depth.load(StdOrdering::Relaxed) == 0 {
+                    record.owned.store(false, Ordering::Release);
+                } else {
+                    record.orphaned.store(true, StdOrdering::Relaxed);
+                }
             }
         }
     }
 }
 
-thread_local! {
+thread_locals! {
     static LOCALS: RefCell<Locals> = const { RefCell::new(Locals(Vec::new())) };
+    /// The store last pinned by this thread and its record there: all that a pin needs, most of the time.
+    static LAST: Cell<(u64, *const Record)> = const { Cell::new((0, std::ptr::null())) };
 }
 
 static NEXT_ID: StdAtomicU64 = StdAtomicU64::new(1);
@@ -125,25 +138,55 @@ impl Pins {
     /// Pins the calling thread. Pins nest.
     #[inline]
     pub(crate) fn pin(&self) -> Pinned<'_> {
-        let (index, outermost) = LOCALS
-            .try_with(|locals| {
-                let locals = &mut locals.borrow_mut().0;
-                let local = match locals.iter_mut().find(|local| local.id == self.shared.id) {
-                    Some(local) => local,
-                    None => self.register(locals),
-                };
-                local.depth += 1;
-                (local.index, local.depth == 1)
-            })
-            // A destructor of another thread-local may read after ours ran: it gets a record of its own.
-            .unwrap_or_else(|_| (self.shared.claim(), true));
-        let record = self.shared.record(index);
-        if outermost {
+        let record = self.record();
+        let depth = record.depth.load(StdOrdering::Relaxed);
+        record.depth.store(depth + 1, StdOrdering::Relaxed);
+        if depth == 0 {
             let epoch = self.shared.epoch.load(Ordering::Acquire);
-            record.epoch.store(epoch, Ordering::Relaxed);
+            // Release: whoever reads this epoch also sees the guards that this thread published under former pins.
+            record.epoch.store(epoch, Ordering::Release);
             self.reader_fence();
         }
-        Pinned { record, id: self.shared.id, index, not_send: PhantomData }
+        Pinned { record, not_send: PhantomData }
+    }
+
+    /// The calling thread's record.
+    #[inline]
+    fn record(&self) -> &Record {
+        let (id, record) = LAST.with(Cell::get);
+        if id == self.shared.id {
+            // SAFETY: the number is this store's alone, so the record was found in its blocks, which live as long as `self`
+            // and never move. The thread owns it: the pointer is cleared when its records are given back.
+            return unsafe { &*record };
+        }
+        self.record_by_search()
+    }
+
+    #[cold]
+    fn record_by_search(&self) -> &Record {
+        let owned = LOCALS.try_with(|locals| {
+            let locals = &mut locals.borrow_mut().0;
+            if let Some(local) = locals.iter().find(|local| local.id == self.shared.id) {
+                return local.index;
+            }
+            locals.retain(|local| local.shared.strong_count() > 0);
+            let index = self.shared.claim();
+            locals.push(Local { id: self.shared.id, index, shared: Arc::downgrade(&self.shared) });
+            index
+        });
+        match owned {
+            Ok(index) => {
+                let record = self.shared.record(index);
+                LAST.with(|last| last.set((self.shared.id, record)));
+                record
+            }
+            // A destructor of another thread-local may read after ours ran: each such pin gets a record of its own.
+            Err(_) => {
+                let record = self.shared.record(self.shared.claim());
+                record.orphaned.store(true, StdOrdering::Relaxed);
+                record
+            }
+        }
     }
 
     #[inline]
@@ -155,16 +198,6 @@ impl Pins {
         }
     }
 
-    #[cold]
-    fn register<'l>(&self, locals: &'l mut Vec<Local>) -> &'l mut Local {
-        locals.retain(|local| local.shared.strong_count() > 0);
-        let index = self.shared.claim();
-        let shared = Arc::downgrade(&self.shared);
-        locals.push(Local { id: self.shared.id, index, depth: 0, shared });
-        let last = locals.len() - 1;
-        &mut locals[last]
-    }
-
     /// Ends the current epoch for what was retired in it, and returns it: pins from now on are of a later one.
     pub(crate) fn advance(&self) -> u64 {
         self.shared.epoch.fetch_add(1, Ordering::AcqRel)
@@ -173,7 +206,10 @@ impl Pins {
     /// The oldest pin, after making sure that every pin that could hold an older slot is seen. Costs a system call.
     pub(crate) fn oldest(&self) -> Option<OldestPin> {
         if self.shared.asymmetric {
-            membarrier();
+            if !membarrier() {
+                // Without the barrier there may be a pin that cannot be seen, as old as any.
+                return Some(OldestPin { epoch: 0, since_ms: None });
+            }
         } else {
             fence(Ordering::SeqCst);
         }
@@ -196,7 +232,6 @@ impl Pins {
 }
 
 impl Shared {
-    #[inline]
     fn record(&self, index: usize) -> &Record {
         let mut block = &self.first;
         for _ in 0..index / RECORDS {
@@ -226,6 +261,14 @@ impl Shared {
     }
 }
 
+impl Record {
+    #[cold]
+    fn give_back(&self) {
+        self.orphaned.store(false, StdOrdering::Relaxed);
+        self.owned.store(false, Ordering::Release);
+    }
+}
+
 impl Pinned<'_> {
     /// Notes when an explicit pin was taken, so that an error can name its age.
     pub(crate) fn note_time(&self, monotonic_ms: u64) {
@@ -238,22 +281,14 @@ impl Pinned<'_> {
 impl Drop for Pinned<'_> {
     #[inline]
     fn drop(&mut self) {
-        let outermost = LOCALS
-            .try_with(|locals| {
-                let locals = &mut locals.borrow_mut().0;
-                let local = locals
-                    .iter_mut()
-                    .find(|local| local.id == self.id && local.index == self.index)?;
-                local.depth -= 1;
-                Some(local.depth == 0)
-            })
-            .ok()
-            .flatten();
-        if outermost.unwrap_or(true) {
-            self.record.since_ms.store(0, Ordering::Relaxed);
-            self.record.epoch.store(0, Ordering::Release);
-            if outermost.is_none() {
-                self.record.owned.store(false, Ordering::Release);
+        let record = self.record;
+        let depth = record.depth.load(StdOrdering::Relaxed) - 1;
+        record.depth.store(depth, StdOrdering::Relaxed);
+        if depth == 0 {
+            record.since_ms.store(0, Ordering::Relaxed);
+            record.epoch.store(0, Ordering::Release);
+            if record.orphaned.load(StdOrdering::Relaxed) {
+                record.give_back();
             }
         }
     }
@@ -265,8 +300,9 @@ fn register_membarrier() -> bool {
 }
 
 #[cfg(any(miri, loom, not(target_os = "linux")))]
-fn membarrier() {
+fn membarrier() -> bool {
     fence(Ordering::SeqCst);
+    true
 }
 
 #[cfg(not(any(miri, loom, not(target_os = "linux"))))]
@@ -281,12 +317,11 @@ fn register_membarrier() -> bool {
     unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0 }
 }
 
-/// Makes every running thread of the process execute a full barrier.
+/// Makes every running thread of the process execute a full barrier. False when the kernel had no memory for it.
 #[cfg(not(any(miri, loom, not(target_os = "linux"))))]
-fn membarrier() {
+fn membarrier() -> bool {
     // SAFETY: as above.
-    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_PRIVATE_EXPEDITED, 0, 0) };
-    assert!(result == 0, "membarrier worked when it was registered");
+    unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_PRIVATE_EXPEDITED, 0, 0) == 0 }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -323,6 +358,44 @@ mod tests {
         assert_eq!(pins.oldest(), None);
         let highest = pins.shared.claim();
         assert!(highest < 2 * RECORDS + 20, "{highest}");
+    }
+
+    #[test]
+    fn a_pin_that_outlives_its_thread_still_holds_reclamation_back() {
+        let pins = Pins::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| std::mem::forget(pins.pin()));
+        });
+        let sealed = pins.advance();
+        assert!(pins.oldest().is_some_and(|pin| pin.epoch <= sealed), "what it read is in use");
+    }
+
+    #[test]
+    fn pins_in_destructors_of_other_thread_locals_end_one_by_one() {
+        struct Late(Option<(Pinned<'static>, Pinned<'static>)>);
+        impl Drop for Late {
+            fn drop(&mut self) {
+                let (first, second) = self.0.take().expect("set by the thread");
+                drop(first);
+                assert!(pins().oldest().is_some(), "the second pin is still there");
+                drop(second);
+                drop((pins().pin(), pins().pin()));
+            }
+        }
+        thread_local! { static LATE: RefCell<Late> = const { RefCell::new(Late(None)) }; }
+        fn pins() -> &'static Pins {
+            static PINS: OnceLock<Pins> = OnceLock::new();
+            PINS.get_or_init(Pins::new)
+        }
+        for _ in 0..RECORDS + 1 {
+            let thread = std::thread::spawn(|| {
+                // Made first, so dropped last.
+                LATE.with(|late| late.borrow_mut().0 = Some((pins().pin(), pins().pin())));
+            });
+            thread.join().expect("no panic");
+        }
+        assert_eq!(pins().oldest(), None);
+        assert!(pins().shared.claim() < RECORDS, "records were given back");
     }
 
     #[test]

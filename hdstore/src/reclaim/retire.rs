@@ -78,7 +78,7 @@ impl OpenBatch {
         arena.word(batch.offset() + FIRST + self.count * 8).store(location.0, Relaxed);
         self.count += 1;
         self.bytes += bytes;
-        let must_stay = self.promised > 0 && self.spares.is_empty();
+        let must_stay = !self.spares_suffice();
         if self.count == BATCH_SLOTS || (self.bytes >= bytes_max && !must_stay) {
             return self.seal();
         }
@@ -87,10 +87,15 @@ impl OpenBatch {
 
     /// Seals what there is, unless a promise depends on it.
     pub(crate) fn seal_early(&mut self) -> Option<SealedBatch> {
-        if self.promised > 0 && self.spares.is_empty() {
+        if !self.spares_suffice() {
             return None;
         }
         self.seal()
+    }
+
+    /// Whether every promise can be kept without the open batch.
+    fn spares_suffice(&self) -> bool {
+        self.spares.len() as u64 * BATCH_SLOTS >= self.promised
     }
 
     fn seal(&mut self) -> Option<SealedBatch> {
@@ -213,4 +218,37 @@ pub(crate) fn slots_of(arena: &Arena, batch: Location) -> impl Iterator<Item = L
     let count = arena.word(batch.offset() + COUNT).load(Relaxed);
     (0..count)
         .map(move |index| Location(arena.word(batch.offset() + FIRST + index * 8).load(Relaxed)))
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+    use crate::arena::Budget;
+    use crate::arena::layout::Layout;
+    use crate::arena::os::PageKind;
+
+    #[test]
+    fn more_promises_than_one_spare_holds_are_all_kept_when_batches_are_sealed_early() {
+        let layout = Layout::new(16 << 20, 1, 1 << 20);
+        let budget = std::sync::Arc::new(Budget::new(16 << 20));
+        let arena = Arena::new(layout, budget, 0, None, PageKind::Small).expect("address space");
+        let mut open = OpenBatch::default();
+        let mut next_batch = Location::from_offset(arena.layout().pages);
+        let promises = BATCH_SLOTS + 30;
+        for _ in 0..promises {
+            if !open.has_room() {
+                open.add_spare(next_batch);
+                next_batch = Location(next_batch.0 + BATCH_BYTES / 8);
+            }
+            open.promise();
+        }
+        let mut sealed = 0;
+        for slot in 1..=promises {
+            // One byte is enough to seal, so each retirement seals as early as promises allow.
+            sealed += open.retire(&arena, Location(slot), 1, 1).map_or(0, |batch| batch.count);
+            sealed += open.seal_early().map_or(0, |batch| batch.count);
+        }
+        assert_eq!(sealed, promises);
+    }
 }

@@ -63,20 +63,29 @@ impl Slabs {
             }
             None => self.large.take(arena, need)?,
         };
+        arena.unpoison(location.offset(), Self::taken_bytes(need));
         let word = arena.word(location.offset());
         let generation = generation_of(word.load(Relaxed)).wrapping_add(1);
         word.store(word_of_free_slot(generation), Relaxed);
         Some(Slot { location, generation })
     }
 
+    /// Bytes of the slot that a need takes, for the sanitizer.
+    #[inline]
+    fn taken_bytes(need: u64) -> u64 {
+        Class::of(need).map_or(need, |class| u64::from(class.slot_bytes()))
+    }
+
     /// Frees a slot that nobody can reach any more.
     pub(crate) fn put(&self, arena: &Arena, lane: &mut Lane, location: Location) {
         if large::is_large(arena, location) {
+            arena.poison(location.offset(), large::committed_bytes(arena, location));
             return self.large.put(arena, location);
         }
         let word = arena.word(location.offset());
         word.store(word_of_free_slot(generation_of(word.load(Relaxed))), Relaxed);
         let class = PageMeta::of(arena, page_of(arena, location.offset())).class();
+        arena.poison(location.offset(), u64::from(class.slot_bytes()));
         let stash = &mut lane.stashes[usize::from(class.0)];
         if stash.len() >= stash_max(class) {
             self.spill(arena, lane, class, stash_max(class) / 2);
@@ -154,6 +163,7 @@ impl Slabs {
             }
             if meta.free_count() == meta.carved() && meta.carved() <= capacity {
                 unlink(arena, &mut list, page);
+                arena.unpoison(offset_of(arena, page), PAGE);
                 self.pool.put(arena, page);
             }
         }

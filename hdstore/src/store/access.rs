@@ -11,8 +11,9 @@ use crate::arena::Arena;
 use crate::arena::layout::STREAM_HEAD;
 use crate::entry::layout;
 use crate::entry::view::{self, EntryParts, EntryView};
+use crate::error::Error;
 use crate::hash::IndexHash;
-use crate::ids::{Location, Seq};
+use crate::ids::{Location, Seq, StreamId};
 use crate::index::table::{Found, Table};
 use crate::index::word::Word;
 use crate::reclaim::hazard::Published;
@@ -38,6 +39,15 @@ impl<'a> Locked<'a> {
     /// The highest seq that was given.
     pub(crate) fn seq(&self) -> Seq {
         Seq(self.arena.word(self.head).load(Relaxed))
+    }
+
+    /// The seq of the next change.
+    pub(crate) fn next_seq(&self, stream: StreamId) -> Result<Seq, Error> {
+        let seq = self.seq();
+        if seq >= Seq::MAX {
+            return Err(Error::SeqExhausted { stream: stream.0, seq: seq.0 });
+        }
+        Ok(Seq(seq.0 + 1))
     }
 
     pub(crate) fn set_seq(&self, seq: Seq) {
@@ -89,7 +99,7 @@ pub(crate) fn view_pinned<'p>(arena: &'p Arena, word: Word, _pin: &'p Pinned<'_>
     unsafe { EntryView::at(arena, word.location()) }
 }
 
-/// Finds a key under its stream's lock. An absent key's fact counts as found: it is only there while a store loads.
+/// Finds a key under its stream's lock. A fact of absence counts as found: it must be replaced, not joined.
 #[inline]
 pub(crate) fn find_locked<'l>(
     arena: &'l Arena,

@@ -1,8 +1,8 @@
 //! Restart: records go back into memory in any order, from any number of threads.
 //!
 //! Invariant: for each key the record with the highest seq wins, whatever the order, so the result does not depend on it. A
-//! fact of absence is an entry with the `ABSENT` flag until [`Store::finish_load`] sweeps it. No reader exists before that,
-//! so replaced slots are free at once.
+//! fact of absence is an entry with the `ABSENT` flag, which no reader sees, until [`Loading::finish`] takes it out. Replaced
+//! slots are retired as in a put, so it is safe, if pointless, to read while a store loads.
 //!
 //! Caller: the loader of `hotrestart`. Records come in batches whose cache misses run side by side.
 
@@ -92,7 +92,7 @@ impl<L: Log> Loading<L> {
     /// Applies records; the newest of each key stays. Returns how many were newer than what was there.
     ///
     /// # Errors
-    /// No memory ([`Error::Capacity`]), lengths or streams that this store does not take.
+    /// No memory ([`Error::Capacity`]), lengths, streams or seqs that this store does not take.
     pub fn apply(&self, records: &[Applied<'_>]) -> Result<u64, Error> {
         let inner = &*self.store.inner;
         let mut newer = 0;
@@ -100,6 +100,7 @@ impl<L: Log> Loading<L> {
             let mut hashes = [0; GROUP];
             for (record, hash) in group.iter().zip(&mut hashes) {
                 inner.check_stream(record.stream)?;
+                check_seq(record.stream, record.seq)?;
                 *hash = inner.hash.of(key_of(record));
                 if let Some(core) = self.map(record.map) {
                     inner.place(core, record.stream).table.prefetch(*hash);
@@ -129,6 +130,7 @@ impl<L: Log> Loading<L> {
     pub fn raise_seq(&self, stream: StreamId, seq: Seq) -> Result<(), Error> {
         let inner = &*self.store.inner;
         inner.check_stream(stream)?;
+        check_seq(stream, seq)?;
         if let Some(core) = self.maps.iter().flatten().next() {
             let locked = inner.lock_stream(&inner.place(core, stream));
             locked.set_seq(locked.seq().max(seq));
@@ -167,6 +169,14 @@ impl<L: Log> Loading<L> {
     pub fn knows(&self, map: MapId) -> bool {
         self.map(map).is_some()
     }
+}
+
+/// A seq that a record can hold.
+fn check_seq(stream: StreamId, seq: Seq) -> Result<(), Error> {
+    if seq > Seq::MAX {
+        return Err(Error::SeqExhausted { stream: stream.0, seq: seq.0 });
+    }
+    Ok(())
 }
 
 fn key_of<'a>(record: &Applied<'a>) -> &'a [u8] {
@@ -227,10 +237,7 @@ impl<L: Log> Inner<L> {
                 });
             }
             drop(locked);
-            prepared.settle(None);
-            if let Some(location) = replaced {
-                place.node.free_now(location);
-            }
+            prepared.settle(replaced);
             return Ok(true);
         }
     }
@@ -248,13 +255,17 @@ impl<L: Log> Inner<L> {
                 }
             });
         }
+        let mut left = absent.len() as u64;
         for (found, live) in absent {
+            // Without a kilobyte to remember what is retired the fact stays: it is absent for every reader and writer.
+            let Ok(prepared) = place.node.prepare(None) else { break };
             let location = found.word.location();
             place.table.sub(live, place.node.slabs.slot_bytes(arena, location));
             place.table.publish(found.place, Word::EMPTY);
-            place.node.free_now(location);
+            prepared.settle(Some(location));
+            left -= 1;
         }
-        place.table.entries()
+        place.table.entries() - left
     }
 }
 

@@ -31,7 +31,7 @@ pub struct Stats {
     pub rounding_bytes: u64,
     /// The index: buckets, directories, leaves, with their rounding.
     pub index_bytes: u64,
-    /// Other metadata: superblock, stream heads, page table, table headers, batches of retired slots.
+    /// Other metadata: superblock, stream heads, map table, page table, table headers, batches of retired slots.
     pub metadata_bytes: u64,
     /// Committed and free.
     pub free_bytes: u64,
@@ -147,11 +147,15 @@ impl<L: Log> Inner<L> {
         }
         stats.header_bytes = stats.entries * HEADER;
         stats.rounding_bytes = slot_bytes.saturating_sub(stats.live_bytes + stats.header_bytes);
+        let map_table = self.map_table_bytes();
         for node in &self.nodes {
             let fixed = (SUPERBLOCK + per_node * STREAM_HEAD).next_multiple_of(4096);
             let page_table = (node.slabs.pool.counts().ever * PAGE_META).next_multiple_of(4096);
-            stats.metadata_bytes +=
-                fixed + page_table + node.slabs.large.table_bytes() + node.batch_bytes();
+            stats.metadata_bytes += fixed
+                + map_table
+                + page_table
+                + node.slabs.large.table_bytes()
+                + node.batch_bytes();
             stats.free_bytes += node.free_bytes();
             let (waiting, held) = node.unreclaimed_bytes();
             stats.unreclaimed_bytes += waiting + held;

@@ -1,16 +1,24 @@
 //! Iteration: every entry that is there from the first step to the last is seen exactly once.
 //!
-//! The walk visits the buckets that a table had when it got there, each together with the buckets that have split off from
-//! it since: wherever an entry moves, it stays in that family. Entries that come or go meanwhile may or may not be seen.
-//! Each entry is published as a guard before it is handed out, so the walk holds no pin between steps.
+//! Buckets form a tree: a bucket's children are those that split off from it, and a word only ever moves to a child. While a
+//! walk is under way no word moves otherwise. So the walk keeps a stack of subtrees; it comes to a bucket, and when the
+//! bucket has split since the subtree was noted, the children are noted as subtrees of their own, under the stream's lock, so
+//! that no split is half done at that moment. A bucket without new children is read without a lock, and again when the table
+//! changed its shape meanwhile; after some attempts, under the lock. However much a table grows during a walk, a step costs
+//! one bucket.
+//!
+//! Entries that come or go meanwhile may or may not be seen. Each entry is published as a guard before it is handed out, so
+//! the walk holds no pin between steps.
 
 use super::access::view_pinned;
 use super::read::Held;
-use super::{Inner, MapCore};
+use super::{Inner, MapCore, Place};
 use crate::ids::StreamId;
-use crate::index::table::Table;
 use crate::index::word::Word;
 use crate::log::Log;
+
+/// How often a bucket is read without the lock before it is read under it.
+const ATTEMPTS: u32 = 3;
 
 /// A walk over a map.
 pub(crate) struct Walk<'a, L: Log> {
@@ -19,23 +27,47 @@ pub(crate) struct Walk<'a, L: Log> {
     stream: u32,
     /// The bucket count of the current table when the walk got there.
     buckets: u64,
+    /// The next of those buckets.
     bucket: u64,
+    subtrees: Vec<Subtree>,
+    words: Vec<Word>,
     ready: Vec<Held<'a>>,
+}
+
+/// A bucket and the buckets that split, or will split, off from it, as far as their numbers are `since` or above.
+#[derive(Clone, Copy)]
+struct Subtree {
+    bucket: u64,
+    since: u64,
 }
 
 impl<'a, L: Log> Walk<'a, L> {
     pub(crate) fn new(inner: &'a Inner<L>, map: &'a MapCore<L>) -> Walk<'a, L> {
-        let mut walk = Walk { inner, map, stream: 0, buckets: 0, bucket: 0, ready: Vec::new() };
+        let mut walk = Walk {
+            inner,
+            map,
+            stream: 0,
+            buckets: 0,
+            bucket: 0,
+            subtrees: Vec::new(),
+            words: Vec::new(),
+            ready: Vec::new(),
+        };
         walk.enter();
         walk
     }
 
+    fn place(&self) -> Place<'a> {
+        self.inner.place(self.map, StreamId(self.stream))
+    }
+
     /// Begins with the current stream's table.
     fn enter(&mut self) {
-        let place = self.inner.place(self.map, StreamId(self.stream));
+        let place = self.place();
         place.table.begin_walk();
-        drop(self.inner.lock_stream(&place));
+        let locked = self.inner.lock_stream(&place);
         self.buckets = place.table.buckets();
+        drop(locked);
         self.bucket = 0;
     }
 
@@ -47,27 +79,70 @@ impl<'a, L: Log> Walk<'a, L> {
             if self.stream == self.inner.streams {
                 return None;
             }
-            if self.bucket == self.buckets {
-                self.inner.place(self.map, StreamId(self.stream)).table.end_walk();
+            if let Some(subtree) = self.subtrees.pop() {
+                self.visit(subtree);
+            } else if self.bucket < self.buckets {
+                self.visit(Subtree { bucket: self.bucket, since: self.buckets });
+                self.bucket += 1;
+            } else {
+                self.place().table.end_walk();
                 self.stream += 1;
                 if self.stream < self.inner.streams {
                     self.enter();
                 }
-                continue;
             }
-            self.visit();
-            self.bucket += 1;
         }
     }
 
-    fn visit(&mut self) {
-        let place = self.inner.place(self.map, StreamId(self.stream));
+    fn visit(&mut self, subtree: Subtree) {
+        let place = self.place();
+        for _ in 0..ATTEMPTS {
+            if children(subtree, place.table.buckets()).next().is_some() {
+                let locked = self.inner.lock_stream(&place);
+                let now = place.table.buckets();
+                drop(locked);
+                self.subtrees.push(Subtree { since: now, ..subtree });
+                self.subtrees.extend(
+                    children(subtree, now).map(|bucket| Subtree { bucket, since: bucket + 1 }),
+                );
+                return;
+            }
+            let pin = self.inner.pin();
+            let shape = place.table.shape();
+            self.read(&place, subtree.bucket);
+            if place.table.is_shape(shape)
+                && children(subtree, place.table.buckets()).next().is_none()
+            {
+                return self.publish(&place, &pin);
+            }
+        }
         let pin = self.inner.pin();
-        let words = family_words(place.table, self.bucket, self.buckets);
-        for word in words {
-            let view = view_pinned(&place.node.arena, word, &pin);
-            if !self.inner.is_expired(&view) {
-                self.ready.push(self.inner.hold_view(place.node, &view));
+        let locked = self.inner.lock_stream(&place);
+        let now = place.table.buckets();
+        self.read(&place, subtree.bucket);
+        drop(locked);
+        self.subtrees
+            .extend(children(subtree, now).map(|bucket| Subtree { bucket, since: bucket + 1 }));
+        self.publish(&place, &pin);
+    }
+
+    /// Collects the words of a bucket and its chain.
+    fn read(&mut self, place: &Place<'a>, bucket: u64) {
+        self.words.clear();
+        place.table.for_each_in_bucket(bucket, |found| {
+            // A word on its way from the chain to the bucket stands in both.
+            if !self.words.contains(&found.word) {
+                self.words.push(found.word);
+            }
+        });
+    }
+
+    fn publish(&mut self, place: &Place<'a>, pin: &crate::reclaim::pin::Pinned<'_>) {
+        let node = place.node;
+        for word in &self.words {
+            let view = view_pinned(&node.arena, *word, pin);
+            if !view.is_absent() && !self.inner.is_expired(&view) {
+                self.ready.push(self.inner.hold_view(node, &view));
             }
         }
     }
@@ -76,34 +151,55 @@ impl<'a, L: Log> Walk<'a, L> {
 impl<L: Log> Drop for Walk<'_, L> {
     fn drop(&mut self) {
         if self.stream < self.inner.streams {
-            self.inner.place(self.map, StreamId(self.stream)).table.end_walk();
+            self.place().table.end_walk();
         }
     }
 }
 
-/// The entry words of a bucket and of all that split off from it since the table had `buckets` buckets.
-fn family_words(table: Table<'_>, bucket: u64, buckets: u64) -> Vec<Word> {
-    let mut words = Vec::new();
-    loop {
-        words.clear();
-        let now = table.buckets();
-        let mut members = vec![bucket];
-        while let Some(member) = members.pop() {
-            table.for_each_in_bucket(member, |found| {
-                if !words.contains(&found.word) {
-                    words.push(found.word);
+/// The buckets that split off from a subtree's bucket itself, in a table of `buckets`.
+fn children(subtree: Subtree, buckets: u64) -> impl Iterator<Item = u64> {
+    let first = if subtree.bucket == 0 { 0 } else { subtree.bucket.ilog2() + 1 };
+    (first..u64::BITS)
+        .map(move |level| subtree.bucket + (1 << level))
+        .take_while(move |child| *child < buckets)
+        .filter(move |child| *child >= subtree.since)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::word::splits_next;
+
+    #[test]
+    fn subtrees_part_the_buckets_whenever_a_table_grows_between_two_steps() {
+        for (start, middle, end) in
+            [(1, 1, 1), (1, 2, 300), (5, 9, 70), (64, 65, 1000), (100, 100, 101)]
+        {
+            let mut seen = vec![0; end as usize];
+            let mut stack: Vec<Subtree> =
+                (0..start).map(|bucket| Subtree { bucket, since: start }).collect();
+            let mut steps = 0;
+            while let Some(subtree) = stack.pop() {
+                steps += 1;
+                let now = if steps < 3 { middle } else { end };
+                if children(subtree, now).next().is_some() {
+                    stack.push(Subtree { since: now, ..subtree });
+                    stack.extend(
+                        children(subtree, now).map(|bucket| Subtree { bucket, since: bucket + 1 }),
+                    );
+                } else {
+                    seen[subtree.bucket as usize] += 1;
                 }
-            });
-            let mut step = if member == 0 { 1 } else { 1 << (member.ilog2() + 1) };
-            while member + step < now {
-                if member + step >= buckets {
-                    members.push(member + step);
-                }
-                step *= 2;
             }
-        }
-        if table.buckets() == now {
-            return words;
+            // Buckets read before their children came held the children's entries then.
+            assert!(seen.iter().all(|times| *times <= 1));
+            for bucket in 0..end {
+                let mut ancestor = bucket;
+                while seen[ancestor as usize] == 0 {
+                    assert!(ancestor >= start, "{bucket} of {end} is never seen");
+                    ancestor = splits_next(ancestor);
+                }
+            }
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::clock::Clock;
 use crate::config::Builder;
 use crate::error::{BuildError, Error};
 use crate::hash::IndexHash;
-use crate::ids::{MapId, StreamId};
+use crate::ids::{Location, MapId, StreamId};
 use crate::index::table::{TABLE_BYTES, Table};
 use crate::log::{Log, MapSpec, NoLog};
 use crate::reclaim::pin::{Pinned, Pins};
@@ -81,6 +81,8 @@ struct Maps<L: Log> {
     by_name: HashMap<String, Arc<MapCore<L>>>,
     in_order: Vec<Arc<MapCore<L>>>,
     next_id: u32,
+    /// Bytes of the map table that are charged, per node.
+    table_bytes: u64,
 }
 
 /// A map, without the types of its keys and values.
@@ -152,6 +154,7 @@ impl<L: Log> Store<L> {
                     by_name: HashMap::new(),
                     in_order: Vec::new(),
                     next_id: 1,
+                    table_bytes: 0,
                 }),
                 sweep: Mutex::new(sweep::Cursor::default()),
             }),
@@ -214,19 +217,20 @@ impl<L: Log> Inner<L> {
             value_type: value_type.to_owned(),
             level,
         };
-        let core = self.make_map(spec)?;
-        self.log.create_map(&core.spec).map_err(Error::Log)?;
+        let core = self.make_map(&mut maps, spec)?;
+        if let Err(source) = self.log.create_map(&core.spec) {
+            self.unmake_tables(core.spec.id, &core.tables);
+            return Err(Error::Log(source));
+        }
         Self::enter(&mut maps, Arc::clone(&core));
         Ok(core)
     }
 
     /// Enters a map that the log knows, before anything is applied to it.
     pub(crate) fn restore_map(&self, spec: MapSpec<L::Level>) -> Result<(), Error> {
-        let core = self.make_map(spec)?;
-        Self::enter(
-            &mut self.maps.write().unwrap_or_else(std::sync::PoisonError::into_inner),
-            core,
-        );
+        let mut maps = self.maps.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let core = self.make_map(&mut maps, spec)?;
+        Self::enter(&mut maps, core);
         Ok(())
     }
 
@@ -236,15 +240,31 @@ impl<L: Log> Inner<L> {
         maps.in_order.push(core);
     }
 
-    fn make_map(&self, spec: MapSpec<L::Level>) -> Result<Arc<MapCore<L>>, Error> {
+    fn make_map(
+        &self,
+        maps: &mut Maps<L>,
+        spec: MapSpec<L::Level>,
+    ) -> Result<Arc<MapCore<L>>, Error> {
         if u64::from(spec.id.0) >= MAPS_MAX {
             return Err(Error::TooManyMaps { max: MAPS_MAX });
         }
+        let table_bytes = map_table_bytes(spec.id);
+        let more = table_bytes.saturating_sub(maps.table_bytes);
+        for (index, node) in self.nodes.iter().enumerate() {
+            if !node.arena.commit_small(more) {
+                self.nodes[..index].iter().for_each(|charged| charged.arena.uncommit_small(more));
+                return Err(self.capacity(node, more));
+            }
+        }
+        maps.table_bytes += more;
         let per_node = u64::from(self.streams.div_ceil(self.nodes.len() as u32));
         let mut tables = Vec::with_capacity(self.nodes.len());
         for (index, node) in self.nodes.iter().enumerate() {
             let bytes = per_node * TABLE_BYTES;
-            let base = node.take_tables(bytes).ok_or_else(|| self.capacity(node, bytes))?;
+            let Some(base) = node.take_tables(bytes) else {
+                self.unmake_tables(spec.id, &tables);
+                return Err(self.capacity(node, bytes));
+            };
             for in_node in 0..per_node {
                 let stream = StreamId((in_node * self.nodes.len() as u64) as u32 + index as u32);
                 Table::at(&node.arena, base + in_node * TABLE_BYTES).create(spec.id, stream);
@@ -254,6 +274,20 @@ impl<L: Log> Inner<L> {
             tables.push(base);
         }
         Ok(Arc::new(MapCore { spec, tables }))
+    }
+
+    /// Gives the tables of a map back that nobody has seen.
+    fn unmake_tables(&self, map: MapId, tables: &[u64]) {
+        for (node, base) in self.nodes.iter().zip(tables) {
+            let map_word = node.arena.layout().maps + u64::from(map.0) * 8;
+            node.arena.word(map_word).store(0, Relaxed);
+            node.free_now(Location::from_offset(*base));
+        }
+    }
+
+    /// Bytes of the map table that are charged, per node.
+    pub(crate) fn map_table_bytes(&self) -> u64 {
+        self.maps.read().unwrap_or_else(std::sync::PoisonError::into_inner).table_bytes
     }
 
     /// All maps, in the order in which they were made or restored.
@@ -305,6 +339,11 @@ impl<L: Log> Inner<L> {
         }
         Ok(())
     }
+}
+
+/// Bytes of the map table up to a map's word, in whole pages.
+fn map_table_bytes(id: MapId) -> u64 {
+    ((u64::from(id.0) + 1) * 8).next_multiple_of(4096)
 }
 
 fn random_seed() -> u64 {

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crossbeam_utils::CachePadded;
 
 use crate::arena::Arena;
-use crate::arena::layout::PAGE;
+use crate::arena::layout::{LARGE_STEP, PAGE};
+use crate::arena::os::UNIT;
 use crate::ids::Location;
 use crate::reclaim::hazard::Hazards;
 use crate::reclaim::pin::{OldestPin, Pins};
@@ -166,9 +167,10 @@ impl Node {
         for lane in self.lanes.iter() {
             self.slabs.flush(&self.arena, &mut lock(lane));
         }
-        if self.arena.budget().committed_bytes() + need.max(2 * PAGE)
-            <= self.arena.budget().limit_bytes()
-        {
+        // Slab pages are committed two megabytes at a time, and their part of the page table with them.
+        let step = need.max(UNIT) + LARGE_STEP;
+        let budget = self.arena.budget();
+        if budget.committed_bytes() + step <= budget.limit_bytes() {
             return;
         }
         self.slabs.large.give_back_warm(&self.arena);

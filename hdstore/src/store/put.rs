@@ -132,11 +132,14 @@ impl<L: Log> Inner<L> {
                 continue;
             }
             let old = find_locked(&place.node.arena, place.table, hash, entry.key, &locked);
-            let current = old.as_ref().map(|(_, view)| view).filter(|view| !self.is_expired(view));
+            let current = old
+                .as_ref()
+                .map(|(_, view)| view)
+                .filter(|view| !view.is_absent() && !self.is_expired(view));
             if !condition.holds(current) {
                 return Ok(Done::Refused);
             }
-            let seq = Seq(locked.seq().0 + 1);
+            let seq = locked.next_seq(stream)?;
             write_seq(&place.node.arena, slot.location, seq);
             let slot_bytes = place.node.slabs.slot_bytes(&place.node.arena, slot.location);
             let live = (entry.key.len() + entry.value.len()) as u64;

@@ -5,7 +5,7 @@ use super::node::NoRoom;
 use super::{Inner, MapCore};
 use crate::entry::view::EntryView;
 use crate::error::Error;
-use crate::ids::{Seq, StreamId};
+use crate::ids::StreamId;
 use crate::index::word::Word;
 use crate::log::{Change, Log};
 use crate::reclaim::retire::BATCH_BYTES;
@@ -49,10 +49,10 @@ impl<L: Log> Inner<L> {
             else {
                 return Ok(None);
             };
-            if !wanted(&view) {
+            if view.is_absent() || !wanted(&view) {
                 return Ok(None);
             }
-            let seq = Seq(locked.seq().0 + 1);
+            let seq = locked.next_seq(stream)?;
             let location = view.location();
             let slot_bytes = place.node.slabs.slot_bytes(&place.node.arena, location);
             place.table.sub(live_bytes(&view), slot_bytes);

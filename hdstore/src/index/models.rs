@@ -1,0 +1,157 @@
+//! Models of the table under loom: every order of a writer's stores that the memory model allows, against a reader.
+//!
+//! The code that runs is the table's own; only the words of the arena are loom's. The oracle knows which key each word stands
+//! for: a key that is always there must be found at every moment, with its old value or its new one, and never an older one
+//! after a newer one.
+
+use std::sync::Arc;
+
+use loom::thread;
+
+use super::testbed::{Testbed, hash};
+
+fn model(check: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.max_branches = 100_000;
+    builder.preemption_bound.get_or_insert(2);
+    builder.check(check);
+}
+
+/// Eight keys that fill bucket 0, with different tags, the first `movable` of which have bucket 1 as their other place.
+fn full_bucket(movable: usize) -> Vec<u64> {
+    (0..8).map(|key| hash(0, u64::from(key < movable), key as u64 + 1)).collect()
+}
+
+/// A table of two buckets, with the keys of `hashes` from `first` on in it.
+fn two_buckets(mut hashes: Vec<u64>) -> (Testbed, usize) {
+    // Fourteen keys make the second bucket due; they are taken out again.
+    let first = hashes.len();
+    hashes.extend((0..14).map(|key| hash(key % 2, key % 2, 100 + key)));
+    let bed = Testbed::new(hashes);
+    for key in first..first + 7 {
+        bed.insert(key);
+    }
+    assert!(bed.grow());
+    assert_eq!(bed.table().buckets(), 2);
+    for key in first..first + 7 {
+        bed.remove(key);
+    }
+    (bed, first)
+}
+
+fn read_beside(bed: &Arc<Testbed>, keys: &'static [usize], write: impl Fn(&Testbed)) {
+    let reader = {
+        let bed = Arc::clone(bed);
+        thread::spawn(move || {
+            for key in keys {
+                let first = bed.find(*key).expect("a key that is always there");
+                let then = bed.find(*key).expect("a key that is always there");
+                assert!(then >= first, "time went back");
+            }
+        })
+    };
+    write(bed);
+    reader.join().expect("no panic");
+}
+
+#[test]
+fn an_overwritten_key_is_found_at_every_moment() {
+    model(|| {
+        let bed = Arc::new(Testbed::new(full_bucket(0)));
+        bed.insert(0);
+        bed.insert(1);
+        read_beside(&bed, &[1], |bed| {
+            bed.overwrite(1, 1);
+            bed.overwrite(1, 2);
+        });
+    });
+}
+
+#[test]
+fn a_key_is_found_while_it_moves_to_its_other_place_and_its_word_is_taken_by_another() {
+    model(|| {
+        let mut hashes = full_bucket(1);
+        hashes.push(hash(0, 0, 50));
+        let (bed, _) = two_buckets(hashes);
+        let bed = Arc::new(bed);
+        // Key 0 goes to the emptier of its places, and then back, so that bucket 0 is full and can make room.
+        for key in 0..8 {
+            bed.insert(key);
+        }
+        read_beside(&bed, &[0], |bed| {
+            bed.insert(8);
+            bed.overwrite(0, 1);
+        });
+    });
+}
+
+#[test]
+fn keys_are_found_while_their_bucket_splits() {
+    model(|| {
+        // Key 0 moves, key 1 stays; the others only make the split due.
+        let hashes: Vec<u64> =
+            (0..7).map(|key| hash(u64::from(key == 0), u64::from(key == 0), key + 1)).collect();
+        let bed = Arc::new(Testbed::new(hashes));
+        for key in 0..7 {
+            bed.insert(key);
+        }
+        read_beside(&bed, &[0], |bed| {
+            assert!(bed.grow());
+            bed.overwrite(0, 1);
+        });
+    });
+}
+
+#[test]
+fn keys_are_found_while_a_chain_is_hung_on() {
+    model(|| {
+        let mut hashes = full_bucket(0);
+        hashes.push(hash(0, 0, 50));
+        let bed = Arc::new(Testbed::new(hashes));
+        for key in 0..8 {
+            bed.insert(key);
+        }
+        // The last word of the bucket moves to the chain.
+        read_beside(&bed, &[7], |bed| bed.insert(8));
+    });
+}
+
+#[test]
+fn keys_are_found_while_a_split_shortens_a_chain_and_its_bucket_is_used_again() {
+    model(|| {
+        // Bucket 0 with a chain: keys 0 to 8; keys 1 to 4 will move to bucket 1, and key 7 from the chain to bucket 0.
+        let mut hashes: Vec<u64> = (0..8)
+            .map(|key| {
+                hash(u64::from((1..5).contains(&key)), u64::from((1..5).contains(&key)), key + 1)
+            })
+            .collect();
+        hashes.push(hash(0, 0, 50));
+        let bed = Arc::new(Testbed::new(hashes));
+        for key in 0..9 {
+            bed.insert(key);
+        }
+        assert_eq!(bed.table().counts().overflow_buckets, 1);
+        read_beside(&bed, &[7], |bed| assert!(bed.grow()));
+    });
+}
+
+#[test]
+fn a_removed_key_does_not_come_back_and_its_place_serves_another() {
+    model(|| {
+        let bed = Arc::new(Testbed::new(full_bucket(0)));
+        bed.insert(0);
+        bed.insert(1);
+        let reader = {
+            let bed = Arc::clone(&bed);
+            thread::spawn(move || {
+                let gone = bed.find(0).is_none();
+                let found = bed.find(0);
+                assert!(!gone || found.is_none(), "a removed key came back");
+                assert_eq!(bed.find(1), Some(0));
+            })
+        };
+        bed.remove(0);
+        bed.insert(2);
+        reader.join().expect("no panic");
+    });
+}

@@ -1,0 +1,129 @@
+//! Loading, and what goes wrong around a log: facts of absence, readers who come early, a log that refuses, seqs that end.
+
+use hdstore::codec::{Bytes, U64};
+use hdstore::{
+    Applied, Change, Error, Log, LogError, MapId, MapOptions, MapSpec, Seq, Store, StreamId,
+};
+
+const MIB: u64 = 1 << 20;
+
+fn store_with_map() -> Store {
+    let store =
+        Store::builder().memory_limit_bytes(32 * MIB).streams(1).in_memory().expect("a store");
+    let spec = MapSpec {
+        id: MapId(3),
+        name: "m".to_owned(),
+        key_type: "bytes".to_owned(),
+        value_type: "bytes".to_owned(),
+        level: (),
+    };
+    store.restore_map(spec).expect("memory");
+    store
+}
+
+fn record(seq: u64, change: Change<'_>) -> Applied<'_> {
+    Applied { map: MapId(3), stream: StreamId(0), seq: Seq(seq), change }
+}
+
+fn entry<'a>(key: &'a [u8], value: &'a [u8]) -> Change<'a> {
+    Change::Entry { key, value, expiry_ms: None }
+}
+
+#[test]
+fn a_reader_who_comes_while_a_store_loads_keeps_its_value() {
+    let store = store_with_map();
+    let loading = store.start_load();
+    loading.apply(&[record(1, entry(b"k", &[1; 100]))]).expect("memory");
+    let map = store.map::<Bytes, Bytes>("m", MapOptions::default()).expect("the same types");
+    let batch = store.read_batch();
+    let seen = map.get_in(&batch, b"k").expect("ok").expect("there");
+    for seq in 2..2_000u64 {
+        loading.apply(&[record(seq, entry(b"k", &[seq as u8; 100]))]).expect("memory");
+    }
+    assert_eq!(seen, [1; 100]);
+    drop(batch);
+    loading.finish();
+    store.maintain(0);
+    assert_eq!(store.stats().unreclaimed_bytes, 0);
+}
+
+#[test]
+fn a_fact_of_absence_is_absent_for_readers_writers_and_walks_before_the_load_ends() {
+    let store = store_with_map();
+    let loading = store.start_load();
+    let absence = Change::Absence { key: b"k" };
+    loading.apply(&[record(1, entry(b"k", b"v")), record(2, absence)]).expect("memory");
+    let map = store.map::<Bytes, Bytes>("m", MapOptions::default()).expect("the same types");
+    assert_eq!(map.get_owned(b"k").expect("ok"), None);
+    assert_eq!(map.iter().count(), 0);
+    assert!(!map.remove(b"k").expect("ok"));
+    assert!(!map.compare_exchange(b"k", b"", b"new").expect("ok"));
+    assert!(map.insert_if_absent(b"k", b"new").expect("room"));
+    assert_eq!(loading.finish(), 1);
+    assert_eq!(map.get_owned(b"k").expect("ok").as_deref(), Some(&b"new"[..]));
+}
+
+#[test]
+fn a_stream_out_of_seqs_refuses_changes_and_keeps_what_it_has() {
+    let store = store_with_map();
+    let loading = store.start_load();
+    let beyond = Seq(Seq::MAX.0 + 1);
+    assert!(loading.raise_seq(StreamId(0), beyond).is_err());
+    let refused = loading.apply(&[record(beyond.0, entry(b"k", b"v"))]);
+    assert!(matches!(refused, Err(Error::SeqExhausted { stream: 0, .. })), "{refused:?}");
+    loading.raise_seq(StreamId(0), Seq(Seq::MAX.0 - 1)).expect("one seq is left");
+    loading.finish();
+    let map = store.map::<Bytes, Bytes>("m", MapOptions::default()).expect("the same types");
+    map.insert(b"k", b"last").expect("the last seq");
+    assert!(matches!(map.insert(b"k", b"more"), Err(Error::SeqExhausted { stream: 0, .. })));
+    assert!(matches!(map.remove(b"k"), Err(Error::SeqExhausted { stream: 0, .. })));
+    assert_eq!(map.get(b"k").expect("ok").expect("there").value_bytes(), b"last");
+}
+
+/// A log that can remember no map.
+#[derive(Debug)]
+struct NoMaps;
+
+impl Log for NoMaps {
+    type Level = ();
+    type Room<'a> = ();
+    type Ticket = ();
+
+    fn create_map(&self, _: &MapSpec<()>) -> Result<(), LogError> {
+        Err("the disk is full".into())
+    }
+
+    fn reserve(&self, _: MapId, _: StreamId, _: Change<'_>) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn position((): &()) -> u64 {
+        0
+    }
+
+    fn commit(&self, (): (), _: Seq) {}
+
+    fn settle(&self, (): (), (): ()) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), LogError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_log_that_refuses_a_map_costs_no_memory_however_often_it_is_asked() {
+    let store = Store::builder()
+        .memory_limit_bytes(32 * MIB)
+        .streams(1_000)
+        .with_log(NoMaps)
+        .expect("a store");
+    for _ in 0..2_000 {
+        let refused = store.map::<U64, Bytes>("m", MapOptions::default());
+        assert!(matches!(refused, Err(Error::Log(_))));
+    }
+    let stats = store.stats();
+    assert_eq!(stats.accounted_bytes(), stats.committed_bytes, "{stats:#?}");
+    assert!(stats.committed_bytes - stats.free_bytes < MIB, "{stats:#?}");
+}
