@@ -45,7 +45,9 @@ pub use buffers::place::SharedRegions;
 pub use config::{Builder, RecoveryMode};
 pub use durability::{Durability, LogFailure};
 pub use error::{CloseError, OpenError, Problem};
-pub use hdstore::{self, HugePages, MapOptions, PutManyError, ReadBatch, Ref, codec};
+pub use hdstore::{
+    self, BuildError, Error, HugePages, MapOptions, PutManyError, ReadBatch, Ref, Topology, codec,
+};
 pub use io::{Fill, IoChoice, IoKind};
 pub use log::DiskLog;
 pub use restart::report::{Cut, Progress, RecoveryReport};

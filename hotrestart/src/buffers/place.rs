@@ -10,7 +10,6 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use memmap2::MmapRaw;
 
 use super::layout::{FILE_HEADER, Geometry, Owner};
 use crate::format::manifest::BuffersPlace;
@@ -96,7 +95,7 @@ impl Places {
         match self {
             Places::Memory(regions) => {
                 let regions = regions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                Ok(regions.get(&shared_name(store, life)).map(|region| copy_of(region)))
+                Ok(regions.get(&shared_name(store, life)).map(copy_of))
             }
             Places::Files { .. } => {
                 let Some(path) = self.path(store, life, place) else { return Ok(None) };
@@ -207,7 +206,7 @@ fn fill_file(
         path.extend_from_slice(bytes);
         file.write_all_at(&path, PATH_AT)?;
     }
-    Ok(Region::from_mapping(MmapRaw::from(memmap2::MmapOptions::new().len(len).map_raw(file)?)))
+    Ok(Region::from_mapping(memmap2::MmapOptions::new().len(len).map_raw(file)?))
 }
 
 fn copy_of(region: &Arc<Region>) -> Vec<u8> {
