@@ -2,12 +2,16 @@
 //!
 //! Parses the command line, runs one subcommand, prints its failure and ends with the exit status of the
 //! contract (docs/benchmarking.md). Reading order: `cli` (what can be asked), `commands` (what is done),
-//! `engine` (the only file that calls the store), `crash` (kill and check), `measure`, `workload`, `probe`,
-//! `doctor`, `import`, `report`. Unsafe code is in `raw` only.
+//! `engine` (the only file that calls the store), `crash` (kill and check), `measure`, `workload`,
+//! `probe`, `doctor`, `import`, `report`. Unsafe code is in `raw` only.
 
 mod cli;
+mod commands;
+mod crash;
 mod doctor;
+mod engine;
 mod failure;
+mod import;
 mod measure;
 mod outcome;
 mod probe;
@@ -44,6 +48,12 @@ fn run(command: &Command) -> Result<Outcome, Failure> {
     match command {
         Command::Doctor(args) => doctor::command(args),
         Command::Probe(args) => probe::command(args),
-        _ => unreachable!(),
+        Command::Write(args) => commands::write::command(args),
+        Command::Read(args) => commands::read::command(args),
+        Command::Restart(args) => commands::restart::command(args),
+        Command::Mixed(args) => commands::mixed::command(args),
+        Command::Import(args) => commands::import::command(args),
+        Command::Quick(args) => commands::quick::command(args),
+        Command::FillUntilKilled(args) => crash::child::command(args),
     }
 }
