@@ -7,7 +7,8 @@
 use std::path::Path;
 
 use hotrestart::codec::Bytes;
-use hotrestart::{BuildError, Error, Map, MapOptions, OpenError, Progress, RecoveryMode, Store};
+use hotrestart::hdstore::{BuildError, Error};
+use hotrestart::{Map, MapOptions, OpenError, Progress, RecoveryMode, Store};
 use indicatif::ProgressBar;
 
 use crate::cli::choices::{Durability, HugePages, Io};
@@ -167,7 +168,8 @@ fn open(
         Durability::Written => hotrestart::Durability::Written,
         Durability::Synced => hotrestart::Durability::Synced,
     };
-    let map = store.map(MAP, MapOptions::default().durability(durability)).map_err(operation)?;
+    let options = MapOptions::<hotrestart::Durability>::default().durability(durability);
+    let map = store.map(MAP, options).map_err(operation)?;
     Ok(Engine { store, map })
 }
 

@@ -33,6 +33,17 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // What the store says once (a fallback, a repair) belongs on the user's screen. The child of `restart` keeps
+    // silent: its parent opens the same store and says the same.
+    if !matches!(cli.command, Command::FillUntilKilled(_)) {
+        tracing_subscriber::fmt()
+            .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+            .with_writer(std::io::stderr)
+            .with_ansi(false)
+            .without_time()
+            .with_target(false)
+            .init();
+    }
     match run(&cli.command) {
         Ok(outcome) => ExitCode::from(outcome.exit_status()),
         Err(failure) => {
