@@ -32,7 +32,7 @@ as_root() {
 
 # The features that the binaries are built with: hwloc where its headers are.
 features() {
-    if pkg-config --exists 'hwloc >= 2.8' 2>/dev/null; then
+    if pkg-config --exists 'hwloc >= 2.8' libudev 2>/dev/null; then
         printf 'hwloc'
     fi
 }
