@@ -204,11 +204,11 @@ impl<'a> Table<'a> {
             return None;
         }
         let tag = tag_of(hash);
-        let words_of = |hash| {
-            let base = self.bucket(address(hash, buckets));
-            (0..WORDS).map(move |word| self.load(base + word * 8))
-        };
-        words_of(hash).chain(words_of(second(hash))).find(|word| word.has_tag(tag))
+        let home = self.bucket(address(hash, buckets));
+        let other = self.bucket(address(second(hash), buckets));
+        let mask = self.with_tag(home, tag) | self.with_tag(other, tag) << WORDS;
+        let word = self.load(place_of(mask, home, other)?);
+        word.has_tag(tag).then_some(word)
     }
 
     #[inline]
@@ -236,14 +236,13 @@ impl<'a> Table<'a> {
             let second_bucket = address(second(hash), buckets);
             let home = self.bucket(home_bucket);
             let other = self.bucket(second_bucket);
-            self.arena.prefetch(other);
-            if let Some(found) = self.scan(home, tag, &mut is_key) {
-                return Some(found);
-            }
-            if second_bucket != home_bucket
-                && let Some(found) = self.scan(other, tag, &mut is_key)
-            {
-                return Some(found);
+            let mut mask = self.with_tag(home, tag) | self.with_tag(other, tag) << WORDS;
+            while let Some(place) = place_of(mask, home, other) {
+                let word = self.load(place);
+                if word.has_tag(tag) && is_key(word) {
+                    return Some(Found { place, word });
+                }
+                mask &= mask - 1;
             }
             if let Some(found) = self.scan_chain(home, tag, &mut is_key) {
                 return Some(found);
@@ -259,7 +258,15 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// Which words of a bucket have a tag, a bit for each. Without a branch, so that the processor goes on to the slot, and
+    /// to the next search, while the bucket's line is on its way.
     #[inline]
+    fn with_tag(&self, base: u64, tag: u64) -> u32 {
+        let words = self.arena.line(base);
+        let bit = |index: usize| u32::from(Word(words[index]).tag() == tag) << index;
+        (0..WORDS as usize).fold(0, |mask, index| mask | bit(index))
+    }
+
     fn scan(&self, base: u64, tag: u64, is_key: &mut impl FnMut(Word) -> bool) -> Option<Found> {
         for index in 0..WORDS {
             let place = base + index * 8;
@@ -271,7 +278,6 @@ impl<'a> Table<'a> {
         None
     }
 
-    #[inline]
     fn scan_chain(
         &self,
         home: u64,
@@ -611,4 +617,12 @@ impl<'a> Table<'a> {
             }
         }
     }
+}
+
+/// The place of the lowest bit of a mask over two buckets.
+#[inline]
+fn place_of(mask: u32, home: u64, other: u64) -> Option<u64> {
+    let index = u64::from(mask.trailing_zeros());
+    let base = if index < WORDS { home } else { other };
+    (mask != 0).then_some(base + (index % WORDS) * 8)
 }
