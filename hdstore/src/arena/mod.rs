@@ -244,7 +244,12 @@ impl Arena {
             self.loom_word(offset + index as u64 * 8).load(Acquire)
         });
         #[cfg(not(loom))]
-        std::array::from_fn(|index| self.mapped_word(offset + index as u64 * 8).load(Acquire))
+        {
+            let address = self.address(offset).cast::<[crate::sync::AtomicU64; 8]>();
+            // SAFETY: as in `mapped_word`; the regions end at multiples of 64, so the whole line is inside.
+            let line = unsafe { &*address };
+            std::array::from_fn(|index| line[index].load(Acquire))
+        }
     }
 
     #[cfg(loom)]

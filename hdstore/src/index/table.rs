@@ -206,8 +206,11 @@ impl<'a> Table<'a> {
         let tag = tag_of(hash);
         let home = self.bucket(address(hash, buckets));
         let other = self.bucket(address(second(hash), buckets));
-        let mask = self.with_tag(home, tag) | self.with_tag(other, tag) << WORDS;
-        let word = self.load(place_of(mask, home, other)?);
+        let place = [home, other].into_iter().find_map(|base| {
+            let mask = self.with_tag(base, tag);
+            (mask != 0).then(|| base + u64::from(mask.trailing_zeros()) * 8)
+        });
+        let word = self.load(place?);
         word.has_tag(tag).then_some(word)
     }
 
@@ -236,13 +239,12 @@ impl<'a> Table<'a> {
             let second_bucket = address(second(hash), buckets);
             let home = self.bucket(home_bucket);
             let other = self.bucket(second_bucket);
-            let mut mask = self.with_tag(home, tag) | self.with_tag(other, tag) << WORDS;
-            while let Some(place) = place_of(mask, home, other) {
-                let word = self.load(place);
-                if word.has_tag(tag) && is_key(word) {
-                    return Some(Found { place, word });
-                }
-                mask &= mask - 1;
+            self.arena.prefetch(other);
+            if let Some(found) = self.scan(home, tag, &mut is_key) {
+                return Some(found);
+            }
+            if let Some(found) = self.scan(other, tag, &mut is_key) {
+                return Some(found);
             }
             if let Some(found) = self.scan_chain(home, tag, &mut is_key) {
                 return Some(found);
@@ -267,17 +269,21 @@ impl<'a> Table<'a> {
         (0..WORDS as usize).fold(0, |mask, index| mask | bit(index))
     }
 
+    #[inline]
     fn scan(&self, base: u64, tag: u64, is_key: &mut impl FnMut(Word) -> bool) -> Option<Found> {
-        for index in 0..WORDS {
-            let place = base + index * 8;
+        let mut mask = self.with_tag(base, tag);
+        while mask != 0 {
+            let place = base + u64::from(mask.trailing_zeros()) * 8;
             let word = self.load(place);
             if word.has_tag(tag) && is_key(word) {
                 return Some(Found { place, word });
             }
+            mask &= mask - 1;
         }
         None
     }
 
+    #[cold]
     fn scan_chain(
         &self,
         home: u64,
@@ -617,12 +623,4 @@ impl<'a> Table<'a> {
             }
         }
     }
-}
-
-/// The place of the lowest bit of a mask over two buckets.
-#[inline]
-fn place_of(mask: u32, home: u64, other: u64) -> Option<u64> {
-    let index = u64::from(mask.trailing_zeros());
-    let base = if index < WORDS { home } else { other };
-    (mask != 0).then_some(base + (index % WORDS) * 8)
 }
