@@ -483,11 +483,20 @@ impl<'a> Table<'a> {
     }
 
     fn free_words(&self, base: u64) -> usize {
-        (0..WORDS).filter(|index| self.load(base + index * 8).is_empty()).count()
+        self.empty(base).count_ones() as usize
     }
 
     pub(super) fn free_place(&self, base: u64) -> Option<u64> {
-        (0..WORDS).map(|index| base + index * 8).find(|place| self.load(*place).is_empty())
+        let empty = self.empty(base);
+        (empty != 0).then(|| base + u64::from(empty.trailing_zeros()) * 8)
+    }
+
+    /// Which words of a bucket are empty, a bit for each.
+    #[inline]
+    fn empty(&self, base: u64) -> u32 {
+        let words = self.arena.line(base);
+        let bit = |index: usize| u32::from(words[index] == 0) << index;
+        (0..WORDS as usize).fold(0, |mask, index| mask | bit(index))
     }
 
     pub(super) fn free_place_in_chain(&self, home: u64) -> Option<u64> {
