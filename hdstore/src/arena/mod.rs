@@ -228,6 +228,30 @@ impl Arena {
         self.mapped_word(offset)
     }
 
+    /// Loads the eight words of the line at `offset`, a multiple of 64, each with `Acquire`.
+    ///
+    /// # Panics
+    /// As [`Arena::word`].
+    #[inline]
+    pub(crate) fn line(&self, offset: u64) -> [u64; 8] {
+        use crate::sync::Ordering::Acquire;
+        assert!(
+            offset < self.layout.end && offset.is_multiple_of(64),
+            "a broken offset: {offset:#x}"
+        );
+        #[cfg(loom)]
+        return std::array::from_fn(|index| {
+            self.loom_word(offset + index as u64 * 8).load(Acquire)
+        });
+        #[cfg(not(loom))]
+        {
+            let address = self.address(offset).cast::<[crate::sync::AtomicU64; 8]>();
+            // SAFETY: as in `mapped_word`; the regions end at multiples of 64, so the whole line is inside.
+            let line = unsafe { &*address };
+            std::array::from_fn(|index| line[index].load(Acquire))
+        }
+    }
+
     #[cfg(loom)]
     fn loom_word(&self, offset: u64) -> &crate::sync::AtomicU64 {
         let mut words = crate::sync::lock(&self.words);

@@ -17,16 +17,16 @@ fn model(check: impl Fn() + Send + Sync + 'static) {
     builder.check(check);
 }
 
-/// Eight keys that fill bucket 0, with different tags, the first `movable` of which have bucket 1 as their other place.
-fn full_bucket(movable: usize) -> Vec<u64> {
-    (0..8).map(|key| hash(0, u64::from(key < movable), key as u64 + 1)).collect()
+/// Eight keys with different tags that fill bucket 0.
+fn full_bucket() -> Vec<u64> {
+    (0..8).map(|key| hash(0, 0, key + 1)).collect()
 }
 
-/// A table of two buckets, with the keys of `hashes` from `first` on in it.
-fn two_buckets(mut hashes: Vec<u64>) -> (Testbed, usize) {
-    // Fourteen keys make the second bucket due; they are taken out again.
+/// An empty table of two buckets.
+fn two_buckets(mut hashes: Vec<u64>) -> Testbed {
+    // Seven keys more make the second bucket due; they are taken out again.
     let first = hashes.len();
-    hashes.extend((0..14).map(|key| hash(key % 2, key % 2, 100 + key)));
+    hashes.extend((0..7).map(|key| hash(key % 2, key % 2, 100 + key)));
     let bed = Testbed::new(hashes);
     for key in first..first + 7 {
         bed.insert(key);
@@ -36,7 +36,7 @@ fn two_buckets(mut hashes: Vec<u64>) -> (Testbed, usize) {
     for key in first..first + 7 {
         bed.remove(key);
     }
-    (bed, first)
+    bed
 }
 
 fn read_beside(bed: &Arc<Testbed>, keys: &'static [usize], write: impl Fn(&Testbed)) {
@@ -57,7 +57,7 @@ fn read_beside(bed: &Arc<Testbed>, keys: &'static [usize], write: impl Fn(&Testb
 #[test]
 fn an_overwritten_key_is_found_at_every_moment() {
     model(|| {
-        let bed = Arc::new(Testbed::new(full_bucket(0)));
+        let bed = Arc::new(Testbed::new(full_bucket()));
         bed.insert(0);
         bed.insert(1);
         read_beside(&bed, &[1], |bed| {
@@ -70,11 +70,13 @@ fn an_overwritten_key_is_found_at_every_moment() {
 #[test]
 fn a_key_is_found_while_it_moves_to_its_other_place_and_its_word_is_taken_by_another() {
     model(|| {
-        let mut hashes = full_bucket(1);
+        let mut hashes = full_bucket();
+        // Key 0 has its home in bucket 1, where a reader looks first, and goes to bucket 0, which is emptier.
+        hashes[0] = hash(1, 0, 1);
         hashes.push(hash(0, 0, 50));
-        let (bed, _) = two_buckets(hashes);
-        let bed = Arc::new(bed);
-        // Key 0 goes to the emptier of its places, and then back, so that bucket 0 is full and can make room.
+        hashes.push(hash(1, 1, 51));
+        let bed = Arc::new(two_buckets(hashes));
+        bed.insert(9);
         for key in 0..8 {
             bed.insert(key);
         }
@@ -105,7 +107,7 @@ fn keys_are_found_while_their_bucket_splits() {
 #[test]
 fn keys_are_found_while_a_chain_is_hung_on() {
     model(|| {
-        let mut hashes = full_bucket(0);
+        let mut hashes = full_bucket();
         hashes.push(hash(0, 0, 50));
         let bed = Arc::new(Testbed::new(hashes));
         for key in 0..8 {
@@ -138,7 +140,7 @@ fn keys_are_found_while_a_split_shortens_a_chain_and_its_bucket_is_used_again() 
 #[test]
 fn a_removed_key_does_not_come_back_and_its_place_serves_another() {
     model(|| {
-        let bed = Arc::new(Testbed::new(full_bucket(0)));
+        let bed = Arc::new(Testbed::new(full_bucket()));
         bed.insert(0);
         bed.insert(1);
         let reader = {

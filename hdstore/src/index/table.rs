@@ -204,11 +204,14 @@ impl<'a> Table<'a> {
             return None;
         }
         let tag = tag_of(hash);
-        let words_of = |hash| {
-            let base = self.bucket(address(hash, buckets));
-            (0..WORDS).map(move |word| self.load(base + word * 8))
-        };
-        words_of(hash).chain(words_of(second(hash))).find(|word| word.has_tag(tag))
+        let home = self.bucket(address(hash, buckets));
+        let other = self.bucket(address(second(hash), buckets));
+        let place = [home, other].into_iter().find_map(|base| {
+            let mask = self.with_tag(base, tag);
+            (mask != 0).then(|| base + u64::from(mask.trailing_zeros()) * 8)
+        });
+        let word = self.load(place?);
+        word.has_tag(tag).then_some(word)
     }
 
     #[inline]
@@ -240,9 +243,7 @@ impl<'a> Table<'a> {
             if let Some(found) = self.scan(home, tag, &mut is_key) {
                 return Some(found);
             }
-            if second_bucket != home_bucket
-                && let Some(found) = self.scan(other, tag, &mut is_key)
-            {
+            if let Some(found) = self.scan(other, tag, &mut is_key) {
                 return Some(found);
             }
             if let Some(found) = self.scan_chain(home, tag, &mut is_key) {
@@ -259,19 +260,30 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// Which words of a bucket have a tag, a bit for each. Without a branch, so that the processor goes on to the slot, and
+    /// to the next search, while the bucket's line is on its way.
+    #[inline]
+    fn with_tag(&self, base: u64, tag: u64) -> u32 {
+        let words = self.arena.line(base);
+        let bit = |index: usize| u32::from(Word(words[index]).tag() == tag) << index;
+        (0..WORDS as usize).fold(0, |mask, index| mask | bit(index))
+    }
+
     #[inline]
     fn scan(&self, base: u64, tag: u64, is_key: &mut impl FnMut(Word) -> bool) -> Option<Found> {
-        for index in 0..WORDS {
-            let place = base + index * 8;
+        let mut mask = self.with_tag(base, tag);
+        while mask != 0 {
+            let place = base + u64::from(mask.trailing_zeros()) * 8;
             let word = self.load(place);
             if word.has_tag(tag) && is_key(word) {
                 return Some(Found { place, word });
             }
+            mask &= mask - 1;
         }
         None
     }
 
-    #[inline]
+    #[cold]
     fn scan_chain(
         &self,
         home: u64,
@@ -471,11 +483,20 @@ impl<'a> Table<'a> {
     }
 
     fn free_words(&self, base: u64) -> usize {
-        (0..WORDS).filter(|index| self.load(base + index * 8).is_empty()).count()
+        self.empty(base).count_ones() as usize
     }
 
     pub(super) fn free_place(&self, base: u64) -> Option<u64> {
-        (0..WORDS).map(|index| base + index * 8).find(|place| self.load(*place).is_empty())
+        let empty = self.empty(base);
+        (empty != 0).then(|| base + u64::from(empty.trailing_zeros()) * 8)
+    }
+
+    /// Which words of a bucket are empty, a bit for each.
+    #[inline]
+    fn empty(&self, base: u64) -> u32 {
+        let words = self.arena.line(base);
+        let bit = |index: usize| u32::from(words[index] == 0) << index;
+        (0..WORDS as usize).fold(0, |mask, index| mask | bit(index))
     }
 
     pub(super) fn free_place_in_chain(&self, home: u64) -> Option<u64> {

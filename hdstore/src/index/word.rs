@@ -37,10 +37,16 @@ impl Word {
         self.0 >> TAG_SHIFT == TAG_LINK
     }
 
+    /// The tag; 0 also for an empty word.
+    #[inline]
+    pub(crate) fn tag(self) -> u64 {
+        self.0 >> TAG_SHIFT
+    }
+
     /// Whether this is an entry with that tag.
     #[inline]
     pub(crate) fn has_tag(self, tag: u64) -> bool {
-        self.0 >> TAG_SHIFT == tag && self.0 != 0
+        self.tag() == tag && self.0 != 0
     }
 
     #[inline]

@@ -77,7 +77,7 @@ pub(crate) fn find_pinned<'p>(
     table.find(hash, |word| {
         // SAFETY: the word was loaded under the pin, which lasts for 'p.
         let view = unsafe { EntryView::at(arena, word.location()) };
-        let equal = view.key() == key;
+        let equal = is_same(view.key(), key);
         debug_assert!(
             !equal || view.generation() == word.generation(),
             "a word names its slot's tenant"
@@ -88,6 +88,15 @@ pub(crate) fn find_pinned<'p>(
         equal
     });
     hit.filter(|view| !view.is_absent())
+}
+
+/// Whether two keys are equal; the most common length is compared without a call.
+#[inline]
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    match (<&[u8; 8]>::try_from(one), <&[u8; 8]>::try_from(other)) {
+        (Ok(one), Ok(other)) => u64::from_ne_bytes(*one) == u64::from_ne_bytes(*other),
+        _ => one == other,
+    }
 }
 
 /// The view of a word that was loaded from the index under `pin`.
@@ -112,7 +121,7 @@ pub(crate) fn find_locked<'l>(
     let found = table.find(hash, |word| {
         // SAFETY: only the holder of the lock retires entries of this stream, and the lock lasts for 'l.
         let view = unsafe { EntryView::at(arena, word.location()) };
-        let equal = view.key() == key;
+        let equal = is_same(view.key(), key);
         debug_assert!(
             !equal || view.generation() == word.generation(),
             "a word names its slot's tenant"

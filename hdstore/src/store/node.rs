@@ -258,13 +258,19 @@ impl Node {
         freed
     }
 
+    /// Whether another overwrite may leave its old value behind without a look at the pins.
+    #[inline]
+    pub(crate) fn has_room_to_retire(&self) -> bool {
+        self.retired.sealed_bytes() < self.unreclaimed_max_bytes
+    }
+
     /// Whether another overwrite may leave its old value behind; names the oldest pin when not.
     pub(crate) fn may_retire(&self) -> Result<(), Option<OldestPin>> {
-        if self.retired.sealed_bytes() < self.unreclaimed_max_bytes {
+        if self.has_room_to_retire() {
             return Ok(());
         }
         self.reclaim(true);
-        if self.retired.sealed_bytes() < self.unreclaimed_max_bytes {
+        if self.has_room_to_retire() {
             return Ok(());
         }
         Err(self.pins.oldest())

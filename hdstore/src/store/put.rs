@@ -97,23 +97,29 @@ impl<L: Log> Inner<L> {
         let place = self.place(map, stream);
         place.table.prefetch(hash);
         let need = need(entry.key, entry.value.len() as u64, entry.expiry_ms);
-        // The look before the lock refuses early, and brings the lines that the locked part needs.
-        let was_there = {
-            let pin = self.pin();
-            let view = find_pinned(&place.node.arena, place.table, hash, entry.key, &pin);
-            if !condition.holds(view.as_ref().filter(|view| !self.is_expired(view))) {
-                return Ok(Done::Refused);
+        // A look before the lock refuses early. A plain put below the bound has nothing to be refused for.
+        if !matches!(condition, Condition::None) || !place.node.has_room_to_retire() {
+            let was_there = {
+                let pin = self.pin();
+                let view = find_pinned(&place.node.arena, place.table, hash, entry.key, &pin);
+                if !condition.holds(view.as_ref().filter(|view| !self.is_expired(view))) {
+                    return Ok(Done::Refused);
+                }
+                view.is_some()
+            };
+            if was_there {
+                self.may_retire(place.node)?;
             }
-            view.is_some()
-        };
-        if was_there {
-            self.may_retire(place.node)?;
         }
         let prepared =
             place.node.prepare(Some(need)).map_err(|NoRoom| self.capacity(place.node, need))?;
         let mut spare = Spares::new(place.node);
         spare.take(place.table.wants()).map_err(|bytes| self.capacity(place.node, bytes))?;
         let Some(slot) = prepared.slot() else { return Err(self.capacity(place.node, need)) };
+        // The line of the entry that is to be replaced comes while key and value are copied.
+        if let Some(word) = place.table.likely(hash) {
+            place.node.arena.prefetch(word.location().offset());
+        }
         let parts = EntryParts {
             key: entry.key,
             value_len: entry.value.len() as u64,
