@@ -86,13 +86,18 @@ impl Shared {
             return Ok(room);
         }
         let deadline = Instant::now() + self.put_timeout;
-        lane.ring.reserve(len, Some(deadline), keep_on).map_err(|error| match error {
+        lane.ring.reserve(len, Some(deadline), keep_on).map_err(|no_room| self.refusal(&no_room))
+    }
+
+    /// What a caller is told who got no room.
+    fn refusal(&self, no_room: &NoRoom) -> LogFailure {
+        match no_room {
             NoRoom::Stopped => self.check().err().unwrap_or(LogFailure::Closed),
             NoRoom::Timeout => match self.supply.no_space_bytes() {
                 Some(needed_bytes) => LogFailure::NoSpace { needed_bytes },
                 None => LogFailure::Busy { waited_ms: self.put_timeout.as_millis() as u64 },
             },
-        })
+        }
     }
 
     /// Writes a change's record, all but its seq, and parts before it if it is long.
@@ -138,6 +143,9 @@ impl Shared {
         let mut number = 0;
         for bytes in value.chunks(self.record_max / 2) {
             let header = RecordHeader::part(map, stream, PartOf { run, number }, bytes);
+            lane.ring
+                .wait_for_slack(self.put_timeout, || self.check().is_ok())
+                .map_err(|no_room| self.refusal(&no_room))?;
             let mut room = self.room(lane, header.encoded_len())?;
             header.encode_into(&[], bytes, room.bytes());
             room.commit();

@@ -399,6 +399,42 @@ impl Ring {
         }
     }
 
+    /// Waits until at least half of the buffers are free or being filled: what a long value asks before each of its
+    /// parts, so that it never takes the room that others' records need.
+    pub(crate) fn wait_for_slack(
+        &self,
+        timeout: Duration,
+        keep_on: impl Fn() -> bool,
+    ) -> Result<(), NoRoom> {
+        let used = || self.active_turn() - self.released.load(Ordering::Acquire).min(self.active_turn());
+        let half = u64::from(self.geometry.buffers_per_writer / 2).max(1);
+        if used() < half {
+            return Ok(());
+        }
+        let deadline = Instant::now() + timeout;
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let mut guard = self.free_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let result = loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if used() < half {
+                break Ok(());
+            }
+            if !keep_on() {
+                break Err(NoRoom::Stopped);
+            }
+            if left.is_zero() {
+                break Err(NoRoom::Timeout);
+            }
+            guard = self
+                .came_free
+                .wait_timeout(guard, left.min(Duration::from_millis(20)))
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .0;
+        };
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        result
+    }
+
     /// Lets everybody who waits for room look around again.
     pub(crate) fn notify_all(&self) {
         drop(self.free_lock.lock());
