@@ -39,7 +39,7 @@ fn measure(path: &str, fill: Fill, level: Durability) -> Result<(f64, f64), Box<
                 scope.spawn(move || {
                     let mut count = 0;
                     while start.elapsed() < PHASE {
-                        if map.insert(&(thread << 32 | count % 200_000), &[7; 239]).is_err() {
+                        if map.insert(&((thread << 32) | (count % 200_000)), &[7; 239]).is_err() {
                             break;
                         }
                         count += 1;
