@@ -94,7 +94,7 @@ impl Codec for Str {
     }
 }
 
-/// An unsigned number of 64 bits, big-endian.
+/// An unsigned number of 64 bits, little-endian, as most machines hold it: no byte is moved to encode it.
 #[derive(Debug)]
 pub enum U64 {}
 
@@ -107,8 +107,12 @@ impl Codec for U64 {
         "u64".to_owned()
     }
 
+    #[inline]
     fn encode(value: &u64) -> Result<Cow<'_, [u8]>, Error> {
-        Ok(Cow::Owned(value.to_be_bytes().to_vec()))
+        if cfg!(target_endian = "little") {
+            return Ok(Cow::Borrowed(bytemuck::bytes_of(value)));
+        }
+        Ok(Cow::Owned(value.to_le_bytes().to_vec()))
     }
 
     fn decode(bytes: &[u8]) -> Result<u64, Error> {
@@ -116,7 +120,7 @@ impl Codec for U64 {
             codec: "u64",
             reason: format!("8 bytes expected, {} found", bytes.len()),
         })?;
-        Ok(u64::from_be_bytes(bytes))
+        Ok(u64::from_le_bytes(bytes))
     }
 
     fn decode_owned(bytes: &[u8]) -> Result<u64, Error> {

@@ -169,7 +169,7 @@ impl<'a> Table<'a> {
     }
 
     /// Where a bucket lies.
-    #[inline]
+    #[inline(always)]
     pub(super) fn bucket(&self, bucket: u64) -> u64 {
         if bucket == 0 {
             return self.arena.word(self.header + BUCKET_0).load(Acquire);
@@ -262,14 +262,14 @@ impl<'a> Table<'a> {
 
     /// Which words of a bucket have a tag, a bit for each. Without a branch, so that the processor goes on to the slot, and
     /// to the next search, while the bucket's line is on its way.
-    #[inline]
+    #[inline(always)]
     fn with_tag(&self, base: u64, tag: u64) -> u32 {
         let words = self.arena.line(base);
         let bit = |index: usize| u32::from(Word(words[index]).tag() == tag) << index;
         (0..WORDS as usize).fold(0, |mask, index| mask | bit(index))
     }
 
-    #[inline]
+    #[inline(always)]
     fn scan(&self, base: u64, tag: u64, is_key: &mut impl FnMut(Word) -> bool) -> Option<Found> {
         let mut mask = self.with_tag(base, tag);
         while mask != 0 {
