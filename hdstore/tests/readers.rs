@@ -45,10 +45,10 @@ fn a_reader_sees_one_whole_value_old_or_new_and_never_an_older_one_again() {
                 }
             });
         }
-        for version in 1..60_000u64 {
-            map.insert(&(version % 16), &value_of(version)).expect("room");
-        }
+        let written =
+            (1..60_000u64).try_for_each(|version| map.insert(&(version % 16), &value_of(version)));
         stop.store(true, Ordering::Relaxed);
+        written.expect("a reader that lost the processor is waited for");
     });
     store.maintain(0);
     let stats = store.stats();
@@ -139,6 +139,34 @@ fn a_pin_asleep_stops_overwrites_at_the_bound_and_they_go_on_when_it_ends() {
     map.insert(&2, b"a new key replaces nothing").expect("room");
     drop(batch);
     map.insert(&1, &[3; 1000]).expect("overwrites go on when the batch has ended");
+}
+
+#[test]
+fn an_overwrite_waits_for_a_reader_that_lost_the_processor_inside_its_call() {
+    let store = Store::builder()
+        .memory_limit_bytes(64 * MIB)
+        .unreclaimed_max_bytes(MIB)
+        .in_memory()
+        .expect("a store");
+    let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
+    map.insert(&1, &[1; 1000]).expect("room");
+    let inside = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let slept = map.get_with(&1, |value| {
+                inside.store(true, Ordering::Release);
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                assert_eq!(value, [1; 1000]);
+            });
+            slept.expect("ok").expect("there");
+        });
+        while !inside.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        for _ in 0..3_000 {
+            map.insert(&1, &[2; 1000]).expect("the reader comes back");
+        }
+    });
 }
 
 #[test]

@@ -21,14 +21,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let path = format!("{dir}/fill-{round}-{fill:?}-{level}");
                 let (puts, bytes) = measure(&path, fill, level)?;
                 std::fs::remove_dir_all(&path)?;
-                println!("{:10} {:10} {puts:>12.0} {bytes:>16.0}", format!("{fill:?}"), level.to_string());
+                println!(
+                    "{:10} {:10} {puts:>12.0} {bytes:>16.0}",
+                    format!("{fill:?}"),
+                    level.to_string()
+                );
             }
         }
     }
     Ok(())
 }
 
-fn measure(path: &str, fill: Fill, level: Durability) -> Result<(f64, f64), Box<dyn std::error::Error>> {
+fn measure(
+    path: &str,
+    fill: Fill,
+    level: Durability,
+) -> Result<(f64, f64), Box<dyn std::error::Error>> {
     let store = Store::builder().memory_limit_bytes(512 << 20).fill(fill).open(path)?;
     let map = store.map::<U64, Bytes>("m", MapOptions::default().durability(level))?;
     let start = Instant::now();

@@ -12,8 +12,11 @@ use hotrestart::{MapOptions, Store};
 #[test]
 fn a_long_value_does_not_hold_up_the_short_ones_of_its_stream() {
     let dir = tempfile::tempdir().expect("a directory");
-    let store =
-        Store::builder().memory_limit_bytes(256 << 20).streams(1).open(dir.path()).expect("a store");
+    let store = Store::builder()
+        .memory_limit_bytes(256 << 20)
+        .streams(1)
+        .open(dir.path())
+        .expect("a store");
     let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
     let done = AtomicBool::new(false);
     let mut waits_us = Vec::new();
@@ -36,6 +39,11 @@ fn a_long_value_does_not_hold_up_the_short_ones_of_its_stream() {
     waits_us.sort_unstable();
     let at = |share: f64| waits_us[(waits_us.len() as f64 * share) as usize];
     let max = waits_us.last().copied().unwrap_or_default();
-    println!("{} short puts: p50 {} us, p99 {} us, max {max} us", waits_us.len(), at(0.5), at(0.99));
+    println!(
+        "{} short puts: p50 {} us, p99 {} us, max {max} us",
+        waits_us.len(),
+        at(0.5),
+        at(0.99)
+    );
     assert!(waits_us.len() > 100 && at(0.5) < 1_000, "p50 {} us of {}", at(0.5), waits_us.len());
 }

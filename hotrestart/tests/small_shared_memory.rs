@@ -34,7 +34,11 @@ fn a_tmpfs_that_is_too_small_does_not_lose_buffered_changes() {
 fn in_the_namespace(tmpfs: &str) {
     let dir = tempfile::tempdir().expect("a directory");
     let open = || {
-        Store::builder().memory_limit_bytes(64 << 20).buffers_dir(tmpfs).open(dir.path()).expect("opens")
+        Store::builder()
+            .memory_limit_bytes(64 << 20)
+            .buffers_dir(tmpfs)
+            .open(dir.path())
+            .expect("opens")
     };
     let store = open();
     let reason = store.stats().buffers_fallback.expect("the buffers do not fit 1 MiB");
@@ -49,5 +53,8 @@ fn in_the_namespace(tmpfs: &str) {
     let store = open();
     let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("the map");
     assert_eq!(map.len(), 5_000);
-    assert!((0..5_000).all(|key| map.get_with(&key, |value| value == [3; 500]).expect("ok") == Some(true)));
+    assert!(
+        (0..5_000)
+            .all(|key| map.get_with(&key, |value| value == [3; 500]).expect("ok") == Some(true))
+    );
 }

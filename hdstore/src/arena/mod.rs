@@ -65,6 +65,8 @@ pub(crate) struct Arena {
     /// The physical node that the memory is asked from, where the kernel took the request.
     bound_to: Option<u32>,
     want: PageKind,
+    /// The system had no page of 1 GiB when it was asked.
+    gib_refused: std::sync::atomic::AtomicBool,
     /// Bytes committed by kind of page: small, transparent, 2 MiB, 1 GiB.
     by_kind: [StdAtomicU64; 4],
     /// Under loom the words are loom's, made when they are first looked at; the memory is not touched.
@@ -116,6 +118,7 @@ impl Arena {
             node,
             bound_to,
             want,
+            gib_refused: std::sync::atomic::AtomicBool::new(false),
             by_kind: Default::default(),
             #[cfg(loom)]
             words: Default::default(),
@@ -179,6 +182,26 @@ impl Arena {
         }
         self.by_kind[kind as usize].fetch_add(len, Ordering::Relaxed);
         Some(kind)
+    }
+
+    /// Commits 1 GiB of slab pages on one explicit page of that size; `None`, and nothing changed, when that
+    /// was not asked for, or the limit or the system has none. After the system refused once it is not asked
+    /// again.
+    pub(crate) fn commit_gib(&self, offset: u64) -> Option<PageKind> {
+        let asked = self.want == PageKind::Huge1G && !self.gib_refused.load(Ordering::Relaxed);
+        if !asked || !self.budget.charge(os::GIB) {
+            return None;
+        }
+        if !self.memory.back_with_gib(offset) {
+            self.gib_refused.store(true, Ordering::Relaxed);
+            self.budget.refund(os::GIB);
+            return None;
+        }
+        if let Some(physical) = self.bound_to {
+            self.memory.bind(offset, os::GIB, physical);
+        }
+        self.by_kind[PageKind::Huge1G as usize].fetch_add(os::GIB, Ordering::Relaxed);
+        Some(PageKind::Huge1G)
     }
 
     /// Charges a slab page again that was given back.

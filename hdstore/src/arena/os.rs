@@ -74,10 +74,6 @@ impl Reservation {
     /// range's former content is lost when explicit huge pages are put there, so it must hold nothing.
     pub(crate) fn back(&self, offset: u64, len: u64, want: PageKind) -> PageKind {
         debug_assert!(offset.is_multiple_of(UNIT) && len.is_multiple_of(UNIT));
-        let whole_gib = offset.is_multiple_of(GIB) && len.is_multiple_of(GIB);
-        if want >= PageKind::Huge1G && whole_gib && self.map_huge(offset, len, libc::MAP_HUGE_1GB) {
-            return PageKind::Huge1G;
-        }
         if want >= PageKind::Huge2M && self.map_huge(offset, len, libc::MAP_HUGE_2MB) {
             return PageKind::Huge2M;
         }
@@ -85,6 +81,13 @@ impl Reservation {
             return PageKind::Transparent;
         }
         PageKind::Small
+    }
+
+    /// Puts one explicit page of 1 GiB under a range of that size. False, and the range as it was, when the
+    /// system has none.
+    pub(crate) fn back_with_gib(&self, offset: u64) -> bool {
+        debug_assert!(offset.is_multiple_of(GIB));
+        self.map_huge(offset, GIB, libc::MAP_HUGE_1GB)
     }
 
     fn map_huge(&self, offset: u64, len: u64, size_flag: libc::c_int) -> bool {
@@ -189,6 +192,10 @@ impl Reservation {
 
     pub(crate) fn back(&self, _: u64, _: u64, _: PageKind) -> PageKind {
         PageKind::Small
+    }
+
+    pub(crate) fn back_with_gib(&self, _: u64) -> bool {
+        false
     }
 
     pub(crate) fn populate(&self, _: u64, _: u64) {}

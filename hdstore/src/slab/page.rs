@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::class::Class;
 use crate::arena::Arena;
 use crate::arena::layout::{PAGE, PAGE_META};
-use crate::arena::os::{PageKind, UNIT};
+use crate::arena::os::{GIB, PageKind, UNIT};
 use crate::sync::lock;
 
 /// The number of a slab page in its node.
@@ -250,11 +250,26 @@ impl PagePool {
         true
     }
 
-    /// Commits the next 2 MiB of pages and their part of the page table.
+    /// Commits the next pages and their part of the page table: 1 GiB where such a page is to be had, else
+    /// 2 MiB.
     fn commit(pool: &mut PoolState, arena: &Arena, populate: bool) -> Option<()> {
+        Self::commit_range(pool, arena, GIB, |offset| arena.commit_gib(offset)).or_else(|| {
+            Self::commit_range(pool, arena, UNIT, |offset| {
+                arena.commit_unit(offset, UNIT, populate)
+            })
+        })
+    }
+
+    fn commit_range(
+        pool: &mut PoolState,
+        arena: &Arena,
+        len: u64,
+        commit: impl FnOnce(u64) -> Option<PageKind>,
+    ) -> Option<()> {
         let layout = arena.layout();
-        let count = UNIT / PAGE;
-        if pool.pages + count > layout.pages_max {
+        let count = len / PAGE;
+        let offset = layout.pages + pool.pages * PAGE;
+        if pool.pages + count > layout.pages_max || !offset.is_multiple_of(len) {
             return None;
         }
         let table_before = (pool.pages * PAGE_META).next_multiple_of(4096);
@@ -262,8 +277,7 @@ impl PagePool {
         if !arena.commit_small(table_after - table_before) {
             return None;
         }
-        let offset = layout.pages + pool.pages * PAGE;
-        let Some(kind) = arena.commit_unit(offset, UNIT, populate) else {
+        let Some(kind) = commit(offset) else {
             arena.uncommit_small(table_after - table_before);
             return None;
         };

@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
@@ -36,6 +37,10 @@ pub(crate) struct Node {
     unreclaimed_max_bytes: u64,
     batch_max_bytes: u64,
 }
+
+/// How long a put waits for readers that are inside a call when the bound is reached: a second in all.
+const PATIENCE_STEP: Duration = Duration::from_micros(250);
+const PATIENCE_STEPS: u32 = 4_000;
 
 /// The memory at hand has no room.
 #[derive(Debug)]
@@ -264,14 +269,26 @@ impl Node {
         self.retired.sealed_bytes() < self.unreclaimed_max_bytes
     }
 
-    /// Whether another overwrite may leave its old value behind; names the oldest pin when not.
-    pub(crate) fn may_retire(&self) -> Result<(), Option<OldestPin>> {
+    /// Whether another overwrite may leave its old value behind; names the oldest pin when not. A pin that
+    /// is `passing` (inside a call, or a batch that has just begun) is waited for: its thread may only have
+    /// lost the processor.
+    pub(crate) fn may_retire(
+        &self,
+        passing: impl Fn(&OldestPin) -> bool,
+    ) -> Result<(), Option<OldestPin>> {
         if self.has_room_to_retire() {
             return Ok(());
         }
-        self.reclaim(true);
-        if self.has_room_to_retire() {
-            return Ok(());
+        for _ in 0..PATIENCE_STEPS {
+            self.reclaim(true);
+            if self.has_room_to_retire() {
+                return Ok(());
+            }
+            let oldest = self.pins.oldest();
+            if oldest.as_ref().is_some_and(|pin| !passing(pin)) {
+                return Err(oldest);
+            }
+            std::thread::sleep(PATIENCE_STEP);
         }
         Err(self.pins.oldest())
     }

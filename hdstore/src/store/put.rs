@@ -20,6 +20,10 @@ use crate::ids::{Location, Seq, StreamId};
 use crate::index::table::{Spare, Wants};
 use crate::index::word::{Word, tag_of};
 use crate::log::{Change, Log};
+use crate::reclaim::pin::OldestPin;
+
+/// A batch of reads that is younger than this, in milliseconds, is waited for like a read.
+const PASSING_MS: u64 = 50;
 
 /// When a put may happen.
 #[derive(Clone, Copy, Debug)]
@@ -189,12 +193,13 @@ impl<L: Log> Inner<L> {
 
     /// Refuses when memory of replaced values has reached its bound.
     pub(crate) fn may_retire(&self, node: &Node) -> Result<(), Error> {
-        node.may_retire().map_err(|oldest| Error::Unreclaimed {
+        let age_ms = |since_ms: u64| self.clock.monotonic_ms().saturating_sub(since_ms);
+        let passing =
+            |pin: &OldestPin| pin.since_ms.is_none_or(|since_ms| age_ms(since_ms) < PASSING_MS);
+        node.may_retire(passing).map_err(|oldest| Error::Unreclaimed {
             unreclaimed_bytes: node.unreclaimed_bytes().0,
             bound_bytes: node.unreclaimed_max_bytes(),
-            oldest_pin_ms: oldest
-                .and_then(|pin| pin.since_ms)
-                .map(|since_ms| self.clock.monotonic_ms().saturating_sub(since_ms)),
+            oldest_pin_ms: oldest.and_then(|pin| pin.since_ms).map(age_ms),
         })
     }
 }

@@ -406,7 +406,8 @@ impl Ring {
         timeout: Duration,
         keep_on: impl Fn() -> bool,
     ) -> Result<(), NoRoom> {
-        let used = || self.active_turn() - self.released.load(Ordering::Acquire).min(self.active_turn());
+        let used =
+            || self.active_turn() - self.released.load(Ordering::Acquire).min(self.active_turn());
         let half = u64::from(self.geometry.buffers_per_writer / 2).max(1);
         if used() < half {
             return Ok(());
