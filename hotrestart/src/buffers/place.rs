@@ -10,7 +10,6 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-
 use super::layout::{FILE_HEADER, Geometry, Owner};
 use crate::format::manifest::BuffersPlace;
 use crate::format::{BootId, LifeNumber, StoreId};
