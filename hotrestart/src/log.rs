@@ -59,6 +59,15 @@ pub(crate) struct Shared {
     pub(crate) ack_timeout: Duration,
 }
 
+/// Which chunks a change may count on when the disk is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Space {
+    /// Only those that can still be made.
+    Common,
+    /// Those in stock, too: for what frees space, and for what must be logged before a store can open.
+    Reserve,
+}
+
 /// Room for the record of one change.
 pub struct LogRoom<'a> {
     room: Room<'a>,
@@ -78,14 +87,24 @@ impl Shared {
         Ok(())
     }
 
-    /// Room for a record, waiting as long as a put may.
-    fn room<'a>(&'a self, lane: &'a Lane, len: usize) -> Result<Room<'a>, LogFailure> {
-        let keep_on = || self.poison.get().is_none();
+    /// Room for a record, waiting as long as a put may. On a full disk only what may use the reserve goes on.
+    fn room<'a>(
+        &'a self,
+        lane: &'a Lane,
+        len: usize,
+        space: Space,
+    ) -> Result<Room<'a>, LogFailure> {
+        let keep_on = || self.poison.get().is_none() && !self.closed.load(Ordering::Relaxed);
+        let must_wait = space == Space::Common && self.supply.is_full();
         // The clock is read only when there is no room at once.
-        if let Ok(room) = lane.ring.reserve(len, None, keep_on) {
+        if !must_wait && let Ok(room) = lane.ring.reserve(len, None, keep_on) {
             return Ok(room);
         }
         let deadline = Instant::now() + self.put_timeout;
+        if must_wait && !self.supply.wait_for_space(deadline, keep_on) {
+            self.check()?;
+            return Err(LogFailure::NoSpace { needed_bytes: self.supply.chunk_size() });
+        }
         lane.ring.reserve(len, Some(deadline), keep_on).map_err(|no_room| self.refusal(&no_room))
     }
 
@@ -106,6 +125,7 @@ impl Shared {
         map: MapId,
         stream: StreamId,
         change: Change<'_>,
+        space: Space,
     ) -> Result<LogRoom<'_>, LogFailure> {
         let writer = self.writer_of(stream);
         let lane = &self.lanes[writer as usize];
@@ -124,10 +144,10 @@ impl Shared {
             _ => unreachable!("a change that this version does not make"),
         };
         if header.encoded_len() > self.record_max {
-            header.part = Some(self.write_parts(lane, map, stream, value)?);
+            header.part = Some(self.write_parts(lane, map, stream, value, space)?);
             value = &[];
         }
-        let mut room = self.room(lane, header.encoded_len())?;
+        let mut room = self.room(lane, header.encoded_len(), space)?;
         header.encode_into(key, value, room.bytes());
         Ok(LogRoom { room, writer })
     }
@@ -138,6 +158,7 @@ impl Shared {
         map: MapId,
         stream: StreamId,
         value: &[u8],
+        space: Space,
     ) -> Result<PartOf, LogFailure> {
         let run = lane.next_run.fetch_add(1, Ordering::Relaxed);
         let mut number = 0;
@@ -146,7 +167,7 @@ impl Shared {
             lane.ring
                 .wait_for_slack(self.put_timeout, || self.check().is_ok())
                 .map_err(|no_room| self.refusal(&no_room))?;
-            let mut room = self.room(lane, header.encoded_len())?;
+            let mut room = self.room(lane, header.encoded_len(), space)?;
             header.encode_into(&[], bytes, room.bytes());
             room.commit();
             number += 1;
@@ -182,10 +203,7 @@ impl Shared {
 
     /// A ticket for everything that a writer has taken so far; `None` when that is nothing.
     pub(crate) fn last_ticket(&self, writer: u32) -> Option<Ticket> {
-        let ring = &self.lanes[writer as usize].ring;
-        let active = ring.active_turn();
-        let buffer =
-            if ring.reserved_bytes(active) > 0 { active } else { active.checked_sub(1)? };
+        let buffer = self.lanes[writer as usize].ring.last_used_turn()?;
         Some(Ticket { writer, buffer })
     }
 }
@@ -223,7 +241,11 @@ impl Log for DiskLog {
         stream: StreamId,
         change: Change<'_>,
     ) -> Result<LogRoom<'_>, LogError> {
-        Ok(self.shared.write_record(map, stream, change)?)
+        let space = match change {
+            Change::Absence { .. } => Space::Reserve,
+            _ => Space::Common,
+        };
+        Ok(self.shared.write_record(map, stream, change, space)?)
     }
 
     fn position(room: &LogRoom<'_>) -> u64 {

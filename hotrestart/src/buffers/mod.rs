@@ -7,3 +7,5 @@ pub(crate) mod layout;
 pub(crate) mod place;
 pub(crate) mod recover;
 pub(crate) mod ring;
+#[cfg(test)]
+mod ring_tests;

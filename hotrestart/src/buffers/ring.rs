@@ -116,8 +116,22 @@ impl Ring {
         let _ = self.waker.set(waker);
     }
 
+    /// How many tables there are from now on; before the first record of a new one. The room for the directory was planned
+    /// when the active turn was opened, so that one ends, unless it is the chunk's first: any directory fits beside that.
     pub(crate) fn set_tables(&self, tables: u64) {
-        self.tables.store(tables.max(1), Ordering::Relaxed);
+        let fill = self.fill.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let former = self.tables.swap(tables.max(1), Ordering::Relaxed);
+        let (turn, is_first) = (self.active_turn(), fill.used == CHUNK_HEADER_LEN);
+        drop(fill);
+        if former < tables && !is_first {
+            loop {
+                let state = self.state(turn);
+                if !state.is_turn(turn) || state.is_sealed() {
+                    break;
+                }
+                self.seal(turn, state);
+            }
+        }
     }
 
     fn slot(&self, turn: u64) -> u32 {
@@ -157,6 +171,10 @@ impl Ring {
             let turn = self.active.load(Ordering::Acquire);
             let state = self.state(turn);
             if !state.is_turn(turn) {
+                // After the end the last turn is released and no other follows.
+                if self.closed.load(Ordering::Acquire) {
+                    return Err(NoRoom::Stopped);
+                }
                 std::hint::spin_loop();
                 continue;
             }
@@ -173,9 +191,6 @@ impl Ring {
             let (bytes, index) = (state.bytes(), state.records());
             let records = self.control(turn, RECORDS_CAP).load(Ordering::Relaxed) as usize;
             if bytes + len > capacity || index >= records {
-                if bytes == 0 {
-                    self.control(turn, FLAGS).fetch_or(ENDS_CHUNK, Ordering::Relaxed);
-                }
                 self.seal(turn, state);
                 continue;
             }
@@ -190,7 +205,12 @@ impl Ring {
                 if index == 0 {
                     self.wake();
                 }
-                return Ok(Room { ring: self, turn, offset: BLOCK_HEADER_LEN + bytes, len, index });
+                let room = Room { ring: self, turn, offset: BLOCK_HEADER_LEN + bytes, len, index };
+                // Tags of turns repeat: a thread that slept that long holds room in a later turn, and gives it up. No turn
+                // is released while a room in it is not committed.
+                if self.released.load(Ordering::Acquire) <= turn {
+                    return Ok(room);
+                }
             }
         }
     }
@@ -226,9 +246,9 @@ impl Ring {
         fill.records += state.records();
         fill.number += 1;
         let (mut capacity, mut records) = self.room_left(&fill);
-        let ends = self.control(turn, FLAGS).load(Ordering::Relaxed) & ENDS_CHUNK != 0;
-        if ends || capacity < self.largest_payload() / WORTH_A_BLOCK {
-            self.control(turn, FLAGS).fetch_or(ENDS_CHUNK, Ordering::Release);
+        // A turn is sealed empty when a record did not fit what the chunk had left.
+        if state.bytes() == 0 || capacity < self.largest_payload() / WORTH_A_BLOCK {
+            self.control(turn, FLAGS).store(ENDS_CHUNK, Ordering::Release);
             // The directory is the writer's next block.
             *fill = ChunkFill { used: CHUNK_HEADER_LEN, records: 0, number: fill.number + 1 };
             (capacity, records) = (self.largest_payload(), self.geometry.records_max as usize);
@@ -311,6 +331,14 @@ impl Ring {
         self.active.load(Ordering::Acquire)
     }
 
+    /// The last turn that has any record; `None` before the first.
+    pub(crate) fn last_used_turn(&self) -> Option<u64> {
+        let turn = self.active_turn();
+        let state = self.state(turn);
+        // A state of another turn means that this one was filled, written and released meanwhile.
+        if state.is_turn(turn) && state.bytes() == 0 { turn.checked_sub(1) } else { Some(turn) }
+    }
+
     /// Bytes reserved in a turn's buffer.
     pub(crate) fn reserved_bytes(&self, turn: u64) -> usize {
         self.state(turn).bytes()
@@ -329,7 +357,11 @@ impl Ring {
 
     /// Seals the ring for ever: from now on nobody gets room.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        {
+            // Nobody may be between the question whether the ring is closed and the opening of the next turn.
+            let _fill = self.fill.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            self.closed.store(true, Ordering::Release);
+        }
         loop {
             let state = self.state(self.active_turn());
             if state.is_sealed() {

@@ -34,6 +34,7 @@ pub(crate) struct Fold<'a> {
     pub(crate) chunk_size: usize,
     pub(crate) salvage: bool,
     problems: Mutex<Vec<Problem>>,
+    traces: Box<[Trace]>,
     bytes_total: AtomicU64,
     bytes_read: AtomicU64,
     chunks: AtomicU64,
@@ -41,6 +42,24 @@ pub(crate) struct Fold<'a> {
     start: Instant,
     on_progress: OnProgress<'a>,
     last_report_ms: AtomicU64,
+}
+
+/// What is left of a stream's history.
+#[derive(Debug, Default)]
+struct Trace {
+    /// The highest seq, and the last life that any record is from.
+    seq: AtomicU64,
+    life: AtomicU64,
+}
+
+impl Trace {
+    fn note(&self, life: u64, seq: u64) {
+        for (mark, value) in [(&self.seq, seq), (&self.life, life)] {
+            if mark.load(Ordering::Relaxed) < value {
+                mark.fetch_max(value, Ordering::Relaxed);
+            }
+        }
+    }
 }
 
 /// A record that was applied from beyond what the disk holds without a gap.
@@ -56,7 +75,7 @@ impl<'a> Fold<'a> {
     pub(crate) fn new(
         disk: &'a dyn Disk,
         loading: &'a Loading<DiskLog>,
-        chunk_size: u64,
+        (chunk_size, streams): (u64, u32),
         salvage: bool,
         start: Instant,
         on_progress: OnProgress<'a>,
@@ -68,6 +87,7 @@ impl<'a> Fold<'a> {
             chunk_size: chunk_size as usize,
             salvage,
             problems: Mutex::default(),
+            traces: (0..streams).map(|_| Trace::default()).collect(),
             bytes_total: AtomicU64::new(0),
             bytes_read: AtomicU64::new(0),
             chunks: AtomicU64::new(0),
@@ -88,6 +108,12 @@ impl<'a> Fold<'a> {
 
     pub(crate) fn take_problems(&self) -> Vec<Problem> {
         std::mem::take(&mut self.problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// By stream, the highest seq that was found and the last life of which anything was; 0 and 0 without a record.
+    pub(crate) fn traces(&self) -> Vec<(u64, u64)> {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        self.traces.iter().map(|trace| (of(&trace.seq), of(&trace.life))).collect()
     }
 
     pub(crate) fn counts(&self) -> (u64, u64, u64) {
@@ -211,6 +237,11 @@ impl<'a> Fold<'a> {
                 }
             };
             count += 1;
+            if let Some(trace) = self.traces.get(record.stream.0 as usize)
+                && record.kind != RecordKind::Part
+            {
+                trace.note(from.0, record.seq);
+            }
             if record.kind == RecordKind::Part || record.is_run_head() {
                 self.run_record(from, file, offset, &record, relog.as_deref_mut())?;
                 continue;

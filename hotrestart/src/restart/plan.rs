@@ -3,6 +3,9 @@
 //! Only headers are read here, 4 KiB per chunk. A chunk is *settled* when all its blocks are known to count: its life's end is
 //! decided, or its blocks lie below what is known flushed (or, in the same boot, written: then no completed write was lost).
 //! The others are the tail, judged in order.
+//!
+//! Of several undecided lives only the first counts: the others were openings that did not get to their end, and hold
+//! nothing but some of the first one's records, logged again.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +13,7 @@ use super::read::ChunkReader;
 use crate::error::{OpenError, Problem};
 use crate::format::chunk::CHUNK_HEADER_LEN;
 use crate::format::manifest::LifeState;
-use crate::format::{BootId, ChunkHeader, ChunkHeaderError, FileNumber, Manifest};
+use crate::format::{BootId, ChunkHeader, ChunkHeaderError, FileNumber, LifeNumber, Manifest};
 use crate::io::{DirEntry, Disk};
 
 /// A chunk's file with its header.
@@ -50,6 +53,19 @@ pub(crate) struct Plan {
     /// Keys and values of the store when its newest chunk was begun.
     pub(crate) live_bytes: u64,
     pub(crate) highest_file: u32,
+    /// Undecided lives that hold nothing of their own, by writer.
+    pub(crate) void: Vec<(u64, u32)>,
+    /// Files with blocks that count and may not be flushed.
+    pub(crate) unflushed: Vec<String>,
+    /// Files without any block that counts. They may go once nothing turned out to be missing.
+    pub(crate) unused: Vec<String>,
+    newest_chunk: u64,
+}
+
+/// The one undecided life that counts.
+pub(crate) fn undecided(manifest: &Manifest) -> Option<LifeNumber> {
+    let open = manifest.lives.iter().filter(|life| life.state == LifeState::Open);
+    open.map(|life| life.number).min()
 }
 
 /// Reads all headers and makes the plan.
@@ -69,10 +85,14 @@ pub(crate) fn make(
         let bytes = match reader.read_one(&entry.name, CHUNK_HEADER_LEN) {
             Ok(bytes) => bytes,
             // A file that ends before its header was never a chunk in use.
-            Err(_) if entry.len < CHUNK_HEADER_LEN as u64 => continue,
+            Err(_) if entry.len < CHUNK_HEADER_LEN as u64 => {
+                plan.unused.push(entry.name.clone());
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
         if bytes.iter().all(|byte| *byte == 0) {
+            plan.unused.push(entry.name.clone());
             continue;
         }
         match ChunkHeader::decode(&bytes) {
@@ -109,6 +129,9 @@ pub(crate) fn make(
                         life.valid_blocks[writer as usize],
                     );
                 }
+                LifeState::Open if undecided(manifest) != Some(life.number) => {
+                    plan.void.push((life.number.0, writer));
+                }
                 LifeState::Open => {
                     let same_boot = life.boot == boot;
                     settle_open(&mut plan, chunks, life.number.0, writer, same_boot);
@@ -132,6 +155,8 @@ pub(crate) fn make(
     if missing {
         unreadable.append(&mut plan.problems);
         plan.problems = unreadable;
+    } else {
+        plan.unused.extend(unreadable.into_iter().map(|problem| problem.file));
     }
     Ok(plan)
 }
@@ -161,8 +186,9 @@ fn accept(
         });
         return Ok(());
     }
-    if header.life == manifest.life {
-        plan.live_bytes = header.live_bytes.max(plan.live_bytes);
+    if header.chunk.0 >= plan.newest_chunk {
+        plan.newest_chunk = header.chunk.0;
+        plan.live_bytes = header.live_bytes;
     }
     let place = sequences.entry((header.life.0, header.writer.0)).or_default();
     place.push(ChunkFile { name: entry.name.clone(), header });
@@ -180,8 +206,9 @@ fn missing_blocks(life: u64, writer: u32, from: u64, to: u64) -> Problem {
 /// A life whose end is decided: all blocks below `valid` must be there, those from it on are void.
 fn settle_cut(plan: &mut Plan, chunks: Vec<ChunkFile>, life: u64, writer: u32, valid: u64) {
     let mut next = 0;
-    let counting: Vec<ChunkFile> =
-        chunks.into_iter().filter(|chunk| chunk.header.first_block.0 < valid).collect();
+    let (counting, void): (Vec<ChunkFile>, Vec<ChunkFile>) =
+        chunks.into_iter().partition(|chunk| chunk.header.first_block.0 < valid);
+    plan.unused.extend(void.into_iter().map(|chunk| chunk.name));
     let firsts: Vec<u64> = counting.iter().map(|chunk| chunk.header.first_block.0).collect();
     for (index, file) in counting.into_iter().enumerate() {
         let first = firsts[index];
@@ -203,12 +230,16 @@ fn settle_open(plan: &mut Plan, chunks: Vec<ChunkFile>, life: u64, writer: u32, 
         if same_boot { flushed.max(chunk.header.written.0) } else { flushed }
     };
     let mark = chunks.iter().map(known).max().unwrap_or(0);
+    let flushed = chunks.iter().map(|chunk| chunk.header.flushed.0).max().unwrap_or(0);
     let firsts: Vec<u64> = chunks.iter().map(|chunk| chunk.header.first_block.0).collect();
     let mut next = 0;
     let mut tail = Vec::new();
     let mut from = 0;
     for (index, file) in chunks.into_iter().enumerate() {
         let end = firsts.get(index + 1).copied();
+        if end.is_none_or(|end| end > flushed) {
+            plan.unflushed.push(file.name.clone());
+        }
         match end {
             Some(end) if end <= mark && tail.is_empty() => {
                 if firsts[index] > next {

@@ -88,3 +88,26 @@ impl<'a> ChunkReader<'a> {
         }
     }
 }
+
+/// Flushes files: what an earlier process wrote to them and never flushed becomes durable.
+pub(crate) fn flush_all(disk: &dyn Disk, names: &[String]) -> Result<(), IoError> {
+    const DEPTH: usize = 32;
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut queue = disk.queue(DEPTH as u32)?;
+    let mut completions = Vec::new();
+    let mut names = names.iter();
+    loop {
+        while queue.in_flight() < DEPTH
+            && let Some(name) = names.next()
+        {
+            queue.submit(0, Op::Flush { file: disk.open(name, OpenMode::ReadWrite)? });
+        }
+        if queue.in_flight() == 0 {
+            return Ok(());
+        }
+        queue.wait(None, &mut completions)?;
+        completions.drain(..).try_for_each(|completion| completion.result.map(drop))?;
+    }
+}

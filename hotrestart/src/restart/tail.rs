@@ -64,10 +64,15 @@ pub(crate) fn judge(
                         }
                         next += 1;
                     } else if header.number.0 > next {
+                        // What can never count is not kept: after a power loss it may be all of the tail.
+                        let may_count = left.is_some() || fold.salvage;
+                        if !may_count && !is_directory {
+                            raise_seqs(fold, payload);
+                        }
                         let block = Later {
                             file: chunk.name.clone(),
                             offset,
-                            payload: payload.to_vec(),
+                            payload: if may_count { payload.to_vec() } else { Vec::new() },
                             is_directory,
                         };
                         later.insert(header.number.0, block);
@@ -99,8 +104,8 @@ pub(crate) fn judge(
     let end = end_of(tail, left, &later, next, mark, fold.salvage);
     apply_beyond(fold, tail, left, &later, next..end, &mut judged.relog)?;
     let void: Vec<&Later> = later.range(end..).map(|(_, block)| block).collect();
-    for block in &void {
-        raise_seqs(fold, block);
+    for block in void.iter().filter(|block| !block.is_directory) {
+        raise_seqs(fold, &block.payload);
     }
     if !void.is_empty() || left.is_none() {
         judged.cut = Some(Cut {
@@ -172,11 +177,8 @@ fn apply_beyond(
 }
 
 /// Void records are never applied, but their stamps are not used again either.
-fn raise_seqs(fold: &Fold<'_>, block: &Later) {
-    if block.is_directory {
-        return;
-    }
-    for record in Records::new(&block.payload).map_while(Result::ok) {
+fn raise_seqs(fold: &Fold<'_>, payload: &[u8]) {
+    for record in Records::new(payload).map_while(Result::ok) {
         // A stream that the store does not have is no stream whose seqs could meet.
         let _ = fold.loading.raise_seq(record.stream, Seq(record.seq));
     }

@@ -12,10 +12,12 @@ use hdstore::Clock;
 use super::Store;
 use crate::buffers::place::Places;
 use crate::dir::lock::DirLock;
+use crate::durability::LogFailure;
 use crate::error::CloseError;
 use crate::format::manifest::{BuffersPlace, LifeState};
 use crate::format::{LifeNumber, StoreId};
 use crate::io::IoKind;
+use crate::log::Shared;
 use crate::writer::drive::Control;
 
 /// What runs while a store is open, and what it holds.
@@ -60,7 +62,8 @@ impl Store {
     /// was clean.
     ///
     /// # Errors
-    /// [`CloseError`]: the store is closed all the same, and the next opening recovers it as after a crash.
+    /// [`CloseError`]: the store is closed all the same, and the next opening recovers it as after a crash. On a full disk it
+    /// waits as long as a put would; what could not be written then stays in the log buffers.
     pub fn close(mut self) -> Result<(), CloseError> {
         self.finish()
     }
@@ -73,14 +76,21 @@ impl Store {
         }
         self.shared.lanes.iter().for_each(|lane| lane.ring.wake_writer());
         let mut blocks = Vec::new();
+        let mut gave_up = false;
         for (control, thread) in running.writers {
             // A panic in it has become poison.
             let _ = thread.join();
+            gave_up |= control.gave_up.load(Ordering::Acquire);
             blocks.push(control.blocks.load(Ordering::Acquire));
         }
         self.shared.supply.stop();
         let _ = running.keeper.join();
         self.shared.poison.check()?;
+        if gave_up {
+            let needed_bytes = self.shared.supply.chunk_size();
+            return Err(LogFailure::NoSpace { needed_bytes }.into());
+        }
+        self.shared.supply.discard_stock();
         let stats = self.memory.stats();
         let memory_bytes = stats.committed_bytes - stats.free_bytes - stats.unreclaimed_bytes;
         let mut manifests =
@@ -107,17 +117,27 @@ impl Store {
     /// recovery in one process.
     #[doc(hidden)]
     pub fn abandon(mut self) {
-        let Some(running) = self.running.take() else { return };
-        self.shared.closed.store(true, Ordering::SeqCst);
-        for (control, _) in &running.writers {
-            control.abandon.store(true, Ordering::Release);
+        if let Some(running) = self.running.take() {
+            stop(&self.shared, running.writers, Some(running.keeper));
         }
-        self.shared.lanes.iter().for_each(|lane| lane.ring.wake_writer());
-        for (_, thread) in running.writers {
-            let _ = thread.join();
-        }
-        self.shared.supply.stop();
-        let _ = running.keeper.join();
+    }
+}
+
+/// Ends threads as if their process died.
+pub(crate) fn stop(
+    shared: &Shared,
+    writers: Vec<(Arc<Control>, JoinHandle<()>)>,
+    keeper: Option<JoinHandle<()>>,
+) {
+    shared.closed.store(true, Ordering::SeqCst);
+    for (control, _) in &writers {
+        control.abandon.store(true, Ordering::Release);
+    }
+    shared.lanes.iter().for_each(|lane| lane.ring.wake_writer());
+    shared.supply.stop();
+    for thread in writers.into_iter().map(|(_, thread)| thread).chain(keeper) {
+        // A panic in it has become poison.
+        let _ = thread.join();
     }
 }
 

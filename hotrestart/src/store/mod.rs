@@ -4,6 +4,8 @@
 //! between.
 
 pub(crate) mod close;
+mod identity;
+mod load;
 pub(crate) mod open;
 pub(crate) mod relog;
 pub mod waiters;

@@ -1,14 +1,15 @@
 //! Logging again what was recovered from beyond the end of the old life's blocks.
 //!
 //! Invariant: each such record keeps its stamp, and is flushed in the new life before the old one is cut and its buffers are
-//! removed; until then a crash finds both as they were. Only what is still current goes again, from memory.
+//! removed; until then the records of the new life do not count (`restart/plan.rs`), since only some of them may be there,
+//! and a crash finds the old life as it was. Only what is still current goes again, from memory.
 
 use std::collections::HashMap;
 
 use hdstore::{Change, Log, MapId, Seq, StreamId};
 
 use crate::durability::{Durability, LogFailure};
-use crate::log::{DiskLog, Shared};
+use crate::log::{DiskLog, Shared, Space};
 use crate::restart::fold::Relog;
 
 /// Logs the records again and waits until they are flushed. Returns how many there were.
@@ -30,13 +31,14 @@ pub(crate) fn relog(
                 return Ok(false);
             }
             let change = Change::Entry { key: &key, value, expiry_ms };
-            log.commit(shared.write_record(map, stream, change)?, current);
+            log.commit(shared.write_record(map, stream, change, Space::Reserve)?, current);
             Ok(true)
         });
         let written = match written {
             Some(written) => written?,
             None => {
-                let room = shared.write_record(map, stream, Change::Absence { key: &key })?;
+                let change = Change::Absence { key: &key };
+                let room = shared.write_record(map, stream, change, Space::Reserve)?;
                 log.commit(room, Seq(seq));
                 true
             }
@@ -45,7 +47,13 @@ pub(crate) fn relog(
     }
     for writer in 0..shared.lanes.len() as u32 {
         if let Some(ticket) = shared.last_ticket(writer) {
-            shared.wait(ticket, Durability::Synced, None)?;
+            let timeout = Some(shared.ack_timeout);
+            shared.wait(ticket, Durability::Synced, timeout).map_err(|failure| match failure {
+                LogFailure::TimedOut { .. } if shared.supply.is_full() => {
+                    LogFailure::NoSpace { needed_bytes: shared.supply.chunk_size() }
+                }
+                other => other,
+            })?;
         }
     }
     Ok(count)

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdstore::Clock;
 
@@ -31,6 +31,10 @@ pub(crate) struct Control {
     pub(crate) abandon: AtomicBool,
     /// Blocks that were written, known when the thread has ended.
     pub(crate) blocks: AtomicU64,
+    /// Whether it ended without having drained, since the disk was full.
+    pub(crate) gave_up: AtomicBool,
+    /// How long a close waits for space on a full disk.
+    pub(crate) patience: Duration,
 }
 
 /// Drives a writer until it is told to close and has drained, or to abandon.
@@ -74,12 +78,19 @@ fn drive(
     control: &Control,
 ) -> Result<(), IoError> {
     let mut completions = Vec::new();
+    let mut closing_since = None;
     loop {
         if control.abandon.load(Ordering::Acquire) {
             return Ok(());
         }
         if control.close.load(Ordering::Acquire) {
             writer.close();
+            let since = *closing_since.get_or_insert_with(Instant::now);
+            if writer.lacks_space() && queue.in_flight() == 0 && since.elapsed() >= control.patience
+            {
+                control.gave_up.store(true, Ordering::Release);
+                return Ok(());
+            }
         }
         // Before the step: whatever comes after this wakes the wait below.
         ring.about_to_sleep();

@@ -191,6 +191,14 @@ impl Writer {
                 && self.flush.is_none())
     }
 
+    /// Whether the rest cannot be written, since a chunk is needed and the disk is full.
+    pub(crate) fn lacks_space(&self) -> bool {
+        self.chunk.is_none()
+            && self.writes.is_empty()
+            && self.supply.no_space_bytes().is_some()
+            && !self.ring.is_ended(self.next_turn)
+    }
+
     /// The number of blocks written so far: what a clean close records.
     pub(crate) fn blocks(&self) -> u64 {
         self.written_number

@@ -1,12 +1,13 @@
 //! Chunks made ahead of need, so that no writer waits for a file to be made.
 //!
 //! Invariant: a chunk is handed out once, at full size, with its name durable. A full disk is no poison: it is remembered
-//! with the bytes needed, tried again, and forgotten when a chunk could be made.
+//! with the bytes needed, tried again, and forgotten when a chunk could be made. Meanwhile what is in stock is the reserve:
+//! for what lies in the log buffers already, and for removals.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::format::{ChunkId, FileNumber, LifeNumber};
 use crate::io::{Disk, FileHandle, Fill, IoError, IoErrorClass};
@@ -33,6 +34,8 @@ pub(crate) struct Supply {
     zero_fill_bytes: AtomicU64,
     state: Mutex<SupplyState>,
     changed: Condvar,
+    /// Whether the disk was full when a chunk was last made.
+    is_full: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +67,7 @@ impl Supply {
             zero_fill_bytes: AtomicU64::new(0),
             state: Mutex::default(),
             changed: Condvar::new(),
+            is_full: AtomicBool::new(false),
         }
     }
 
@@ -94,10 +98,14 @@ impl Supply {
                     let mut state = self.lock();
                     state.ready.push_back(chunk);
                     state.no_space_bytes = None;
+                    self.is_full.store(false, Ordering::Relaxed);
+                    drop(state);
+                    self.changed.notify_all();
                     made = true;
                 }
                 Err(error) if is_no_space(&error) => {
                     let mut state = self.lock();
+                    self.is_full.store(true, Ordering::Relaxed);
                     if state.no_space_bytes.replace(self.chunk_size).is_none() {
                         tracing::warn!(%error, "no space for a new chunk; changes wait");
                     }
@@ -139,6 +147,37 @@ impl Supply {
     pub(crate) fn stop(&self) {
         self.lock().stop = true;
         self.changed.notify_all();
+    }
+
+    /// Whether changes that need space must wait: one load.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
+    }
+
+    /// Waits until a chunk could be made again: true; or `deadline` came, or `keep_on` says no: false.
+    pub(crate) fn wait_for_space(&self, deadline: Instant, keep_on: impl Fn() -> bool) -> bool {
+        let mut state = self.lock();
+        while state.no_space_bytes.is_some() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || !keep_on() {
+                return false;
+            }
+            let slice = left.min(Duration::from_millis(20));
+            let waited = self.changed.wait_timeout(state, slice);
+            state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Removes the chunks that were made and not used, at the end of a life. One that cannot be removed is found by the next.
+    pub(crate) fn discard_stock(&self) {
+        let stock = std::mem::take(&mut self.lock().ready);
+        for FreshChunk { file, .. } in stock {
+            if let Err(error) = self.disk.remove(file.name()) {
+                tracing::warn!(%error, "a chunk that was never used stays behind");
+            }
+        }
     }
 
     /// The bytes that could not be had, while the disk is full.
