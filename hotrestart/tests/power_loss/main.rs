@@ -5,6 +5,7 @@
 //! write or flush nothing is acknowledged. `docs/testing.md` says how to replay a seed.
 
 mod bench;
+mod threads;
 
 use std::time::{Duration, Instant};
 
@@ -344,6 +345,41 @@ fn closing_on_a_full_disk_ends_and_loses_nothing() {
     let store = open(&machine);
     assert_eq!(store.recovery().was_clean, closed.is_ok());
     assert_eq!(map_of(&store).len(), acknowledged);
+}
+
+#[test]
+fn a_store_that_died_on_a_full_disk_opens_on_the_full_disk() {
+    for seed in 50..54 {
+        let _seed = Seed(seed);
+        let mut machine = Machine::new(seed);
+        let open = |machine: &Machine| {
+            machine.builder().writers(1).put_timeout_ms(150).ack_timeout_ms(2_000).open("/s")
+        };
+        let store = open(&machine).expect("a new store");
+        let map = map_of(&store);
+        machine.disk.set_capacity(Some(used_bytes(&machine) + (600 << 10)));
+        let full_at = fill_up(&map);
+        drop(map);
+        machine.crash(Some(store), false);
+        let opened = open(&machine);
+        if seed % 2 == 0 {
+            // What the buffers hold may need more than the disk has; then it is said, and nothing is lost.
+            match opened {
+                Ok(store) => assert_eq!(map_of(&store).len(), full_at),
+                Err(error) => {
+                    assert!(matches!(error, OpenError::Log(LogFailure::NoSpace { .. })), "{error}")
+                }
+            }
+            continue;
+        }
+        if let Ok(store) = opened {
+            store.abandon();
+        }
+        machine.disk.set_capacity(None);
+        machine.crash(None, false);
+        let store = open(&machine).expect("with space it opens");
+        assert_eq!(map_of(&store).len(), full_at);
+    }
 }
 
 #[test]

@@ -1,0 +1,58 @@
+//! What an opening must know of the lives before it: the time, what is durable, and how to begin on a full disk.
+
+use std::path::Path;
+
+use hotrestart::codec::{Bytes, U64};
+use hotrestart::hdstore::{ManualClock, StreamId};
+use hotrestart::{Builder, Durability, Map, MapOptions, Store};
+
+fn builder() -> Builder {
+    Store::builder().memory_limit_bytes(64 << 20).streams(2).chunk_bytes(256 << 10).writers(1)
+}
+
+fn map_of(store: &Store) -> Map<U64, Bytes> {
+    store.map("m", MapOptions::default()).expect("a map")
+}
+
+#[test]
+fn a_clock_that_was_set_back_revives_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let open = |now_ms| builder().clock(ManualClock::new(now_ms)).open(dir.path()).expect("opens");
+    let store = open(1_000);
+    map_of(&store).insert_expiring(&1, b"short", 5_000).expect("room");
+    map_of(&store).insert_expiring(&2, b"long", 50_000).expect("room");
+    assert!(map_of(&store).contains_key(&1).expect("ok"));
+    store.close().expect("closed");
+    open(9_000).close().expect("closed");
+    let store = open(2_000);
+    let map = map_of(&store);
+    assert!(!map.contains_key(&1).expect("ok"), "it had expired before the clock was set back");
+    assert!(map.contains_key(&2).expect("ok"));
+}
+
+fn durable(store: &Store) -> Vec<u64> {
+    (0..2).map(|stream| store.durable_through(StreamId(stream)).0).collect()
+}
+
+fn opened(dir: &Path) -> Store {
+    builder().open(dir).expect("opens")
+}
+
+#[test]
+fn what_was_recovered_is_known_to_be_durable() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = opened(dir.path());
+    for key in 0..50 {
+        map_of(&store).insert(&key, b"v").expect("room");
+    }
+    store.persist(Durability::Synced).expect("synced");
+    let before = durable(&store);
+    assert!(before.iter().all(|seq| *seq > 0));
+    map_of(&store).insert(&1, b"only in the log buffers").expect("room");
+    store.abandon();
+    let store = opened(dir.path());
+    let after = durable(&store);
+    assert_eq!(after.iter().sum::<u64>(), before.iter().sum::<u64>() + 1, "{before:?} {after:?}");
+    store.close().expect("closed");
+    assert_eq!(durable(&opened(dir.path())), after);
+}
