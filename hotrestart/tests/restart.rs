@@ -319,12 +319,10 @@ fn lost_log_buffers_are_never_taken_for_a_clean_end() {
     fs::remove_file(name.path()).expect("it is there");
     let error = open().open(dir.path()).expect_err("the buffers are gone");
     assert!(matches!(error, OpenError::BuffersLost { life: 1, .. }), "{error}");
-    open()
-        .recovery(RecoveryMode::Salvage)
-        .open(dir.path())
-        .expect("asked for")
-        .close()
-        .expect("closed");
+    let store = open().recovery(RecoveryMode::Salvage).open(dir.path()).expect("asked for");
+    let problems = &store.recovery().problems;
+    assert!(problems.len() == 1 && problems[0].what.contains("life 1"), "{problems:?}");
+    store.close().expect("closed");
     open().open(dir.path()).expect("the loss is decided").close().expect("closed");
     assert_eq!(
         fs::read_dir(shared.path()).expect("a directory").count(),

@@ -170,7 +170,7 @@ fn is_dead(path: &Path, boot: BootId) -> bool {
     let Some(bytes) = header.get(at + 4..at + 4 + len) else { return false };
     use std::os::unix::ffi::OsStrExt;
     let directory = Path::new(std::ffi::OsStr::from_bytes(bytes));
-    len > 0 && directory.is_absolute() && !directory.exists()
+    len > 0 && directory.is_absolute() && matches!(directory.try_exists(), Ok(false))
 }
 
 fn make_file(

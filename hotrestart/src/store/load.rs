@@ -46,6 +46,7 @@ pub(super) fn left_behind(
     places: &Places,
     manifest: &Manifest,
     boot: BootId,
+    report: &mut RecoveryReport,
 ) -> Result<LeftByLife, OpenError> {
     let mut left = Vec::new();
     for life in &manifest.lives {
@@ -70,7 +71,14 @@ pub(super) fn left_behind(
                     place: format!("{place}: {reason}"),
                 });
             }
-            Err(reason) => tracing::warn!(%reason, life = life.number.0, "log buffers are lost"),
+            Err(reason) => report.problems.push(Problem {
+                file: String::new(),
+                offset: 0,
+                what: format!(
+                    "the log buffers of life {} are lost ({place}: {reason}), with all changes that were only there",
+                    life.number
+                ),
+            }),
         }
     }
     Ok(left)

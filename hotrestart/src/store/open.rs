@@ -54,7 +54,7 @@ pub(crate) fn open(builder: Builder, directory: &Path) -> Result<Store, OpenErro
     let entries = disk.list()?;
     let mut plan = plan::make(&*disk, &entries, &manifest, boot)?;
     check_memory(&builder, &manifest, &plan, report.was_clean)?;
-    let left = left_behind(&builder, &places, &manifest, boot)?;
+    let left = left_behind(&builder, &places, &manifest, boot, &mut report)?;
     if builder.recovery == RecoveryMode::Strict && !plan.problems.is_empty() {
         return Err(OpenError::Corrupt { problems: plan.problems });
     }
