@@ -1,7 +1,7 @@
 //! What a pin costs: the store's asymmetric one beside crossbeam-epoch's, alone and around a get.
 //!
-//! `cargo bench -p hdstore --bench pin` prints nanoseconds per operation, the median of nine rounds on one thread. The
-//! decision that rests on it is `docs/decisions/0002-asymmetric-pin.md`.
+//! `cargo bench -p hdstore --bench pin` prints nanoseconds per operation, the median of nine rounds on one
+//! thread. The decision that rests on it is `docs/decisions/0002-asymmetric-pin.md`.
 
 use std::hint::black_box;
 use std::time::Instant;

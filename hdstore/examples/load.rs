@@ -1,8 +1,8 @@
 //! Puts and gets as fast as they go, for a profiler: `load [million entries] [threads]`.
 //!
-//! 8 B keys and 239 B values, in an order that no cache predicts: a load, overwrites, gets one by one, and gets in batches.
-//! Prints nanoseconds of a thread's own time per operation, which a busy machine changes least, and millions of operations
-//! per second over all threads.
+//! 8 B keys and 239 B values, in an order that no cache predicts: a load, overwrites, gets one by one, and
+//! gets in batches. Prints nanoseconds of a thread's own time per operation, which a busy machine changes
+//! least, and millions of operations per second over all threads.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};

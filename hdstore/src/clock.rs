@@ -1,7 +1,8 @@
 //! Time as the store sees it: a number that comes from outside.
 //!
-//! The store reads the clock in three places only: an entry that has an expiry time is looked at, a long-lived pin is
-//! made, the bound on unreclaimed memory is reached. Tests and simulators bring their own clock.
+//! The store reads the clock in three places only: an entry that has an expiry time is looked at, a
+//! long-lived pin is made, the bound on unreclaimed memory is reached. Tests and simulators bring their own
+//! clock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};

@@ -1,7 +1,7 @@
 //! Codecs: how typed keys and values become bytes.
 //!
-//! A codec is a type that is never made, named where a map is opened: `store.map::<Str, U64>(..)`. Its name is remembered
-//! with the map and checked at every opening.
+//! A codec is a type that is never made, named where a map is opened: `store.map::<Str, U64>(..)`. Its name
+//! is remembered with the map and checked at every opening.
 
 use std::borrow::{Borrow, Cow};
 use std::marker::PhantomData;

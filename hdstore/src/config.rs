@@ -69,13 +69,15 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// The hard limit on memory, metadata included, in bytes: 16 MiB to 896 GiB, rounded down to 2 MiB. Default 1 GiB.
+    /// The hard limit on memory, metadata included, in bytes: 16 MiB to 896 GiB, rounded down to 2 MiB.
+    /// Default 1 GiB.
     pub fn memory_limit_bytes(mut self, bytes: u64) -> Self {
         self.memory_limit_bytes = bytes;
         self
     }
 
-    /// How many streams the keys are spread over: 1 to 65,536. One writer at a time works in each. Default 64.
+    /// How many streams the keys are spread over: 1 to 65,536. One writer at a time works in each. Default
+    /// 64.
     pub fn streams(mut self, streams: u32) -> Self {
         self.streams = streams;
         self
@@ -87,8 +89,8 @@ impl Builder {
         self
     }
 
-    /// The bound on memory of replaced values that wait for readers, in bytes, per NUMA node. Default: 1/32 of the memory
-    /// limit, at least 1 MiB. See `docs/memory.md`.
+    /// The bound on memory of replaced values that wait for readers, in bytes, per NUMA node. Default: 1/32
+    /// of the memory limit, at least 1 MiB. See `docs/memory.md`.
     pub fn unreclaimed_max_bytes(mut self, bytes: u64) -> Self {
         self.unreclaimed_max_bytes = Some(bytes);
         self

@@ -129,8 +129,8 @@ pub enum Error {
         /// What was wrong.
         reason: String,
     },
-    /// The log behind the store refused the change, or failed to keep it. Whether the change is kept then is unknown if it is
-    /// visible; the source says which.
+    /// The log behind the store refused the change, or failed to keep it. Whether the change is kept then is
+    /// unknown if it is visible; the source says which.
     #[error("log: {0}")]
     Log(#[source] LogError),
 }

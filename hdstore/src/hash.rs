@@ -1,8 +1,8 @@
 //! The hashes: which stream a key goes to, and where in a table it lies.
 //!
-//! Bucket, second place and tag come from a 64-bit hash with the store's seed (`docs/format.md`, section 3). The stream of a
-//! key, where the store chooses it, comes from a hash without seed: it must be the same at every opening, and the keys of
-//! one stream must still spread over the whole of their table.
+//! Bucket, second place and tag come from a 64-bit hash with the store's seed (`docs/format.md`, section 3).
+//! The stream of a key, where the store chooses it, comes from a hash without seed: it must be the same at
+//! every opening, and the keys of one stream must still spread over the whole of their table.
 
 use rapidhash::v3::{RapidSecrets, rapidhash_v3, rapidhash_v3_micro_inline};
 

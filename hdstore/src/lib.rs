@@ -10,14 +10,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! - One hard limit holds for everything, metadata included ([`Builder::memory_limit_bytes`]); [`Store::stats`] accounts for
-//!   every byte. `docs/memory.md` has the formula.
+//! - One hard limit holds for everything, metadata included ([`Builder::memory_limit_bytes`]);
+//!   [`Store::stats`] accounts for every byte. `docs/memory.md` has the formula.
 //! - Readers never lock and never wait. Writers wait only for each other, per stream.
-//! - No threads, no runtime, no files, no global allocator. For a store that survives, see the crate `hotrestart`.
+//! - No threads, no runtime, no files, no global allocator. For a store that survives, see the crate
+//!   `hotrestart`.
 //!
-//! Inside, from the bottom up: `arena` (address space and pages), `slab` (slots), `entry` (bytes of a slot), `index` (from
-//! hash to slot), `reclaim` (when a slot is free), `store` (the order of steps), `map` (types). The formats stand in
-//! `docs/format.md`.
+//! Inside, from the bottom up: `arena` (address space and pages), `slab` (slots), `entry` (bytes of a slot),
+//! `index` (from hash to slot), `reclaim` (when a slot is free), `store` (the order of steps), `map` (types).
+//! The formats stand in `docs/format.md`.
 
 mod arena;
 mod clock;

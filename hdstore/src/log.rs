@@ -1,13 +1,14 @@
-//! The seam to a log: what a store does before, under and after a stream's lock so that its changes can be kept.
+//! The seam to a log: what a store does before, under and after a stream's lock so that its changes can be
+//! kept.
 //!
-//! A store in memory alone uses [`NoLog`], which costs nothing. `hotrestart` brings the real one. The order of calls in a
-//! change, and the reasons, stand in `ARCHITECTURE.md`:
+//! A store in memory alone uses [`NoLog`], which costs nothing. `hotrestart` brings the real one. The order
+//! of calls in a change, and the reasons, stand in `ARCHITECTURE.md`:
 //!
-//! 1. [`Log::reserve`], before the lock: room for the record; the key and value are copied here. It may wait, never under a
-//!    lock.
-//! 2. Under the stream's lock: [`Log::position`] must not be before the stream's last one, or the change starts over (so
-//!    that what survives a crash is a prefix of the stream); then [`Log::commit`] with the record's seq, which may neither
-//!    wait nor fail.
+//! 1. [`Log::reserve`], before the lock: room for the record; the key and value are copied here. It may wait,
+//!    never under a lock.
+//! 2. Under the stream's lock: [`Log::position`] must not be before the stream's last one, or the change
+//!    starts over (so that what survives a crash is a prefix of the stream); then [`Log::commit`] with the
+//!    record's seq, which may neither wait nor fail.
 //! 3. After the lock: [`Log::settle`] waits until the change is as durable as its map asks.
 
 use crate::ids::{MapId, Seq, StreamId};

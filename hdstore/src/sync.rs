@@ -1,7 +1,7 @@
 //! Atomics and locks: the standard ones, or loom's when a model is checked (`--cfg loom`).
 //!
-//! Everything that loom models takes its atomics from here. A lock is never poisoned for us: what it guards is
-//! consistent at every step, so a panic elsewhere must not take the store down with it.
+//! Everything that loom models takes its atomics from here. A lock is never poisoned for us: what it guards
+//! is consistent at every step, so a panic elsewhere must not take the store down with it.
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};

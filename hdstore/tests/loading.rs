@@ -1,4 +1,5 @@
-//! Loading, and what goes wrong around a log: facts of absence, readers who come early, a log that refuses, seqs that end.
+//! Loading, and what goes wrong around a log: facts of absence, readers who come early, a log that refuses,
+//! seqs that end.
 
 use hdstore::codec::{Bytes, U64};
 use hdstore::{

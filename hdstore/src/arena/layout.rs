@@ -1,8 +1,8 @@
 //! Where the regions of a node's arena lie (`docs/format.md`, section 4).
 //!
-//! Invariant: the regions do not overlap, each starts at a multiple of 2 MiB, and each is large enough for whatever the
-//! memory limit allows, so that nothing in the arena ever moves or runs out before the limit is reached. Address space is
-//! not memory: only what is committed counts.
+//! Invariant: the regions do not overlap, each starts at a multiple of 2 MiB, and each is large enough for
+//! whatever the memory limit allows, so that nothing in the arena ever moves or runs out before the limit is
+//! reached. Address space is not memory: only what is committed counts.
 
 use super::os::UNIT;
 
@@ -68,7 +68,8 @@ impl Layout {
             }
             large_table[class] = region(large_max[class] * 8);
         }
-        // Slab pages start at a multiple of 1 GiB from the base when there are that many, for the ladder's first rung.
+        // Slab pages start at a multiple of 1 GiB from the base when there are that many, for the ladder's
+        // first rung.
         if limit_bytes >= super::os::GIB {
             let gap = next.next_multiple_of(super::os::GIB) - next;
             next += gap;

@@ -1,11 +1,12 @@
 //! A node's arena: one reservation, its regions, and the accounting of what is committed.
 //!
-//! Invariant: every byte that is touched was charged before to the store's one [`Budget`], metadata included, so the sum of
-//! what the store holds never passes the memory limit. Everything is addressed by offset from the arena's base; no pointer
-//! is kept anywhere, so that a sealed arena can be attached again at another address.
+//! Invariant: every byte that is touched was charged before to the store's one [`Budget`], metadata included,
+//! so the sum of what the store holds never passes the memory limit. Everything is addressed by offset from
+//! the arena's base; no pointer is kept anywhere, so that a sealed arena can be attached again at another
+//! address.
 //!
-//! Callers: `slab/` (pages and large slots), `index/` and `store/` (words). Views of words are safe here, since a word is
-//! an atomic; views of entries are not, and live in `entry/view.rs` alone.
+//! Callers: `slab/` (pages and large slots), `index/` and `store/` (words). Views of words are safe here,
+//! since a word is an atomic; views of entries are not, and live in `entry/view.rs` alone.
 #![allow(unsafe_code)] // words as atomics, copies into owned slots; docs/unsafe.md
 
 pub(crate) mod layout;
@@ -288,9 +289,10 @@ impl Arena {
     #[inline]
     fn mapped_word(&self, offset: u64) -> &crate::sync::AtomicU64 {
         let address = self.memory.base().as_ptr().wrapping_add(offset as usize);
-        // SAFETY: the word lies inside the reservation and is aligned (asserted by the caller; the base is aligned), is
-        // initialised (fresh pages are zero), and lives as long as `self`. Whoever writes it does so through an atomic, or
-        // owns the slot around it alone, before it is published and after its last reader left.
+        // SAFETY: the word lies inside the reservation and is aligned (asserted by the caller; the base is
+        // aligned), is initialised (fresh pages are zero), and lives as long as `self`. Whoever writes it
+        // does so through an atomic, or owns the slot around it alone, before it is published and after its
+        // last reader left.
         unsafe { &*address.cast::<crate::sync::AtomicU64>() }
     }
 

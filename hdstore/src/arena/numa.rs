@@ -1,7 +1,7 @@
 //! The machine's NUMA nodes: from sysfs, from libhwloc (feature `hwloc`), or given.
 //!
-//! A stream belongs to one node; its tables and entries lie in that node's arena, whose memory is asked for by `mbind`.
-//! A machine that says nothing is one node.
+//! A stream belongs to one node; its tables and entries lie in that node's arena, whose memory is asked for
+//! by `mbind`. A machine that says nothing is one node.
 
 use std::path::Path;
 

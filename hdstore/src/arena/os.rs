@@ -1,12 +1,13 @@
 //! Address space and pages from the operating system.
 //!
-//! Invariant: a reservation is one mapping of `len` bytes that lives as long as the value, starts at a multiple of 2 MiB, and
-//! is readable and writable everywhere (untouched bytes are zero). Whether a page *may* be touched is a matter of the
-//! arena's accounting (`arena/mod.rs`), not of protection: a mapping per committed range would run into the kernel's limit
-//! on mappings.
+//! Invariant: a reservation is one mapping of `len` bytes that lives as long as the value, starts at a
+//! multiple of 2 MiB, and is readable and writable everywhere (untouched bytes are zero). Whether a page
+//! *may* be touched is a matter of the arena's accounting (`arena/mod.rs`), not of protection: a mapping per
+//! committed range would run into the kernel's limit on mappings.
 //!
-//! What may go wrong: the reservation itself (no address space, strict overcommit), reported to the builder; a rung of the
-//! ladder of page sizes, which falls to the next; advice, which is only advice. Nothing here is on a read path.
+//! What may go wrong: the reservation itself (no address space, strict overcommit), reported to the builder;
+//! a rung of the ladder of page sizes, which falls to the next; advice, which is only advice. Nothing here is
+//! on a read path.
 #![allow(unsafe_code)] // mmap and madvise; docs/unsafe.md
 
 use std::io;
@@ -39,7 +40,8 @@ pub(crate) struct Reservation {
     mapping: (usize, usize),
 }
 
-// SAFETY: the reservation is memory, not a handle of a thread; who may touch which byte is ruled by the callers.
+// SAFETY: the reservation is memory, not a handle of a thread; who may touch which byte is ruled by the
+// callers.
 unsafe impl Send for Reservation {}
 // SAFETY: as above; the methods change no field.
 unsafe impl Sync for Reservation {}
@@ -70,8 +72,9 @@ impl Reservation {
         Ok(Reservation { base, len, mapping: (start, mapped) })
     }
 
-    /// Puts pages of at most the kind `want` under a range that is a multiple of 2 MiB, and says which kind it is. The
-    /// range's former content is lost when explicit huge pages are put there, so it must hold nothing.
+    /// Puts pages of at most the kind `want` under a range that is a multiple of 2 MiB, and says which kind
+    /// it is. The range's former content is lost when explicit huge pages are put there, so it must hold
+    /// nothing.
     pub(crate) fn back(&self, offset: u64, len: u64, want: PageKind) -> PageKind {
         debug_assert!(offset.is_multiple_of(UNIT) && len.is_multiple_of(UNIT));
         if want >= PageKind::Huge2M && self.map_huge(offset, len, libc::MAP_HUGE_2MB) {
@@ -141,7 +144,8 @@ impl Reservation {
             return false;
         }
         mask[word] = 1 << bit;
-        // SAFETY: the range lies inside this reservation; the mask outlives the call and has as many bits as said.
+        // SAFETY: the range lies inside this reservation; the mask outlives the call and has as many bits as
+        // said.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_mbind,

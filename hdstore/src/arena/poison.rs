@@ -1,7 +1,9 @@
-//! Free slots under AddressSanitizer (`--cfg asan`, see `scripts/asan`): whoever reads a slot after it was freed is caught.
+//! Free slots under AddressSanitizer (`--cfg asan`, see `scripts/asan`): whoever reads a slot after it was
+//! freed is caught.
 //!
-//! The sanitizer knows allocations, not slots of a mapping, so the slabs tell it. The first 16 bytes of a free slot stay
-//! readable: they hold its generation and the link of its list. Without the sanitizer nothing here exists at run time.
+//! The sanitizer knows allocations, not slots of a mapping, so the slabs tell it. The first 16 bytes of a
+//! free slot stay readable: they hold its generation and the link of its list. Without the sanitizer nothing
+//! here exists at run time.
 #![cfg_attr(asan, allow(unsafe_code))] // calls of the sanitizer; docs/unsafe.md
 
 use super::Arena;

@@ -1,11 +1,12 @@
 //! The bytes of an entry: written once by the owner of a slot, read by whoever is protected.
 //!
-//! Invariant: a slot is written by its one owner between `Slabs::take` and its publication in the index, and never again
-//! until its last reader left. A reader holds a pin or a published guard from before it loaded the index word until it
-//! lets the bytes go. So bytes that can be reached never change, and plain reads of them are sound.
+//! Invariant: a slot is written by its one owner between `Slabs::take` and its publication in the index, and
+//! never again until its last reader left. A reader holds a pin or a published guard from before it loaded
+//! the index word until it lets the bytes go. So bytes that can be reached never change, and plain reads of
+//! them are sound.
 //!
-//! Callers: `store/` for writing, the map's guards for reading. Both sides of the invariant are theirs to keep: hence the
-//! unsafe functions here, and nowhere else in the crate that slices of slots are made.
+//! Callers: `store/` for writing, the map's guards for reading. Both sides of the invariant are theirs to
+//! keep: hence the unsafe functions here, and nowhere else in the crate that slices of slots are made.
 #![allow(unsafe_code)] // slices of slots; docs/unsafe.md
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
@@ -28,8 +29,8 @@ impl<'a> EntryView<'a> {
     /// Looks at the entry at `location`.
     ///
     /// # Safety
-    /// The location was loaded from an index word after the caller was protected from the slot's reuse (pin, published
-    /// guard, or the lock of its stream), and the protection lasts for `'a`.
+    /// The location was loaded from an index word after the caller was protected from the slot's reuse (pin,
+    /// published guard, or the lock of its stream), and the protection lasts for `'a`.
     #[inline]
     pub(crate) unsafe fn at(arena: &'a Arena, location: Location) -> EntryView<'a> {
         let offset = location.offset();
@@ -85,8 +86,8 @@ impl<'a> EntryView<'a> {
 
     #[inline]
     fn bytes(&self, offset: u64, len: u64) -> &'a [u8] {
-        // SAFETY: by the contract of `at` the slot is published and protected for `'a`, so these bytes were written before
-        // publication and do not change; the lengths are the ones its owner wrote with them.
+        // SAFETY: by the contract of `at` the slot is published and protected for `'a`, so these bytes were
+        // written before publication and do not change; the lengths are the ones its owner wrote with them.
         unsafe { std::slice::from_raw_parts(self.arena.address(offset), len as usize) }
     }
 }
@@ -114,7 +115,8 @@ pub(crate) unsafe fn write_head(arena: &Arena, slot: Slot, parts: &EntryParts<'_
         arena.word(at).store(expiry_ms, Relaxed);
         at += EXPIRY;
     }
-    // SAFETY: the slot is the caller's alone and large enough; the key lies outside the arena or in another slot.
+    // SAFETY: the slot is the caller's alone and large enough; the key lies outside the arena or in another
+    // slot.
     unsafe { copy(arena, at, parts.key) };
 }
 

@@ -1,8 +1,9 @@
 //! Growth: one bucket at a time, by the operation that made it due, in well under the time of a put.
 //!
-//! Invariant: a reader finds every key at every step. The words that move are copied into the new bucket before the new
-//! count is published, and cleared in the old one after; what stays is not touched. Memory for the new bucket was taken
-//! before the lock; without it, or when a chain would be needed for the new bucket, growth waits for the next insert.
+//! Invariant: a reader finds every key at every step. The words that move are copied into the new bucket
+//! before the new count is published, and cleared in the old one after; what stays is not touched. Memory for
+//! the new bucket was taken before the lock; without it, or when a chain would be needed for the new bucket,
+//! growth waits for the next insert.
 //!
 //! Whether a word moves depends on its key's hash, read from its slot: the eight slots are fetched together.
 
@@ -66,8 +67,9 @@ impl Table<'_> {
         true
     }
 
-    /// The rare split of a bucket with a chain of which more than a bucket's worth moves: the overflow buckets for the new
-    /// bucket's chain must be at hand, else each insert that comes brings one, and growth waits.
+    /// The rare split of a bucket with a chain of which more than a bucket's worth moves: the overflow
+    /// buckets for the new bucket's chain must be at hand, else each insert that comes brings one, and growth
+    /// waits.
     #[cold]
     fn grow_chained(
         &self,

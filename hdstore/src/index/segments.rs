@@ -1,9 +1,10 @@
 //! Where the buckets of a table lie: segments that are added one at a time and never move.
 //!
-//! Bucket 0 stands alone. Buckets 1 to 511 lie in nine segments of 1, 2, 4, ... 256 buckets; all others in segments of 512
-//! (32 KiB). The table's directory (512 bytes) has the nine, then the leaves that list the others: leaves of 8, 16, ...
-//! 4096 segments, then of 4096. A table of one entry costs one bucket; a table of a hundred million makes three dependent
-//! loads before its bucket, the first two from lines that stay in the cache.
+//! Bucket 0 stands alone. Buckets 1 to 511 lie in nine segments of 1, 2, 4, ... 256 buckets; all others in
+//! segments of 512 (32 KiB). The table's directory (512 bytes) has the nine, then the leaves that list the
+//! others: leaves of 8, 16, ... 4096 segments, then of 4096. A table of one entry costs one bucket; a table
+//! of a hundred million makes three dependent loads before its bucket, the first two from lines that stay in
+//! the cache.
 
 /// Words of a directory.
 pub(crate) const DIRECTORY_WORDS: u64 = 64;

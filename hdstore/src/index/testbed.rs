@@ -1,7 +1,8 @@
-//! A table on its own, for tests and models: keys are numbers, their hashes are chosen, slots are never looked into.
+//! A table on its own, for tests and models: keys are numbers, their hashes are chosen, slots are never
+//! looked into.
 //!
-//! A location stands for a key and a version of its value, so that a search can be judged without any slot. Memory is given
-//! out once and never taken back.
+//! A location stands for a key and a version of its value, so that a search can be judged without any slot.
+//! Memory is given out once and never taken back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -22,7 +23,8 @@ pub(crate) struct Testbed {
     hashes: Vec<u64>,
 }
 
-/// A hash whose home and second place are the buckets of these numbers, in a table that has them, and with that tag.
+/// A hash whose home and second place are the buckets of these numbers, in a table that has them, and with
+/// that tag.
 pub(crate) fn hash(home: u64, second: u64, tag: u64) -> u64 {
     assert!(home < 1 << 18 && second < 1 << 18 && tag < 1 << 14);
     home | second << 32 | tag << 50
@@ -42,7 +44,13 @@ impl Testbed {
     }
 
     fn take(&self, bytes: u64) -> u64 {
-        self.next.fetch_add(bytes.next_multiple_of(64), Relaxed)
+        let offset = self.next.fetch_add(bytes.next_multiple_of(64), Relaxed);
+        // Loom makes a word when it is first looked at, which must be before it is published, as a put zeroes
+        // it.
+        for word in 0..bytes / 8 {
+            let _ = self.arena.word(offset + word * 8);
+        }
+        offset
     }
 
     /// What a put would bring along.

@@ -10,10 +10,11 @@ use crate::store::Store;
 use crate::store::access::find_pinned;
 use crate::store::put::{Condition, Done, NewEntry};
 
-/// A pin that the caller holds over many reads: each costs less, and the values found stay where they are until it ends.
+/// A pin that the caller holds over many reads: each costs less, and the values found stay where they are
+/// until it ends.
 ///
-/// It holds back the reclamation of everything that is replaced meanwhile. Past the store's bound, overwrites fail with
-/// [`Error::Unreclaimed`], which names the age of the oldest batch; they go on when it ends.
+/// It holds back the reclamation of everything that is replaced meanwhile. Past the store's bound, overwrites
+/// fail with [`Error::Unreclaimed`], which names the age of the oldest batch; they go on when it ends.
 pub struct ReadBatch<'a> {
     pin: Pinned<'a>,
     pins: &'a std::sync::Arc<crate::reclaim::pin::Pins>,
@@ -86,8 +87,8 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         values.into_iter().collect()
     }
 
-    /// Calls `look` with the index of each key and the bytes of its value, in the order of the keys. Nothing is copied;
-    /// the cache misses of up to sixteen keys run side by side.
+    /// Calls `look` with the index of each key and the bytes of its value, in the order of the keys. Nothing
+    /// is copied; the cache misses of up to sixteen keys run side by side.
     ///
     /// # Errors
     /// [`Error::Codec`] when a key has no encoding; then `look` was not called.
@@ -103,11 +104,12 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         Ok(())
     }
 
-    /// Gives many keys their values, in order, and waits for durability once, at the end. Each put stands for itself: this
-    /// is not a transaction.
+    /// Gives many keys their values, in order, and waits for durability once, at the end. Each put stands for
+    /// itself: this is not a transaction.
     ///
     /// # Errors
-    /// As for [`Map::insert`]; the first one ends the call, and [`PutManyError::done`] says how many puts came before it.
+    /// As for [`Map::insert`]; the first one ends the call, and [`PutManyError::done`] says how many puts
+    /// came before it.
     #[doc(alias = "putAll")]
     pub fn put_many(&self, entries: &[(&K::Encode, &V::Encode)]) -> Result<(), PutManyError> {
         let mut last: Vec<Option<L::Ticket>> = Vec::new();

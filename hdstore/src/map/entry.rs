@@ -1,7 +1,8 @@
 //! Read-modify-write of one key.
 //!
-//! Optimistic: the entry is looked at, the caller thinks, and the change happens only if the entry is still the same (by its
-//! seq, so also an equal value put by somebody else counts as a change). No lock is held while the caller thinks.
+//! Optimistic: the entry is looked at, the caller thinks, and the change happens only if the entry is still
+//! the same (by its seq, so also an equal value put by somebody else counts as a change). No lock is held
+//! while the caller thinks.
 
 use std::borrow::Cow;
 
@@ -69,8 +70,8 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         })
     }
 
-    /// Replaces a key's value by what `update` makes of it (`None`: absent, before or after), trying again until nobody came
-    /// in between. `update` may run more than once; when it panics, nothing has changed.
+    /// Replaces a key's value by what `update` makes of it (`None`: absent, before or after), trying again
+    /// until nobody came in between. `update` may run more than once; when it panics, nothing has changed.
     ///
     /// # Errors
     /// As for [`Map::insert`].

@@ -9,8 +9,9 @@ use crate::store::read::Held;
 
 /// An entry, as it was when it was found: key and value without a copy, for as long as the guard lives.
 ///
-/// The guard publishes its one slot: overwriting or removing the key goes on as ever, and only this entry's memory waits for
-/// the guard. Hold it for minutes if you must. It may be sent to and shared with other threads.
+/// The guard publishes its one slot: overwriting or removing the key goes on as ever, and only this entry's
+/// memory waits for the guard. Hold it for minutes if you must. It may be sent to and shared with other
+/// threads.
 pub struct Ref<'a, K: Codec, V: Codec> {
     held: Held<'a>,
     types: PhantomData<fn() -> (K, V)>,

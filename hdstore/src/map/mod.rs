@@ -1,8 +1,9 @@
 //! Typed maps: what users call.
 //!
-//! Writing is in this file, reading in `read.rs`, several keys at once in `batch.rs`, values that outlive a call in
-//! `guard.rs`, read-modify-write in `entry.rs`. No user code runs under a lock or while anything is half-written: closures
-//! see values that are complete, and what they return is put by an ordinary conditional put.
+//! Writing is in this file, reading in `read.rs`, several keys at once in `batch.rs`, values that outlive a
+//! call in `guard.rs`, read-modify-write in `entry.rs`. No user code runs under a lock or while anything is
+//! half-written: closures see values that are complete, and what they return is put by an ordinary
+//! conditional put.
 
 pub mod batch;
 pub mod entry;
@@ -32,7 +33,8 @@ impl<Level> MapOptions<Level> {
     }
 }
 
-/// A map of a store. Cheap to clone; clones are the same map. All methods may be called from any number of threads.
+/// A map of a store. Cheap to clone; clones are the same map. All methods may be called from any number of
+/// threads.
 pub struct Map<K: Codec, V: Codec, L: Log = NoLog> {
     pub(crate) inner: Arc<Inner<L>>,
     pub(crate) core: Arc<MapCore<L>>,
@@ -55,8 +57,8 @@ impl<L: Log> Store<L> {
     /// Opens the map of this name, making it when it is not there. Options count only when it is made.
     ///
     /// # Errors
-    /// [`Error::MapType`] when the map holds other types, [`Error::MapName`], [`Error::TooManyMaps`], no memory, or a log that
-    /// refuses.
+    /// [`Error::MapType`] when the map holds other types, [`Error::MapName`], [`Error::TooManyMaps`], no
+    /// memory, or a log that refuses.
     pub fn map<K: Codec, V: Codec>(
         &self,
         name: &str,
@@ -76,9 +78,9 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     /// Gives a key a value, whatever it had before. Returns when the map's durability is reached.
     ///
     /// # Errors
-    /// Nothing changed: [`Error::EmptyKey`], [`Error::TooLarge`], [`Error::Capacity`], [`Error::Unreclaimed`],
-    /// [`Error::Codec`], or [`Error::Log`] before the change. An [`Error::Log`] may also say that the change is visible but
-    /// not known to be durable.
+    /// Nothing changed: [`Error::EmptyKey`], [`Error::TooLarge`], [`Error::Capacity`],
+    /// [`Error::Unreclaimed`], [`Error::Codec`], or [`Error::Log`] before the change. An [`Error::Log`] may
+    /// also say that the change is visible but not known to be durable.
     ///
     /// ```
     /// # use hdstore::{MapOptions, Store, codec::Bytes};

@@ -28,8 +28,8 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         Ok(self.inner.hold(&self.core, self.inner.stream_of(&key), &key).map(Ref::new))
     }
 
-    /// Calls `look` with the bytes of a key's value. The cheapest way to read: nothing is copied or published. The value's
-    /// memory is held back while `look` runs, so it should be short.
+    /// Calls `look` with the bytes of a key's value. The cheapest way to read: nothing is copied or
+    /// published. The value's memory is held back while `look` runs, so it should be short.
     ///
     /// # Errors
     /// [`Error::Codec`] when the key has no encoding.
@@ -61,8 +61,9 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         self.get_with(key, V::decode_owned)?.transpose()
     }
 
-    /// Copies a key's value to the front of `buffer` and returns its length in bytes; `None` when the key is absent. When
-    /// the buffer is too short nothing is copied, and the length returned is longer than the buffer.
+    /// Copies a key's value to the front of `buffer` and returns its length in bytes; `None` when the key is
+    /// absent. When the buffer is too short nothing is copied, and the length returned is longer than the
+    /// buffer.
     ///
     /// # Errors
     /// [`Error::Codec`] when the key has no encoding.
@@ -99,8 +100,8 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         self.inner.map_stats(&self.core)
     }
 
-    /// Walks over all entries, in no order. An entry that is there all the time is seen exactly once; one that comes or goes
-    /// meanwhile may be seen or not.
+    /// Walks over all entries, in no order. An entry that is there all the time is seen exactly once; one
+    /// that comes or goes meanwhile may be seen or not.
     ///
     /// ```
     /// # use hdstore::{MapOptions, Store, codec::U64};

@@ -1,8 +1,8 @@
 //! Published guards: a value that a caller keeps beyond its call, protected by its own name.
 //!
-//! Invariant: a guard publishes its slot while its pin still protects it, and the reclaiming side reads the published ones
-//! after it has seen the pin end; so between pin and publication there is no gap. A published slot is skipped by
-//! reclamation until its cell is empty; nothing else waits for it.
+//! Invariant: a guard publishes its slot while its pin still protects it, and the reclaiming side reads the
+//! published ones after it has seen the pin end; so between pin and publication there is no gap. A published
+//! slot is skipped by reclamation until its cell is empty; nothing else waits for it.
 
 use std::sync::OnceLock;
 

@@ -1,7 +1,8 @@
 //! Models of pins, epochs and published guards under loom.
 //!
-//! Here both sides fence. The asymmetric pin differs in one thing: the system call stands for the reader's fence, and makes
-//! the reader's store visible or its later loads new, which is what the two fences together do.
+//! Here both sides fence. The asymmetric pin differs in one thing: the system call stands for the reader's
+//! fence, and makes the reader's store visible or its later loads new, which is what the two fences together
+//! do.
 #![allow(unsafe_code)] // a cell that loom watches is shared between threads; docs/unsafe.md
 
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use super::hazard::Hazards;
 use super::pin::Pins;
 use crate::ids::Location;
 
-/// The content of a slot: loom fails when it is written while it is read, or without an order between the two.
+/// The content of a slot: loom fails when it is written while it is read, or without an order between the
+/// two.
 struct Slot(UnsafeCell<()>);
 
 // SAFETY: the cell is never looked into; loom judges the accesses.

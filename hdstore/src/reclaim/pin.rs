@@ -1,15 +1,16 @@
 //! Pins: a reader's promise that it is inside a call, and the epochs that order pins and retirements.
 //!
-//! Invariant: a batch of retired slots sealed at epoch e is freed only when no record shows a pin of an epoch <= e. A
-//! pin taken after the epoch moved past e was ordered after the batch's index words were replaced, and cannot reach them.
+//! Invariant: a batch of retired slots sealed at epoch e is freed only when no record shows a pin of an epoch
+//! <= e. A pin taken after the epoch moved past e was ordered after the batch's index words were replaced,
+//! and cannot reach them.
 //!
-//! A pin is a plain store: where the kernel has `membarrier`, the reclaiming side pays for the ordering instead (one system
-//! call per some thousand retired slots). `docs/decisions/0002-asymmetric-pin.md` has the measurement beside
-//! crossbeam-epoch. Without `membarrier`, and under loom or Miri, both sides fence.
+//! A pin is a plain store: where the kernel has `membarrier`, the reclaiming side pays for the ordering
+//! instead (one system call per some thousand retired slots). `docs/decisions/0002-asymmetric-pin.md` has the
+//! measurement beside crossbeam-epoch. Without `membarrier`, and under loom or Miri, both sides fence.
 //!
-//! Each thread owns one record per store, found through a thread-local; readers never wait for each other. A record goes
-//! back when its thread has ended *and* its last pin has: a pin may outlive the thread (leaked, or in a thread-local that
-//! is dropped later), and what was read under it may be in use elsewhere.
+//! Each thread owns one record per store, found through a thread-local; readers never wait for each other. A
+//! record goes back when its thread has ended *and* its last pin has: a pin may outlive the thread (leaked,
+//! or in a thread-local that is dropped later), and what was read under it may be in use elsewhere.
 //!
 //! What may go wrong: `membarrier` may fail for want of kernel memory; then nothing is freed in that pass.
 #![allow(unsafe_code)] // the membarrier system call, a thread-local pointer to a record; docs/unsafe.md
@@ -37,7 +38,8 @@ struct Record {
     owned: AtomicBool,
     /// How many pins nest. Only the owner looks at it.
     depth: StdAtomicU64,
-    /// Whether the last pin gives the record back, since the owner's thread-locals are gone. Only the owner looks at it.
+    /// Whether the last pin gives the record back, since the owner's thread-locals are gone. Only the owner
+    /// looks at it.
     orphaned: std::sync::atomic::AtomicBool,
 }
 
@@ -143,7 +145,8 @@ impl Pins {
         record.depth.store(depth + 1, StdOrdering::Relaxed);
         if depth == 0 {
             let epoch = self.shared.epoch.load(Ordering::Acquire);
-            // Release: whoever reads this epoch also sees the guards that this thread published under former pins.
+            // Release: whoever reads this epoch also sees the guards that this thread published under former
+            // pins.
             record.epoch.store(epoch, Ordering::Release);
             self.reader_fence();
         }
@@ -155,8 +158,9 @@ impl Pins {
     fn record(&self) -> &Record {
         let (id, record) = LAST.with(Cell::get);
         if id == self.shared.id {
-            // SAFETY: the number is this store's alone, so the record was found in its blocks, which live as long as `self`
-            // and never move. The thread owns it: the pointer is cleared when its records are given back.
+            // SAFETY: the number is this store's alone, so the record was found in its blocks, which live as
+            // long as `self` and never move. The thread owns it: the pointer is cleared when its records are
+            // given back.
             return unsafe { &*record };
         }
         self.record_by_search()
@@ -180,7 +184,8 @@ impl Pins {
                 LAST.with(|last| last.set((self.shared.id, record)));
                 record
             }
-            // A destructor of another thread-local may read after ours ran: each such pin gets a record of its own.
+            // A destructor of another thread-local may read after ours ran: each such pin gets a record of
+            // its own.
             Err(_) => {
                 let record = self.shared.record(self.shared.claim());
                 record.orphaned.store(true, StdOrdering::Relaxed);
@@ -198,12 +203,14 @@ impl Pins {
         }
     }
 
-    /// Ends the current epoch for what was retired in it, and returns it: pins from now on are of a later one.
+    /// Ends the current epoch for what was retired in it, and returns it: pins from now on are of a later
+    /// one.
     pub(crate) fn advance(&self) -> u64 {
         self.shared.epoch.fetch_add(1, Ordering::AcqRel)
     }
 
-    /// The oldest pin, after making sure that every pin that could hold an older slot is seen. Costs a system call.
+    /// The oldest pin, after making sure that every pin that could hold an older slot is seen. Costs a system
+    /// call.
     pub(crate) fn oldest(&self) -> Option<OldestPin> {
         if self.shared.asymmetric {
             if !membarrier() {
@@ -317,7 +324,8 @@ fn register_membarrier() -> bool {
     unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0 }
 }
 
-/// Makes every running thread of the process execute a full barrier. False when the kernel had no memory for it.
+/// Makes every running thread of the process execute a full barrier. False when the kernel had no memory for
+/// it.
 #[cfg(not(any(miri, loom, not(target_os = "linux"))))]
 fn membarrier() -> bool {
     // SAFETY: as above.

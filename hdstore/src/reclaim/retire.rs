@@ -1,11 +1,11 @@
 //! Retired slots: batches in the arena, sealed with an epoch, freed in order.
 //!
-//! Invariant: a retired slot is in exactly one batch (or among the held ones) until it is free. Room for it is promised
-//! before the index changes, so that retiring itself cannot fail. What waits is counted; `store/` refuses overwrites
-//! beyond the stated bound.
+//! Invariant: a retired slot is in exactly one batch (or among the held ones) until it is free. Room for it
+//! is promised before the index changes, so that retiring itself cannot fail. What waits is counted; `store/`
+//! refuses overwrites beyond the stated bound.
 //!
-//! A batch is a slot of 1 KiB: word 1 links to the next batch, word 2 has the epoch, word 3 the count, word 4 the bytes,
-//! words 5 to 127 the retired slots. Word 0 stays the slot's own.
+//! A batch is a slot of 1 KiB: word 1 links to the next batch, word 2 has the epoch, word 3 the count, word 4
+//! the bytes, words 5 to 127 the retired slots. Word 0 stays the slot's own.
 
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;

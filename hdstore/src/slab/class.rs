@@ -1,8 +1,8 @@
 //! Size classes: which slot size a need is rounded up to.
 //!
-//! Steps of 8 bytes up to 128, then sixteen steps per doubling up to 32 KiB: from 128 B on at most 1/16 is rounding, below
-//! it at most 7 bytes (a slot starts with two atomic words, so it cannot be finer than 8). What is larger is a large slot
-//! (`slab/large.rs`). The budget stands in `docs/memory.md`.
+//! Steps of 8 bytes up to 128, then sixteen steps per doubling up to 32 KiB: from 128 B on at most 1/16 is
+//! rounding, below it at most 7 bytes (a slot starts with two atomic words, so it cannot be finer than 8).
+//! What is larger is a large slot (`slab/large.rs`). The budget stands in `docs/memory.md`.
 
 /// A size class, 0 to [`CLASSES`] - 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

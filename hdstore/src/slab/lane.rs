@@ -1,8 +1,8 @@
-//! Lanes: small stocks of free slots and of retired ones, so that a put takes one short, uncontended lock here instead of a
-//! class's.
+//! Lanes: small stocks of free slots and of retired ones, so that a put takes one short, uncontended lock
+//! here instead of a class's.
 //!
-//! Invariant: a slot in a stash is free and in no page's list. A lane is shared by the threads that hash to it and guarded
-//! by one mutex; there are at least as many lanes as processors.
+//! Invariant: a slot in a stash is free and in no page's list. A lane is shared by the threads that hash to
+//! it and guarded by one mutex; there are at least as many lanes as processors.
 
 use super::class::{CLASSES, Class};
 use crate::reclaim::retire::OpenBatch;

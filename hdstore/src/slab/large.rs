@@ -1,11 +1,13 @@
 //! Large slots: values that no slab page holds.
 //!
-//! A large slot of class c is a run of 64 KiB << c of address space; a value takes the first bytes of the smallest one that
-//! holds it and commits only what it needs, in steps of 4 KiB. Since each class has address space for as many slots as the
-//! memory limit could ever fill, a large value never fails for want of contiguous memory: only the limit can refuse it.
+//! A large slot of class c is a run of 64 KiB << c of address space; a value takes the first bytes of the
+//! smallest one that holds it and commits only what it needs, in steps of 4 KiB. Since each class has address
+//! space for as many slots as the memory limit could ever fill, a large value never fails for want of
+//! contiguous memory: only the limit can refuse it.
 //!
-//! Invariant: a slot's word in the table holds its committed steps; committed steps are charged. Free slots keep their
-//! memory up to `warm_max_bytes` in all, so that overwriting large values makes no system calls; the rest is given back.
+//! Invariant: a slot's word in the table holds its committed steps; committed steps are charged. Free slots
+//! keep their memory up to `warm_max_bytes` in all, so that overwriting large values makes no system calls;
+//! the rest is given back.
 
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
@@ -82,7 +84,8 @@ impl LargeSlots {
             {
                 return None;
             }
-            // A fresh slot joins the cold ones first, so that its table page stays paid for if its memory cannot be had.
+            // A fresh slot joins the cold ones first, so that its table page stays paid for if its memory
+            // cannot be had.
             state.used += 1;
             table_word(arena, class, state.used - 1).store(join(state.cold_head, 0), Relaxed);
             state.cold_head = state.used;

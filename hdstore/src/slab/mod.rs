@@ -1,11 +1,11 @@
 //! Slabs: slots of every size out of one pool of pages.
 //!
-//! Invariant: a free slot is in exactly one place, a lane's stash or its page's list (slab slots), or the large slots' free
-//! lists. A slot's generation byte survives while it is free and is raised when it is taken, so a word that named the
-//! former tenant never matches the next one.
+//! Invariant: a free slot is in exactly one place, a lane's stash or its page's list (slab slots), or the
+//! large slots' free lists. A slot's generation byte survives while it is free and is raised when it is
+//! taken, so a word that named the former tenant never matches the next one.
 //!
-//! Callers: `store/node.rs`. Cost of a take or a put: a stash operation; once in up to 31 of them a class's lock and as many
-//! list steps; once per 256 KiB a page from the pool.
+//! Callers: `store/node.rs`. Cost of a take or a put: a stash operation; once in up to 31 of them a class's
+//! lock and as many list steps; once per 256 KiB a page from the pool.
 
 pub(crate) mod class;
 pub(crate) mod lane;
@@ -106,7 +106,8 @@ impl Slabs {
         let first = self.take_from_pages(arena, &mut list, class)?;
         let stash = &mut lane.stashes[usize::from(class.0)];
         while stash.len() + 1 < stash_max(class) {
-            // The pool is asked for the first slot only: a stash must not take the last page for slots nobody needs.
+            // The pool is asked for the first slot only: a stash must not take the last page for slots nobody
+            // needs.
             let Some(location) = Self::take_listed(arena, &mut list, class) else { break };
             stash.push(location.0);
         }
@@ -178,7 +179,8 @@ impl Slabs {
         u64::from(class.slot_bytes())
     }
 
-    /// Bytes of pages in use that hold no slot in use, stashes not counted: free slots, uncarved room and tails.
+    /// Bytes of pages in use that hold no slot in use, stashes not counted: free slots, uncarved room and
+    /// tails.
     pub(crate) fn free_bytes_in_pages(&self, arena: &Arena) -> u64 {
         let mut free = 0;
         for page in 0..self.pool.counts().ever {

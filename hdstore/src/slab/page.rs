@@ -1,11 +1,12 @@
 //! The page table and the node-wide pool of slab pages.
 //!
-//! Invariant: a page is in exactly one state: never used, free (committed, in the pool), in use by one class, or given back.
-//! Its words are written only under the lock that its state names: the pool's for free and given-back pages, the class's
-//! for pages in use. Pages belong to no map and no stream, so memory freed by one map serves every other.
+//! Invariant: a page is in exactly one state: never used, free (committed, in the pool), in use by one class,
+//! or given back. Its words are written only under the lock that its state names: the pool's for free and
+//! given-back pages, the class's for pages in use. Pages belong to no map and no stream, so memory freed by
+//! one map serves every other.
 //!
-//! Cost: a page is taken once per 256 KiB of new slots. Committing (a system call, up to 2 MiB of page faults) happens
-//! here when nobody called `maintain` ahead of need; it is never done under a stream's lock.
+//! Cost: a page is taken once per 256 KiB of new slots. Committing (a system call, up to 2 MiB of page
+//! faults) happens here when nobody called `maintain` ahead of need; it is never done under a stream's lock.
 
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
@@ -186,7 +187,8 @@ impl PagePool {
         pool.free_pages += 1;
     }
 
-    /// Commits until `pages` are free or the limit is near, finding the memory now. Returns the pages committed.
+    /// Commits until `pages` are free or the limit is near, finding the memory now. Returns the pages
+    /// committed.
     pub(crate) fn commit_ahead(&self, arena: &Arena, pages: u64) -> u64 {
         let mut pool = lock(&self.state);
         let before = pool.pages;

@@ -1,7 +1,8 @@
-//! The two ways to an entry's bytes: under a pin, or under the lock of its stream; and the way to fill a new one.
+//! The two ways to an entry's bytes: under a pin, or under the lock of its stream; and the way to fill a new
+//! one.
 //!
-//! Invariant: every view made here borrows what protects it, and every word it is made from was loaded from an index while
-//! the protection was in place. With this file, `store/` needs no unsafe code elsewhere.
+//! Invariant: every view made here borrows what protects it, and every word it is made from was loaded from
+//! an index while the protection was in place. With this file, `store/` needs no unsafe code elsewhere.
 #![allow(unsafe_code)] // views of protected slots; docs/unsafe.md
 
 use std::sync::MutexGuard;
@@ -162,7 +163,8 @@ pub(crate) fn view_published<'g>(
     location: Location,
     _published: &'g Published<'_>,
 ) -> EntryView<'g> {
-    // SAFETY: the guard published this location while a pin protected it, and gives it up when it is dropped, after 'g.
+    // SAFETY: the guard published this location while a pin protected it, and gives it up when it is dropped,
+    // after 'g.
     unsafe { EntryView::at(arena, location) }
 }
 

@@ -1,8 +1,9 @@
 //! Restart: records go back into memory in any order, from any number of threads.
 //!
-//! Invariant: for each key the record with the highest seq wins, whatever the order, so the result does not depend on it. A
-//! fact of absence is an entry with the `ABSENT` flag, which no reader sees, until [`Loading::finish`] takes it out. Replaced
-//! slots are retired as in a put, so it is safe, if pointless, to read while a store loads.
+//! Invariant: for each key the record with the highest seq wins, whatever the order, so the result does not
+//! depend on it. A fact of absence is an entry with the `ABSENT` flag, which no reader sees, until
+//! [`Loading::finish`] takes it out. Replaced slots are retired as in a put, so it is safe, if pointless, to
+//! read while a store loads.
 //!
 //! Caller: the loader of `hotrestart`. Records come in batches whose cache misses run side by side.
 
@@ -257,7 +258,8 @@ impl<L: Log> Inner<L> {
         }
         let mut left = absent.len() as u64;
         for (found, live) in absent {
-            // Without a kilobyte to remember what is retired the fact stays: it is absent for every reader and writer.
+            // Without a kilobyte to remember what is retired the fact stays: it is absent for every reader
+            // and writer.
             let Ok(prepared) = place.node.prepare(None) else { break };
             let location = found.word.location();
             place.table.sub(live, place.node.slabs.slot_bytes(arena, location));
@@ -270,8 +272,8 @@ impl<L: Log> Inner<L> {
 }
 
 impl<L: Log> Store<L> {
-    /// Looks at the entry of a key in a stream: its seq, value and expiry. Expired entries are seen, too. For the log, which
-    /// asks whether a record is current and copies it when it is.
+    /// Looks at the entry of a key in a stream: its seq, value and expiry. Expired entries are seen, too. For
+    /// the log, which asks whether a record is current and copies it when it is.
     pub fn look<R>(
         &self,
         map: MapId,

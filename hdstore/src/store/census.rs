@@ -1,8 +1,8 @@
 //! Statistics: every committed byte, by what it is for.
 //!
-//! Nothing is counted on the paths of puts and gets but what a table's header counts under its lock; a census walks the
-//! tables and the page table. While others write, the parts are read one after the other and need not add up exactly;
-//! when the store is quiet they do, and a test holds them to it.
+//! Nothing is counted on the paths of puts and gets but what a table's header counts under its lock; a census
+//! walks the tables and the page table. While others write, the parts are read one after the other and need
+//! not add up exactly; when the store is quiet they do, and a test holds them to it.
 
 use std::sync::Arc;
 
@@ -31,11 +31,13 @@ pub struct Stats {
     pub rounding_bytes: u64,
     /// The index: buckets, directories, leaves, with their rounding.
     pub index_bytes: u64,
-    /// Other metadata: superblock, stream heads, map table, page table, table headers, batches of retired slots.
+    /// Other metadata: superblock, stream heads, map table, page table, table headers, batches of retired
+    /// slots.
     pub metadata_bytes: u64,
     /// Committed and free.
     pub free_bytes: u64,
-    /// Replaced and removed entries that readers may still see: those that wait for pins, and those held by guards alone.
+    /// Replaced and removed entries that readers may still see: those that wait for pins, and those held by
+    /// guards alone.
     pub unreclaimed_bytes: u64,
     /// The part of `unreclaimed_bytes` that is held by guards alone.
     pub held_by_guards_bytes: u64,

@@ -1,14 +1,14 @@
 //! Iteration: every entry that is there from the first step to the last is seen exactly once.
 //!
-//! Buckets form a tree: a bucket's children are those that split off from it, and a word only ever moves to a child. While a
-//! walk is under way no word moves otherwise. So the walk keeps a stack of subtrees; it comes to a bucket, and when the
-//! bucket has split since the subtree was noted, the children are noted as subtrees of their own, under the stream's lock, so
-//! that no split is half done at that moment. A bucket without new children is read without a lock, and again when the table
-//! changed its shape meanwhile; after some attempts, under the lock. However much a table grows during a walk, a step costs
-//! one bucket.
+//! Buckets form a tree: a bucket's children are those that split off from it, and a word only ever moves to a
+//! child. While a walk is under way no word moves otherwise. So the walk keeps a stack of subtrees; it comes
+//! to a bucket, and when the bucket has split since the subtree was noted, the children are noted as subtrees
+//! of their own, under the stream's lock, so that no split is half done at that moment. A bucket without new
+//! children is read without a lock, and again when the table changed its shape meanwhile; after some
+//! attempts, under the lock. However much a table grows during a walk, a step costs one bucket.
 //!
-//! Entries that come or go meanwhile may or may not be seen. Each entry is published as a guard before it is handed out, so
-//! the walk holds no pin between steps.
+//! Entries that come or go meanwhile may or may not be seen. Each entry is published as a guard before it is
+//! handed out, so the walk holds no pin between steps.
 
 use super::access::view_pinned;
 use super::read::Held;
@@ -34,7 +34,8 @@ pub(crate) struct Walk<'a, L: Log> {
     ready: Vec<Held<'a>>,
 }
 
-/// A bucket and the buckets that split, or will split, off from it, as far as their numbers are `since` or above.
+/// A bucket and the buckets that split, or will split, off from it, as far as their numbers are `since` or
+/// above.
 #[derive(Clone, Copy)]
 struct Subtree {
     bucket: u64,

@@ -1,7 +1,7 @@
 //! The store: nodes, streams, maps, and the order of steps in each operation.
 //!
-//! Reading order: `access.rs` (how bytes are reached), `read.rs`, `put.rs`, `remove.rs`; then `node.rs` (memory of a put),
-//! `apply.rs` (restart), `sweep.rs` (expiry), `iter.rs`, `census.rs` (statistics).
+//! Reading order: `access.rs` (how bytes are reached), `read.rs`, `put.rs`, `remove.rs`; then `node.rs`
+//! (memory of a put), `apply.rs` (restart), `sweep.rs` (expiry), `iter.rs`, `census.rs` (statistics).
 
 pub(crate) mod access;
 pub(crate) mod apply;
@@ -171,8 +171,9 @@ impl<L: Log> Store<L> {
         self.inner.streams
     }
 
-    /// Ends what is due: frees memory that no reader can reach any more, and commits `ahead_bytes` of memory per node, so
-    /// that puts need not. Call it from a thread of yours now and then; nothing depends on it but latency.
+    /// Ends what is due: frees memory that no reader can reach any more, and commits `ahead_bytes` of memory
+    /// per node, so that puts need not. Call it from a thread of yours now and then; nothing depends on it
+    /// but latency.
     pub fn maintain(&self, ahead_bytes: u64) {
         for node in &self.inner.nodes {
             node.reclaim(true);
@@ -348,6 +349,7 @@ fn map_table_bytes(id: MapId) -> u64 {
 
 fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
-    // The standard library's per-process random keys are the one source of randomness that needs no dependency.
+    // The standard library's per-process random keys are the one source of randomness that needs no
+    // dependency.
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }

@@ -1,7 +1,8 @@
 //! A node: one arena with its slabs, lanes, published guards and retired slots.
 //!
-//! Invariant: what `prepare` hands out is either used and then settled, or abandoned; both in `Prepared`'s hands, so a
-//! failing put leaks neither a slot nor a promise. Lock order: retired queue, then lane, then class, then pool.
+//! Invariant: what `prepare` hands out is either used and then settled, or abandoned; both in `Prepared`'s
+//! hands, so a failing put leaks neither a slot nor a promise. Lock order: retired queue, then lane, then
+//! class, then pool.
 //!
 //! Cost: two short locks of the thread's own lane per put. The bound on unreclaimed memory is kept here.
 
@@ -103,7 +104,8 @@ impl Node {
         (home, lock(&self.lanes[home]))
     }
 
-    /// Takes a slot of `need` bytes if given, and promises room for one retirement. Makes room when there is none.
+    /// Takes a slot of `need` bytes if given, and promises room for one retirement. Makes room when there is
+    /// none.
     pub(crate) fn prepare(&self, need: Option<u64>) -> Result<Prepared<'_>, NoRoom> {
         if let Some(prepared) = self.try_prepare(need) {
             return Ok(prepared);
@@ -210,8 +212,8 @@ impl Node {
         }
     }
 
-    /// Frees every retired slot that no pin and no guard can reach. `all` takes the open batches too and waits for a pass
-    /// that is under way. Returns the slots freed.
+    /// Frees every retired slot that no pin and no guard can reach. `all` takes the open batches too and
+    /// waits for a pass that is under way. Returns the slots freed.
     pub(crate) fn reclaim(&self, all: bool) -> u64 {
         if all {
             for lane in self.lanes.iter() {

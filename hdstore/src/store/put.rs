@@ -1,13 +1,13 @@
 //! Putting: the order of steps.
 //!
-//! Before the stream's lock: check the condition, take a slot and the memory that the table may need, find room in the log,
-//! copy key and value to both. Under the lock: find the old word, check the condition again, take the seq, complete the
-//! record, publish the word, split a bucket if one is due. After it: retire the old slot. So the lock is held for no
-//! allocation, no system call and no copy of a value.
+//! Before the stream's lock: check the condition, take a slot and the memory that the table may need, find
+//! room in the log, copy key and value to both. Under the lock: find the old word, check the condition again,
+//! take the seq, complete the record, publish the word, split a bucket if one is due. After it: retire the
+//! old slot. So the lock is held for no allocation, no system call and no copy of a value.
 //!
-//! What may go wrong: no memory (`Capacity`), readers asleep (`Unreclaimed`), no room in the log; each before anything
-//! changed. A record's room that turns out to lie before the stream's last record is given up and taken anew, since
-//! after a crash a prefix of the stream must come back.
+//! What may go wrong: no memory (`Capacity`), readers asleep (`Unreclaimed`), no room in the log; each before
+//! anything changed. A record's room that turns out to lie before the stream's last record is given up and
+//! taken anew, since after a crash a prefix of the stream must come back.
 
 use super::access::{Locked, fill, find_locked, find_pinned, hash_locked, live_bytes, need};
 use super::node::{NoRoom, Node, Prepared};

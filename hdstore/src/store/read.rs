@@ -1,4 +1,5 @@
-//! Reading: pin, find, look. No lock, no allocation, no system call, no shared line written but the pin's own.
+//! Reading: pin, find, look. No lock, no allocation, no system call, no shared line written but the pin's
+//! own.
 
 use super::access::{find_pinned, view_published};
 use super::node::thread_index;
@@ -81,7 +82,8 @@ impl<L: Log> Inner<L> {
         Held { node, location, published: node.hazards.publish(location, thread_index()) }
     }
 
-    /// Looks up many keys, their cache misses side by side, and calls `each` with the index and entry of each.
+    /// Looks up many keys, their cache misses side by side, and calls `each` with the index and entry of
+    /// each.
     pub(crate) fn read_many<K: AsRef<[u8]>>(
         &self,
         map: &MapCore<L>,

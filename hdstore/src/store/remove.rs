@@ -11,8 +11,8 @@ use crate::log::{Change, Log};
 use crate::reclaim::retire::BATCH_BYTES;
 
 impl<L: Log> Inner<L> {
-    /// Removes a key if `wanted` accepts its entry. `wanted` may be asked twice: before the lock and under it. `Some` with
-    /// the ticket when it was removed.
+    /// Removes a key if `wanted` accepts its entry. `wanted` may be asked twice: before the lock and under
+    /// it. `Some` with the ticket when it was removed.
     pub(crate) fn remove_if(
         &self,
         map: &MapCore<L>,

@@ -1,7 +1,8 @@
 //! Expiry: entries whose time has come leave, a budget's worth per call.
 //!
-//! An expired entry is absent for every reader at once; the sweep frees its memory and logs the fact. The cursor goes round
-//! all maps, streams and buckets, so that each entry is looked at once per round whatever the budget.
+//! An expired entry is absent for every reader at once; the sweep frees its memory and logs the fact. The
+//! cursor goes round all maps, streams and buckets, so that each entry is looked at once per round whatever
+//! the budget.
 
 use super::access::view_pinned;
 use super::{Inner, Store};
@@ -31,7 +32,8 @@ pub struct SweepReport {
 }
 
 impl<L: Log> Store<L> {
-    /// Removes entries that have expired at `now_ms` (milliseconds since 1970), looking at about `budget` entries.
+    /// Removes entries that have expired at `now_ms` (milliseconds since 1970), looking at about `budget`
+    /// entries.
     ///
     /// ```
     /// use hdstore::{MapOptions, ManualClock, Store, codec::{Bytes, U64}};

@@ -1,0 +1,129 @@
+//! The pieces of memory that a table is made of: which it wants next, putting them in place, what they come
+//! to.
+//!
+//! Invariant: a bucket below the count lies in a segment that is in place, reached through a directory and a
+//! leaf that are in place; each is published before the count that needs it. Pieces are zeroed before, and
+//! never move or go.
+//!
+//! Caller: `store/put.rs` asks before the stream's lock what the next insert may need; `grow.rs` puts it in
+//! place.
+
+use std::sync::atomic::Ordering::{Relaxed, Release};
+
+use super::segments::{DIRECTORY_WORDS, Path, leaf_bytes, path, segment_bytes};
+use super::table::{BUCKET_0, BUCKETS, COUNT_MASK, DIRECTORY, ENTRIES, Spare, Table, Wants};
+use super::word::BUCKET;
+
+impl Table<'_> {
+    /// What the next insert may need; asked without the lock.
+    pub(crate) fn wants(&self) -> Wants {
+        let buckets = self.buckets();
+        if buckets == 0 {
+            return Wants { bucket_0: true, ..Wants::default() };
+        }
+        if !super::grow::is_due(self.get(ENTRIES) + 1, buckets) {
+            return Wants::default();
+        }
+        Wants {
+            bucket_0: false,
+            directory: self.get(DIRECTORY) == 0,
+            leaf: leaf_bytes(buckets),
+            segment: segment_bytes(buckets),
+            // A split that lags has met a chain, and needs buckets for the new one's.
+            overflow: super::grow::is_overdue(self.get(ENTRIES), buckets),
+        }
+    }
+
+    /// Puts a spare directory, leaf and segment in place for the bucket that comes next. False when one is
+    /// missing.
+    pub(super) fn extend(&self, bucket: u64, spare: &mut Spare) -> bool {
+        if self.get(DIRECTORY) == 0 {
+            let Some(directory) = spare.directory.take() else { return false };
+            self.arena.word(self.header + DIRECTORY).store(directory, Release);
+        }
+        let directory = self.get(DIRECTORY);
+        let (list, slot) = match path(bucket) {
+            Path::Small { word, .. } => (directory, word),
+            Path::Leaf { word, entry, .. } => {
+                if let Some(bytes) = leaf_bytes(bucket)
+                    && self.arena.word(directory + word * 8).load(Relaxed) == 0
+                {
+                    let Some((_, leaf)) = spare.leaf.take_if(|leaf| leaf.0 == bytes) else {
+                        return false;
+                    };
+                    self.arena.word(directory + word * 8).store(leaf, Release);
+                }
+                (self.arena.word(directory + word * 8).load(Relaxed), entry)
+            }
+        };
+        if let Some(bytes) = segment_bytes(bucket)
+            && self.arena.word(list + slot * 8).load(Relaxed) == 0
+        {
+            let Some((_, segment)) = spare.segment.take_if(|segment| segment.0 == bytes) else {
+                return false;
+            };
+            self.arena.word(list + slot * 8).store(segment, Release);
+        }
+        true
+    }
+
+    /// Gives an empty table `buckets` buckets at once. `more` gets what each piece wants and brings it, or
+    /// the bytes that could not be had; what was put in place until then stays.
+    pub(crate) fn presize(
+        &self,
+        buckets: u64,
+        mut more: impl FnMut(Wants) -> Result<Spare, u64>,
+    ) -> Result<(), u64> {
+        let mut spare = more(Wants { bucket_0: true, ..Wants::default() })?;
+        let Some(bucket_0) = spare.bucket_0.take() else { return Err(BUCKET) };
+        self.arena.word(self.header + BUCKET_0).store(bucket_0, Release);
+        self.publish_buckets(1);
+        for bucket in 1..buckets {
+            let wants = Wants {
+                directory: self.get(DIRECTORY) == 0,
+                leaf: leaf_bytes(bucket),
+                segment: segment_bytes(bucket),
+                ..Wants::default()
+            };
+            if wants != Wants::default() {
+                let mut spare = more(wants)?;
+                if !self.extend(bucket, &mut spare) {
+                    return Err(wants.segment.unwrap_or(BUCKET));
+                }
+            }
+            self.publish_buckets(bucket + 1);
+        }
+        Ok(())
+    }
+
+    /// Bytes of index memory besides the header: buckets, directory, leaves.
+    pub(crate) fn index_bytes(&self) -> u64 {
+        let buckets = self.get(BUCKETS) & COUNT_MASK;
+        if buckets == 0 {
+            return 0;
+        }
+        let mut bytes = BUCKET + self.overflow_buckets() * BUCKET;
+        if self.get(DIRECTORY) != 0 {
+            bytes += DIRECTORY_WORDS * 8;
+        }
+        let mut bucket = 1;
+        // A piece may be in place for a bucket that is not yet split off; it is found by its word, not by the
+        // count.
+        while bucket <= buckets && self.get(DIRECTORY) != 0 && self.is_in_place(bucket) {
+            bytes += segment_bytes(bucket).unwrap_or(0) + leaf_bytes(bucket).unwrap_or(0);
+            bucket += segment_bytes(bucket).unwrap_or(BUCKET) / BUCKET;
+        }
+        bytes
+    }
+
+    fn is_in_place(&self, bucket: u64) -> bool {
+        let directory = self.get(DIRECTORY);
+        match path(bucket) {
+            Path::Small { word, .. } => self.arena.word(directory + word * 8).load(Relaxed) != 0,
+            Path::Leaf { word, entry, .. } => {
+                let leaf = self.arena.word(directory + word * 8).load(Relaxed);
+                leaf != 0 && self.arena.word(leaf + entry * 8).load(Relaxed) != 0
+            }
+        }
+    }
+}
