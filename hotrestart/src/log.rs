@@ -95,7 +95,7 @@ impl Shared {
         space: Space,
     ) -> Result<Room<'a>, LogFailure> {
         let keep_on = || self.poison.get().is_none() && !self.closed.load(Ordering::Relaxed);
-        let must_wait = space == Space::Common && self.supply.is_full();
+        let must_wait = space == Space::Common && self.supply.is_low();
         // The clock is read only when there is no room at once.
         if !must_wait && let Ok(room) = lane.ring.reserve(len, None, keep_on) {
             return Ok(room);
@@ -103,7 +103,7 @@ impl Shared {
         let deadline = Instant::now() + self.put_timeout;
         if must_wait && !self.supply.wait_for_space(deadline, keep_on) {
             self.check()?;
-            return Err(LogFailure::NoSpace { needed_bytes: self.supply.chunk_size() });
+            return Err(self.refusal(&NoRoom::Timeout));
         }
         lane.ring.reserve(len, Some(deadline), keep_on).map_err(|no_room| self.refusal(&no_room))
     }

@@ -188,7 +188,9 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
     let manifest = manifests.current.clone();
     let poison = Arc::new(Poison::default());
     // Two for the changes under way, one for removals on a full disk.
-    let ahead = 3 * geometry.writers as usize;
+    // What a writer's buffers hold, the room that ending a chunk early wastes, and one for removals.
+    let reserve = geometry.writers as usize * (geometry.buffers_per_writer as usize).div_ceil(4).max(1)
+        + 2 * geometry.writers as usize;
     let supply = Supply::new(
         Arc::clone(disk),
         Arc::clone(&poison),
@@ -196,7 +198,7 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
         builder.fill,
         life,
         next_file,
-        ahead,
+        reserve,
     );
     let lanes = (0..geometry.writers).map(|writer| {
         let ring = Ring::new(Arc::clone(&made.region), geometry, writer, manifest.chunk_size);

@@ -49,7 +49,7 @@ pub(crate) fn relog(
         if let Some(ticket) = shared.last_ticket(writer) {
             let timeout = Some(shared.ack_timeout);
             shared.wait(ticket, Durability::Synced, timeout).map_err(|failure| match failure {
-                LogFailure::TimedOut { .. } if shared.supply.is_full() => {
+                LogFailure::TimedOut { .. } if shared.supply.no_space_bytes().is_some() => {
                     LogFailure::NoSpace { needed_bytes: shared.supply.chunk_size() }
                 }
                 other => other,

@@ -34,8 +34,10 @@ pub(crate) struct Supply {
     zero_fill_bytes: AtomicU64,
     state: Mutex<SupplyState>,
     changed: Condvar,
-    /// Whether the disk was full when a chunk was last made.
-    is_full: AtomicBool,
+    /// Chunks that are kept for what the log buffers already hold, and for removals.
+    reserve: usize,
+    /// Whether the stock is down to that.
+    is_low: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -53,7 +55,7 @@ impl Supply {
         fill: Fill,
         life: LifeNumber,
         next_file: FileNumber,
-        ahead: usize,
+        reserve: usize,
     ) -> Supply {
         Supply {
             disk,
@@ -61,13 +63,14 @@ impl Supply {
             chunk_size,
             fill,
             life,
-            ahead,
+            ahead: reserve + 2,
+            reserve,
             next_file: AtomicU32::new(next_file.0),
             next_in_life: AtomicU64::new(0),
             zero_fill_bytes: AtomicU64::new(0),
             state: Mutex::default(),
             changed: Condvar::new(),
-            is_full: AtomicBool::new(false),
+            is_low: AtomicBool::new(true),
         }
     }
 
@@ -78,7 +81,10 @@ impl Supply {
 
     /// Takes a chunk if one is ready, and asks for another.
     pub(crate) fn take(&self) -> Option<FreshChunk> {
-        let taken = self.lock().ready.pop_front();
+        let mut state = self.lock();
+        let taken = state.ready.pop_front();
+        self.is_low.store(state.ready.len() < self.reserve, Ordering::Relaxed);
+        drop(state);
         self.changed.notify_all();
         taken
     }
@@ -98,14 +104,13 @@ impl Supply {
                     let mut state = self.lock();
                     state.ready.push_back(chunk);
                     state.no_space_bytes = None;
-                    self.is_full.store(false, Ordering::Relaxed);
+                    self.is_low.store(state.ready.len() < self.reserve, Ordering::Relaxed);
                     drop(state);
                     self.changed.notify_all();
                     made = true;
                 }
                 Err(error) if is_no_space(&error) => {
                     let mut state = self.lock();
-                    self.is_full.store(true, Ordering::Relaxed);
                     if state.no_space_bytes.replace(self.chunk_size).is_none() {
                         tracing::warn!(%error, "no space for a new chunk; changes wait");
                     }
@@ -149,16 +154,17 @@ impl Supply {
         self.changed.notify_all();
     }
 
-    /// Whether changes that need space must wait: one load.
+    /// Whether changes that need space must wait, so that what is in the buffers can still be written: one
+    /// load.
     #[inline]
-    pub(crate) fn is_full(&self) -> bool {
-        self.is_full.load(Ordering::Relaxed)
+    pub(crate) fn is_low(&self) -> bool {
+        self.is_low.load(Ordering::Relaxed)
     }
 
-    /// Waits until a chunk could be made again: true; or `deadline` came, or `keep_on` says no: false.
+    /// Waits until there is more than the reserve: true; or `deadline` came, or `keep_on` says no: false.
     pub(crate) fn wait_for_space(&self, deadline: Instant, keep_on: impl Fn() -> bool) -> bool {
         let mut state = self.lock();
-        while state.no_space_bytes.is_some() {
+        while state.ready.len() < self.reserve {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || !keep_on() {
                 return false;
