@@ -13,7 +13,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::layout::{
     CAPACITY, COMMITTED, ENDS_CHUNK, FLAGS, Geometry, NUMBER, RECORDS_CAP, STATE, State, TABLE,
@@ -32,20 +32,20 @@ const WORTH_A_BLOCK: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Ring {
     region: Arc<Region>,
-    geometry: Geometry,
+    pub(super) geometry: Geometry,
     writer: u32,
     chunk_size: usize,
     active: crossbeam_utils::CachePadded<AtomicU64>,
-    released: crossbeam_utils::CachePadded<AtomicU64>,
+    pub(super) released: crossbeam_utils::CachePadded<AtomicU64>,
     fill: Mutex<ChunkFill>,
     /// Tables that the store has: the most that a directory lists.
     tables: AtomicU64,
-    waiting: AtomicU64,
-    came_free: Condvar,
-    free_lock: Mutex<()>,
-    sleeping: AtomicBool,
-    closed: AtomicBool,
-    waker: OnceLock<Waker>,
+    pub(super) waiting: AtomicU64,
+    pub(super) came_free: Condvar,
+    pub(super) free_lock: Mutex<()>,
+    pub(super) sleeping: AtomicBool,
+    pub(super) closed: AtomicBool,
+    pub(super) waker: OnceLock<Waker>,
 }
 
 /// What is planned into the chunk that buffers are being filled for.
@@ -228,7 +228,7 @@ impl Ring {
     }
 
     /// Opens the turn after a sealed one. False when its buffer is not free yet.
-    fn advance(&self) -> bool {
+    pub(super) fn advance(&self) -> bool {
         let mut fill = self.fill.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let turn = self.active.load(Ordering::Acquire);
         let state = self.state(turn);
@@ -272,60 +272,10 @@ impl Ring {
         let taken = fill.used + directory_of(fill.records + records) + BLOCK_HEADER_LEN + 4096;
         (self.chunk_size.saturating_sub(taken).min(self.largest_payload()), records)
     }
-
-    fn wait_for_release(
-        &self,
-        deadline: Option<Instant>,
-        keep_on: &impl Fn() -> bool,
-    ) -> Result<(), NoRoom> {
-        let Some(deadline) = deadline else { return Err(NoRoom::Timeout) };
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let guard = self.free_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut result = Ok(());
-        if !self.advance() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                result = Err(NoRoom::Timeout);
-            } else if keep_on() {
-                let slice = left.min(Duration::from_millis(20));
-                drop(self.came_free.wait_timeout(guard, slice));
-            }
-        }
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
-        if !keep_on() {
-            return Err(NoRoom::Stopped);
-        }
-        result
-    }
-
-    fn wake(&self) {
-        if self.sleeping.load(Ordering::SeqCst)
-            && self.sleeping.swap(false, Ordering::SeqCst)
-            && let Some(waker) = self.waker.get()
-        {
-            waker.wake();
-        }
-    }
-
-    /// Wakes the writer if it sleeps, or makes its next sleep short.
-    pub(crate) fn wake_writer(&self) {
-        if let Some(waker) = self.waker.get() {
-            waker.wake();
-        }
-    }
 }
 
 /// What the writer does with the ring; from one thread.
 impl Ring {
-    /// Says that the writer is about to sleep; it must look for work once more after this.
-    pub(crate) fn about_to_sleep(&self) {
-        self.sleeping.store(true, Ordering::SeqCst);
-    }
-
-    pub(crate) fn awake(&self) {
-        self.sleeping.store(false, Ordering::SeqCst);
-    }
-
     /// The turn that is being filled.
     pub(crate) fn active_turn(&self) -> u64 {
         self.active.load(Ordering::Acquire)
@@ -429,49 +379,6 @@ impl Ring {
             drop(self.free_lock.lock());
             self.came_free.notify_all();
         }
-    }
-
-    /// Waits until at least half of the buffers are free or being filled: what a long value asks before each of its
-    /// parts, so that it never takes the room that others' records need.
-    pub(crate) fn wait_for_slack(
-        &self,
-        timeout: Duration,
-        keep_on: impl Fn() -> bool,
-    ) -> Result<(), NoRoom> {
-        let used =
-            || self.active_turn() - self.released.load(Ordering::Acquire).min(self.active_turn());
-        let half = u64::from(self.geometry.buffers_per_writer / 2).max(1);
-        if used() < half {
-            return Ok(());
-        }
-        let deadline = Instant::now() + timeout;
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let mut guard = self.free_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let result = loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if used() < half {
-                break Ok(());
-            }
-            if !keep_on() {
-                break Err(NoRoom::Stopped);
-            }
-            if left.is_zero() {
-                break Err(NoRoom::Timeout);
-            }
-            guard = self
-                .came_free
-                .wait_timeout(guard, left.min(Duration::from_millis(20)))
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .0;
-        };
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
-        result
-    }
-
-    /// Lets everybody who waits for room look around again.
-    pub(crate) fn notify_all(&self) {
-        drop(self.free_lock.lock());
-        self.came_free.notify_all();
     }
 }
 

@@ -1,0 +1,106 @@
+//! Waiting at a ring: puts for room, the writer for work.
+//!
+//! Invariant: no wake is lost. Who waits for room is counted before it looks for the last time, and the writer
+//! looks at the count after it released; the writer says that it sleeps before it looks for work for the last
+//! time, and whoever makes work looks at that afterwards. A put makes a system call only when the writer
+//! sleeps.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::ring::{NoRoom, Ring};
+
+impl Ring {
+    pub(super) fn wait_for_release(
+        &self,
+        deadline: Option<Instant>,
+        keep_on: &impl Fn() -> bool,
+    ) -> Result<(), NoRoom> {
+        let Some(deadline) = deadline else { return Err(NoRoom::Timeout) };
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let guard = self.free_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut result = Ok(());
+        if !self.advance() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                result = Err(NoRoom::Timeout);
+            } else if keep_on() {
+                let slice = left.min(Duration::from_millis(20));
+                drop(self.came_free.wait_timeout(guard, slice));
+            }
+        }
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        if !keep_on() {
+            return Err(NoRoom::Stopped);
+        }
+        result
+    }
+
+    pub(super) fn wake(&self) {
+        if self.sleeping.load(Ordering::SeqCst)
+            && self.sleeping.swap(false, Ordering::SeqCst)
+            && let Some(waker) = self.waker.get()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Wakes the writer if it sleeps, or makes its next sleep short.
+    pub(crate) fn wake_writer(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+    }
+
+    /// Says that the writer is about to sleep; it must look for work once more after this.
+    pub(crate) fn about_to_sleep(&self) {
+        self.sleeping.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn awake(&self) {
+        self.sleeping.store(false, Ordering::SeqCst);
+    }
+
+    /// Waits until at least half of the buffers are free or being filled: what a long value asks before each of its
+    /// parts, so that it never takes the room that others' records need.
+    pub(crate) fn wait_for_slack(
+        &self,
+        timeout: Duration,
+        keep_on: impl Fn() -> bool,
+    ) -> Result<(), NoRoom> {
+        let used =
+            || self.active_turn() - self.released.load(Ordering::Acquire).min(self.active_turn());
+        let half = u64::from(self.geometry.buffers_per_writer / 2).max(1);
+        if used() < half {
+            return Ok(());
+        }
+        let deadline = Instant::now() + timeout;
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let mut guard = self.free_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let result = loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if used() < half {
+                break Ok(());
+            }
+            if !keep_on() {
+                break Err(NoRoom::Stopped);
+            }
+            if left.is_zero() {
+                break Err(NoRoom::Timeout);
+            }
+            guard = self
+                .came_free
+                .wait_timeout(guard, left.min(Duration::from_millis(20)))
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .0;
+        };
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        result
+    }
+
+    /// Lets everybody who waits for room look around again.
+    pub(crate) fn notify_all(&self) {
+        drop(self.free_lock.lock());
+        self.came_free.notify_all();
+    }
+}
