@@ -187,8 +187,8 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
     let Parts { disk, manifests, geometry, life, next_file } = parts;
     let manifest = manifests.current.clone();
     let poison = Arc::new(Poison::default());
-    // Two for the changes under way, one for removals on a full disk.
-    let ahead = 3 * geometry.writers as usize;
+    // Two for the changes under way, two for removals on a full disk.
+    let ahead = 4 * geometry.writers as usize;
     let supply = Supply::new(
         Arc::clone(disk),
         Arc::clone(&poison),
