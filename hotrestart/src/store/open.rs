@@ -187,7 +187,6 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
     let Parts { disk, manifests, geometry, life, next_file } = parts;
     let manifest = manifests.current.clone();
     let poison = Arc::new(Poison::default());
-    // Two for the changes under way, one for removals on a full disk.
     // What a writer's buffers hold, the room that ending a chunk early wastes, and one for removals.
     let reserve = geometry.writers as usize
         * (geometry.buffers_per_writer as usize).div_ceil(4).max(1)

@@ -303,7 +303,8 @@ fn a_full_disk_refuses_puts_takes_removals_and_goes_on_by_itself() {
     for key in 0..full_at / 2 {
         assert!(map.remove(&key).expect("removals have a reserve"));
     }
-    store.persist(Durability::Synced).expect("what was taken becomes durable");
+    let soon = Some(Duration::from_secs(5));
+    store.persist_within(Durability::Synced, soon).expect("what was taken becomes durable");
     machine.disk.set_capacity(None);
     let start = Instant::now();
     while map.insert(&9_999, b"again").is_err() {
