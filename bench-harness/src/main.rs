@@ -33,8 +33,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // What the store says once (a fallback, a repair) belongs on the user's screen. The child of `restart` keeps
-    // silent: its parent opens the same store and says the same.
+    // What the store says once (a fallback, a repair) belongs on the user's screen. The child of
+    // `restart` keeps silent: its parent opens the same store and says the same.
     if !matches!(cli.command, Command::FillUntilKilled(_)) {
         tracing_subscriber::fmt()
             .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)

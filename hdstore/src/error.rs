@@ -58,7 +58,8 @@ pub enum Error {
     },
     /// The store is full.
     #[error(
-        "the store is full: {needed_bytes} bytes are needed, {committed_bytes} of the limit of {limit_bytes} are in use; \
+        "the store is full: {needed_bytes} bytes are needed, {committed_bytes} of the limit of \
+         {limit_bytes} are in use; \
          remove entries or raise memory_limit_bytes"
     )]
     Capacity {
@@ -71,7 +72,8 @@ pub enum Error {
     },
     /// The bound on memory that waits for readers is reached: a reader sleeps in a batch.
     #[error(
-        "{unreclaimed_bytes} bytes of replaced values wait for readers (bound {bound_bytes}); the oldest pin is {} old: \
+        "{unreclaimed_bytes} bytes of replaced values wait for readers (bound {bound_bytes}); the oldest \
+         pin is {} old: \
          end that batch",
         age(*.oldest_pin_ms)
     )]

@@ -105,8 +105,8 @@ impl Builder {
         self
     }
 
-    /// How many streams a new store has, 1 to 65,536; default 64. An existing store has what it was made with, and refuses
-    /// another number.
+    /// How many streams a new store has, 1 to 65,536; default 64. An existing store has what it was made
+    /// with, and refuses another number.
     pub fn streams(mut self, streams: u32) -> Self {
         self.streams = Some(streams);
         self
@@ -124,8 +124,8 @@ impl Builder {
         self
     }
 
-    /// The size of the chunks of a new store, in bytes: a power of two from 256 KiB to 64 MiB; default 8 MiB. An existing store
-    /// has what it was made with, and refuses another size.
+    /// The size of the chunks of a new store, in bytes: a power of two from 256 KiB to 64 MiB; default 8
+    /// MiB. An existing store has what it was made with, and refuses another size.
     pub fn chunk_bytes(mut self, bytes: u64) -> Self {
         self.chunk_bytes = Some(bytes);
         self
@@ -137,8 +137,8 @@ impl Builder {
         self
     }
 
-    /// The tmpfs for the log buffers. Default `/dev/shm`. Where it has no room they go into the store's directory, which is
-    /// said once and shown in the statistics.
+    /// The tmpfs for the log buffers. Default `/dev/shm`. Where it has no room they go into the store's
+    /// directory, which is said once and shown in the statistics.
     pub fn buffers_dir(mut self, path: impl AsRef<Path>) -> Self {
         self.buffers_dir = path.as_ref().to_owned();
         self
@@ -186,7 +186,8 @@ impl Builder {
         self
     }
 
-    /// How long a change waits for its durability, in milliseconds, before its outcome is reported as unknown; default 30,000.
+    /// How long a change waits for its durability, in milliseconds, before its outcome is reported as
+    /// unknown; default 30,000.
     pub fn ack_timeout_ms(mut self, ms: u64) -> Self {
         self.ack_timeout_ms = ms;
         self
@@ -225,7 +226,8 @@ impl Builder {
         self
     }
 
-    /// Opens the store in a directory, or makes a new one where there is none; returns when every key can be read.
+    /// Opens the store in a directory, or makes a new one where there is none; returns when every key can
+    /// be read.
     ///
     /// # Errors
     /// See [`OpenError`]: each says what is wrong and leaves the files as they were.

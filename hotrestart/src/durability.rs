@@ -7,7 +7,8 @@ use std::sync::Arc;
 /// How far a change has got when it is acknowledged. See `docs/durability.md`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Durability {
-    /// In the log buffer, in memory shared with the system: survives the death of the process, not that of the kernel.
+    /// In the log buffer, in memory shared with the system: survives the death of the process, not that
+    /// of the kernel.
     #[default]
     Buffered,
     /// The device has completed the write. A device that loses its cache may still lose it.
@@ -72,7 +73,8 @@ pub enum LogFailure {
         /// What a chunk needs, in bytes.
         needed_bytes: u64,
     },
-    /// The change is visible, and was not as durable as asked when the time was over. It may become so, or not.
+    /// The change is visible, and was not as durable as asked when the time was over. It may become so,
+    /// or not.
     #[error("visible, but not {level} within {waited_ms} ms: outcome unknown")]
     TimedOut {
         /// What was asked for.

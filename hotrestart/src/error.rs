@@ -83,7 +83,8 @@ pub enum OpenError {
     },
     /// Acknowledged changes were in log buffers that are gone, although the machine has not restarted since.
     #[error(
-        "the log buffers of life {life} are gone ({place}), though the machine did not restart: buffered changes are \
+        "the log buffers of life {life} are gone ({place}), though the machine did not restart: buffered \
+         changes are \
          lost; open with RecoveryMode::Salvage to go on without them"
     )]
     BuffersLost {

@@ -1,4 +1,5 @@
-//! A store of maps in native memory, mirrored to SSDs, that comes back after a crash as fast as the disk can be read.
+//! A store of maps in native memory, mirrored to SSDs, that comes back after a crash as fast as the disk
+//! can be read.
 //!
 //! ```
 //! use hotrestart::{Durability, MapOptions, Store, codec::{Bytes, Str}};
@@ -17,15 +18,17 @@
 //!
 //! | acknowledged as | survives |
 //! | --- | --- |
-//! | [`Durability::Buffered`] | the death of the process; after a power cut at most the last second is missing |
+//! | [`Durability::Buffered`] | the death of the process; a power cut costs at most the last second |
 //! | [`Durability::Written`] | and that of the kernel, if the device keeps what it has taken |
 //! | [`Durability::Synced`] | and a power cut |
 //!
-//! What comes back is always a prefix of each stream's history. The maps are those of [`hdstore`]; reading is as fast as
-//! there. `docs/durability.md` and `docs/restart.md` have the rules, `docs/format.md` the bytes.
+//! What comes back is always a prefix of each stream's history. The maps are those of [`hdstore`];
+//! reading is as fast as there. `docs/durability.md` and `docs/restart.md` have the rules,
+//! `docs/format.md` the bytes.
 //!
-//! Inside: `format` (bytes), `io` (disks), `buffers` (log buffers), `writer` (state machines and their threads), `log` (the
-//! seam to `hdstore`), `restart` (the fold), `store` (opening and closing), `inspect` (reading a store offline).
+//! Inside: `format` (bytes), `io` (disks), `buffers` (log buffers), `writer` (state machines and their
+//! threads), `log` (the seam to `hdstore`), `restart` (the fold), `store` (opening and closing),
+//! `inspect` (reading a store offline).
 
 mod buffers;
 mod config;

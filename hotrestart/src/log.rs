@@ -1,10 +1,11 @@
 //! The log as `hdstore` sees it: room, commit, acknowledgement.
 //!
-//! Invariant: a stream belongs to one writer for a life, and its records lie in non-decreasing turns of that writer's ring (the
-//! store checks `position`), so what a cut leaves of a stream is a prefix. A value too long for a record is written in parts
-//! before its entry's record, outside every lock.
+//! Invariant: a stream belongs to one writer for a life, and its records lie in non-decreasing turns of
+//! that writer's ring (the store checks `position`), so what a cut leaves of a stream is a prefix. A
+//! value too long for a record is written in parts before its entry's record, outside every lock.
 //!
-//! Cost of a buffered change: one CRC over key and value, one copy, two atomic steps; no system call unless the writer sleeps.
+//! Cost of a buffered change: one CRC over key and value, one copy, two atomic steps; no system call
+//! unless the writer sleeps.
 
 use std::sync::Arc;
 use std::sync::Mutex;

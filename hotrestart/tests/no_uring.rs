@@ -25,8 +25,8 @@ fn forbid_rings() {
     // SAFETY: the call takes numbers only.
     let no_new_privileges = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
     assert_eq!(no_new_privileges, 0);
-    // SAFETY: the program and its filter live until the call returns, which copies them; the flag makes it hold for all
-    // threads of the process.
+    // SAFETY: the program and its filter live until the call returns, which copies them; the flag makes
+    // it hold for all threads of the process.
     let set = unsafe {
         libc::syscall(
             libc::SYS_seccomp,

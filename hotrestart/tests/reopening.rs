@@ -1,4 +1,5 @@
-//! What an opening must know of the lives before it: the time, what is durable, and how to begin on a full disk.
+//! What an opening must know of the lives before it: the time, what is durable, and how to begin on a
+//! full disk.
 
 use std::path::Path;
 

@@ -361,16 +361,40 @@ fn a_directory_that_was_moved_opens_where_it_is() {
 }
 
 #[test]
-fn orphans_of_dead_stores_are_swept_and_others_are_left_alone() {
+fn orphans_of_dead_stores_are_swept_after_a_day_and_others_are_left_alone() {
     let shared = tempfile::tempdir().expect("a directory");
     let open = |dir: &Path| builder().buffers_dir(shared.path()).open(dir);
-    let (gone, dead, live) = (dir(), dir(), dir());
-    open(gone.path()).expect("a new store").abandon();
-    open(dead.path()).expect("a new store").abandon();
-    fs::remove_dir_all(gone.path()).expect("removed");
-    let store = open(live.path()).expect("a new store");
-    assert_eq!(store.recovery().orphans_swept, 1);
-    open(dead.path()).expect("its buffers were not swept").close().expect("closed");
+    let parent = dir();
+    let at = |name: &str| parent.path().join(name);
+    open(&at("gone")).expect("a new store").abandon();
+    let orphan = fs::read_dir(shared.path()).expect("a directory").next().expect("a file");
+    let orphan = orphan.expect("a file").path();
+    open(&at("moved")).expect("a new store").abandon();
+    open(&at("dead")).expect("a new store").abandon();
+    fs::remove_dir_all(at("gone")).expect("removed");
+    fs::rename(at("moved"), at("found again")).expect("moved");
+    let unlinked = open(&at("alive, but its directory is out of sight")).expect("a new store");
+    fs::rename(at("alive, but its directory is out of sight"), at("elsewhere")).expect("moved");
+
+    let swept = |name: &str| {
+        let store = open(&at(name)).expect("opens");
+        let swept = store.recovery().orphans_swept;
+        store.close().expect("closed");
+        swept
+    };
+    assert_eq!(swept("live"), 0, "what is missing may have been moved");
+    let day = Duration::from_secs(25 * 60 * 60);
+    for entry in fs::read_dir(shared.path()).expect("a directory") {
+        let path = entry.expect("a file").path();
+        if path == orphan {
+            let file = fs::File::open(path).expect("a file");
+            file.set_modified(std::time::SystemTime::now() - day).expect("dated back");
+        }
+    }
+    assert_eq!(swept("live"), 1);
+    assert!(!orphan.exists());
+    assert_eq!(swept("dead") + swept("found again"), 0, "their buffers were there");
+    drop(unlinked);
 }
 
 #[test]

@@ -131,7 +131,8 @@ const TURN_SHIFT: u32 = 48;
 const BYTES_MASK: u64 = (1 << RECORDS_SHIFT) - 1;
 const RECORDS_MASK: u64 = (1 << 19) - 1;
 
-/// The state of a buffer: bytes and records reserved, whether it is sealed, and which turn of the ring this is.
+/// The state of a buffer: bytes and records reserved, whether it is sealed, and which turn of the ring
+/// this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct State(pub(crate) u64);
 

@@ -1,7 +1,8 @@
 //! Log buffers: where a record lies from the moment it is committed until its block is written.
 //!
-//! `layout.rs` has the bytes (`docs/format.md`, section 11), `ring.rs` the reservations of one writer, `waiting.rs` who waits there, `place.rs` the files
-//! in shared memory, `recover.rs` reads what a dead process left.
+//! `layout.rs` has the bytes (`docs/format.md`, section 11), `ring.rs` the reservations of one writer,
+//! `waiting.rs` who waits there, `place.rs` the files in shared memory, `recover.rs` reads what a dead
+//! process left.
 
 pub(crate) mod layout;
 pub(crate) mod place;

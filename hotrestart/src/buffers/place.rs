@@ -1,14 +1,16 @@
 //! The files of log buffers: in shared memory where it has room, else in the store's directory.
 //!
-//! Invariant: a file is named by store and life, has mode 0600, and its memory is all there before it is used, so that a
-//! full tmpfs is found here and not as a fault in a put. Whoever opens a store removes the files of dead stores that lie
-//! beside its own: a file is dead when its store's directory, remembered in it, is gone, or its boot has passed.
+//! Invariant: a file is named by store and life, has mode 0600, and its memory is all there before it is
+//! used, so that a full tmpfs is found here and not as a fault in a put. Whoever opens a store removes
+//! the files of dead stores that lie beside its own: a file that no live process has locked, and whose boot
+//! has passed or whose store's directory, remembered in it, has been missing for a day.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use super::layout::{FILE_HEADER, Geometry, Owner};
 use crate::format::manifest::BuffersPlace;
@@ -17,6 +19,10 @@ use crate::io::{AlignedBuf, Region};
 
 /// Where the path of the store's directory stands in the file's header, for the sweep of orphans.
 const PATH_AT: u64 = 128;
+/// The mode of a file whose store's directory was not found.
+const MARKED: u32 = 0o400;
+/// How long such a file is kept.
+const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 const PATH_MAX: usize = FILE_HEADER - PATH_AT as usize - 4;
 
 /// Where buffers are kept: the system's shared memory, or a test's.
@@ -41,6 +47,8 @@ pub(crate) struct Made {
     pub(crate) region: Arc<Region>,
     pub(crate) place: BuffersPlace,
     pub(crate) fallback: Option<String>,
+    /// The locked file, as long as the store lives: a sweep leaves it alone.
+    pub(crate) lock: Option<File>,
 }
 
 fn shared_name(store: StoreId, life: LifeNumber) -> String {
@@ -61,7 +69,7 @@ impl Places {
                 let region = Region::from_buf(buf);
                 let mut regions = regions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 regions.insert(shared_name(owner.store, owner.life), Arc::clone(&region));
-                Ok(Made { region, place: BuffersPlace::SharedMemory, fallback: None })
+                Ok(Made { region, place: BuffersPlace::SharedMemory, fallback: None, lock: None })
             }
             Places::Files { shared, directory } => {
                 let name = shared_name(owner.store, owner.life);
@@ -70,14 +78,18 @@ impl Places {
                     self.remove(owner.store, owner.life, place)?;
                 }
                 match make_file(&shared.join(&name), geometry, owner, directory) {
-                    Ok(region) => {
-                        Ok(Made { region, place: BuffersPlace::SharedMemory, fallback: None })
-                    }
+                    Ok((region, lock)) => Ok(Made {
+                        region,
+                        place: BuffersPlace::SharedMemory,
+                        fallback: None,
+                        lock: Some(lock),
+                    }),
                     Err(error) => {
                         let path = directory.join(directory_name(owner.life));
-                        let region = make_file(&path, geometry, owner, directory)?;
+                        let (region, lock) = make_file(&path, geometry, owner, directory)?;
                         let fallback = Some(format!("{}: {error}", shared.display()));
-                        Ok(Made { region, place: BuffersPlace::Directory, fallback })
+                        let place = BuffersPlace::Directory;
+                        Ok(Made { region, place, fallback, lock: Some(lock) })
                     }
                 }
             }
@@ -138,7 +150,8 @@ impl Places {
         }
     }
 
-    /// Removes buffers of stores that are dead: of another boot, or whose directory is gone. Returns how many.
+    /// Removes buffers of stores that are dead: of another boot, or whose directory is gone. Returns how
+    /// many.
     pub(crate) fn sweep(&self, boot: BootId) -> u64 {
         let Places::Files { shared, .. } = self else { return 0 };
         let mut swept = 0;
@@ -154,10 +167,13 @@ impl Places {
     }
 }
 
+/// Whether a file of buffers belongs to nobody any more. A live store holds a lock on its file. A directory that
+/// is not where it was may have been moved, or lie in another mount namespace: the file is then marked (its mode,
+/// and the time of that), and given up when the mark is a day old.
 fn is_dead(path: &Path, boot: BootId) -> bool {
     let Ok(file) = File::open(path) else { return false };
     let mut header = [0; FILE_HEADER];
-    if file.read_exact_at(&mut header, 0).is_err() {
+    if file.try_lock().is_err() || file.read_exact_at(&mut header, 0).is_err() {
         return false;
     }
     let Ok((_, owner)) = Geometry::decode(&header) else { return false };
@@ -170,7 +186,19 @@ fn is_dead(path: &Path, boot: BootId) -> bool {
     let Some(bytes) = header.get(at + 4..at + 4 + len) else { return false };
     use std::os::unix::ffi::OsStrExt;
     let directory = Path::new(std::ffi::OsStr::from_bytes(bytes));
-    len > 0 && directory.is_absolute() && matches!(directory.try_exists(), Ok(false))
+    let is_gone = len > 0 && directory.is_absolute() && matches!(directory.try_exists(), Ok(false));
+    is_gone && is_marked_long_ago(&file).unwrap_or(false)
+}
+
+/// Whether the mark of a missing directory is a day old; sets it where there is none.
+fn is_marked_long_ago(file: &File) -> std::io::Result<bool> {
+    let metadata = file.metadata()?;
+    if metadata.permissions().mode() & 0o777 != MARKED {
+        file.set_modified(SystemTime::now())?;
+        file.set_permissions(Permissions::from_mode(MARKED))?;
+        return Ok(false);
+    }
+    Ok(metadata.modified()?.elapsed().is_ok_and(|age| age >= PATIENCE))
 }
 
 fn make_file(
@@ -178,14 +206,17 @@ fn make_file(
     geometry: &Geometry,
     owner: &Owner,
     directory: &Path,
-) -> std::io::Result<Arc<Region>> {
+) -> std::io::Result<(Arc<Region>, File)> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-    let made = fill_file(&file, geometry, owner, directory);
+    let made = file
+        .try_lock()
+        .map_err(std::io::Error::from)
+        .and_then(|()| fill_file(&file, geometry, owner, directory));
     if made.is_err() {
         // The name must not stay behind; that it was made is all that matters then.
         let _ = std::fs::remove_file(path);
     }
-    made
+    Ok((made?, file))
 }
 
 fn fill_file(

@@ -1,7 +1,7 @@
 //! What the log buffers of a dead process hold.
 //!
-//! Invariant: only records whose word in the commit table is set count; a reservation whose owner died is stepped over. Each
-//! record is checked by its own checksum, since memory has none.
+//! Invariant: only records whose word in the commit table is set count; a reservation whose owner died is
+//! stepped over. Each record is checked by its own checksum, since memory has none.
 
 use std::collections::BTreeMap;
 

@@ -1,14 +1,15 @@
 //! The ring of one writer's log buffers: reservations, commits, sealing.
 //!
-//! Invariant: room is handed out by one successful step on the state word of the active buffer, so no two rooms overlap; a
-//! sealed buffer hands out none. A buffer is used again only after the writer released it, which it does when the block is
-//! on the device. The turn counts the uses of buffers from 0; turn n lies in buffer n mod count, and holds the block whose
-//! number stands in its control area.
+//! Invariant: room is handed out by one successful step on the state word of the active buffer, so no two
+//! rooms overlap; a sealed buffer hands out none. A buffer is used again only after the writer released
+//! it, which it does when the block is on the device. The turn counts the uses of buffers from 0; turn n
+//! lies in buffer n mod count, and holds the block whose number stands in its control area.
 //!
-//! Who calls: puts (`reserve`, `Room::commit`) from any thread; the writer (`seal_if`, `sealed`, `release`) from one. What may
-//! go wrong: no buffer is free, and the caller waits up to its deadline. Sealing waits for the committed bytes, never for a
-//! stream's lock; a room that is dropped becomes padding. Cost of a reservation: a load and one compare-exchange on a line
-//! shared by the putting threads of this writer.
+//! Who calls: puts (`reserve`, `Room::commit`) from any thread; the writer (`seal_if`, `sealed`,
+//! `release`) from one. What may go wrong: no buffer is free, and the caller waits up to its deadline.
+//! Sealing waits for the committed bytes, never for a stream's lock; a room that is dropped becomes
+//! padding. Cost of a reservation: a load and one compare-exchange on a line shared by the putting
+//! threads of this writer.
 #![allow(unsafe_code)] // the region's bytes and words; docs/unsafe.md
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -116,8 +117,9 @@ impl Ring {
         let _ = self.waker.set(waker);
     }
 
-    /// How many tables there are from now on; before the first record of a new one. The room for the directory was planned
-    /// when the active turn was opened, so that one ends, unless it is the chunk's first: any directory fits beside that.
+    /// How many tables there are from now on; before the first record of a new one. The room for the
+    /// directory was planned when the active turn was opened, so that one ends, unless it is the chunk's
+    /// first: any directory fits beside that.
     pub(crate) fn set_tables(&self, tables: u64) {
         let fill = self.fill.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let former = self.tables.swap(tables.max(1), Ordering::Relaxed);
@@ -141,8 +143,8 @@ impl Ring {
     fn control(&self, turn: u64, field: usize) -> &AtomicU64 {
         let at = self.geometry.control(self.writer, self.slot(turn)) + field;
         debug_assert!(at + 8 <= self.region.len() && at.is_multiple_of(8));
-        // SAFETY: the word lies in the region (the geometry made the region's length), is aligned, and is only ever accessed as
-        // an atomic; it lives as long as the region, which `self` holds.
+        // SAFETY: the word lies in the region (the geometry made the region's length), is aligned, and is
+        // only ever accessed as an atomic; it lives as long as the region, which `self` holds.
         unsafe { &*self.region.base().as_ptr().add(at).cast::<AtomicU64>() }
     }
 
@@ -160,7 +162,8 @@ impl Ring {
         self.control(turn, STATE).store(State::open(turn).0, Ordering::Release);
     }
 
-    /// Finds room for `len` bytes, waiting until `deadline` (not at all when it is `None`). `keep_on` is asked while waiting.
+    /// Finds room for `len` bytes, waiting until `deadline` (not at all when it is `None`). `keep_on` is
+    /// asked while waiting.
     pub(crate) fn reserve(
         &self,
         len: usize,
@@ -206,8 +209,8 @@ impl Ring {
                     self.wake();
                 }
                 let room = Room { ring: self, turn, offset: BLOCK_HEADER_LEN + bytes, len, index };
-                // Tags of turns repeat: a thread that slept that long holds room in a later turn, and gives it up. No turn
-                // is released while a room in it is not committed.
+                // Tags of turns repeat: a thread that slept that long holds room in a later turn, and
+                // gives it up. No turn is released while a room in it is not committed.
                 if self.released.load(Ordering::Acquire) <= turn {
                     return Ok(room);
                 }
@@ -258,8 +261,8 @@ impl Ring {
         true
     }
 
-    /// Payload bytes and records that still fit the chunk beside a directory of all its records; the records of the next block
-    /// are allowed half as many again as the present density would give.
+    /// Payload bytes and records that still fit the chunk beside a directory of all its records; the
+    /// records of the next block are allowed half as many again as the present density would give.
     fn room_left(&self, fill: &ChunkFill) -> (usize, usize) {
         let directory_of = |records: usize| {
             let tables = (self.tables.load(Ordering::Relaxed) as usize).min(records.max(1));
@@ -329,7 +332,8 @@ impl Ring {
             && (turn > active || (turn == active && self.state(turn).bytes() == 0))
     }
 
-    /// Bytes, records, block number and whether the chunk ends, of a turn that is sealed, accounted for and whole.
+    /// Bytes, records, block number and whether the chunk ends, of a turn that is sealed, accounted for
+    /// and whole.
     pub(crate) fn sealed(&self, turn: u64) -> Option<SealedTurn> {
         let state = self.state(turn);
         if !state.is_turn(turn) || !state.is_sealed() {
@@ -358,8 +362,8 @@ impl Ring {
     /// The bytes of a sealed turn's block, for writing. The slice is the writer's until it releases the turn.
     pub(crate) fn block(&self, turn: u64, payload_len: usize) -> RegionSlice {
         let offset = self.geometry.data(self.writer, self.slot(turn));
-        // SAFETY: the turn is sealed and all its rooms are committed, so nobody else touches its buffer before `release`; the
-        // writer claims it once per turn.
+        // SAFETY: the turn is sealed and all its rooms are committed, so nobody else touches its buffer
+        // before `release`; the writer claims it once per turn.
         unsafe { RegionSlice::claim(Arc::clone(&self.region), offset, sealed_len(payload_len)) }
     }
 
@@ -400,8 +404,8 @@ impl Room<'_> {
     /// The room's bytes.
     pub(crate) fn bytes(&mut self) -> &mut [u8] {
         let at = self.ring.geometry.data(self.ring.writer, self.ring.slot(self.turn)) + self.offset;
-        // SAFETY: `reserve` gave these bytes of the region to this room alone, and the buffer is not written or reused before
-        // the room is committed or dropped.
+        // SAFETY: `reserve` gave these bytes of the region to this room alone, and the buffer is not
+        // written or reused before the room is committed or dropped.
         unsafe {
             std::slice::from_raw_parts_mut(self.ring.region.base().as_ptr().add(at), self.len)
         }

@@ -1,4 +1,5 @@
-//! The ring against its hazards: closing while others reserve, numbers of blocks, room for the chunk's directory.
+//! The ring against its hazards: closing while others reserve, numbers of blocks, room for the chunk's
+//! directory.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +19,8 @@ fn ring(chunk_size: u64, buffers: u32) -> Ring {
     Ring::new(region, geometry, 0, chunk_size)
 }
 
-/// What the writer would do: takes sealed turns in order and checks that their numbers leave exactly the directories out.
+/// What the writer would do: takes sealed turns in order and checks that their numbers leave exactly the
+/// directories out.
 #[derive(Default)]
 struct Drain {
     next_turn: u64,
@@ -74,7 +76,8 @@ fn closing_while_buffers_turn_over_hands_out_no_room_that_is_never_written() {
     }
 }
 
-/// Fills chunks with records of these lengths, and plays the writer. At a record there are more tables: (record, tables).
+/// Fills chunks with records of these lengths, and plays the writer. At a record there are more tables:
+/// (record, tables).
 fn fill(chunk_size: u64, lens: &[usize], tables: &[(usize, u64)], chunks: u32) {
     let ring = ring(chunk_size, 2);
     let mut drain = Drain::default();
@@ -125,7 +128,10 @@ proptest! {
     #[test]
     fn the_directory_of_a_chunk_always_has_room(
         shift in 18..22u32,
-        lens in prop::collection::vec(prop_oneof![4 => 20..40usize, 2 => 100..3_000usize, 1 => 3_000..57_000usize], 1..6),
+        lens in prop::collection::vec(
+            prop_oneof![4 => 20..40usize, 2 => 100..3_000usize, 1 => 3_000..57_000usize],
+            1..6,
+        ),
         tables in prop::collection::vec((0..30_000usize, 1..60_000u64), 1..5),
     ) {
         fill(1 << shift, &lens, &tables, 4);

@@ -1,9 +1,9 @@
 //! Waiting at a ring: puts for room, the writer for work.
 //!
-//! Invariant: no wake is lost. Who waits for room is counted before it looks for the last time, and the writer
-//! looks at the count after it released; the writer says that it sleeps before it looks for work for the last
-//! time, and whoever makes work looks at that afterwards. A put makes a system call only when the writer
-//! sleeps.
+//! Invariant: no wake is lost. Who waits for room is counted before it looks for the last time, and the
+//! writer looks at the count after it released; the writer says that it sleeps before it looks for work
+//! for the last time, and whoever makes work looks at that afterwards. A put makes a system call only
+//! when the writer sleeps.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -61,8 +61,8 @@ impl Ring {
         self.sleeping.store(false, Ordering::SeqCst);
     }
 
-    /// Waits until at least half of the buffers are free or being filled: what a long value asks before each of its
-    /// parts, so that it never takes the room that others' records need.
+    /// Waits until at least half of the buffers are free or being filled: what a long value asks before
+    /// each of its parts, so that it never takes the room that others' records need.
     pub(crate) fn wait_for_slack(
         &self,
         timeout: Duration,

@@ -1,7 +1,7 @@
 //! One process at a time: an exclusive lock on the file `lock`, held as long as the store is open.
 //!
-//! The kernel lets a lock go a moment after its process died (a ring may keep files open until its last operation ended), so
-//! taking it is tried for a second.
+//! The kernel lets a lock go a moment after its process died (a ring may keep files open until its last
+//! operation ended), so taking it is tried for a second.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;

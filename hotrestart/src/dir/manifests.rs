@@ -1,7 +1,7 @@
 //! The manifest on disk: two copies, read at opening, rewritten in turn.
 //!
-//! Invariant: at every moment one copy is whole. Each change writes both copies, one after the other, each flushed before the
-//! next is touched, so that between changes either copy alone is enough.
+//! Invariant: at every moment one copy is whole. Each change writes both copies, one after the other,
+//! each flushed before the next is touched, so that between changes either copy alone is enough.
 
 use std::sync::Arc;
 
@@ -60,8 +60,8 @@ impl Manifests {
         Manifests { disk, current, is_new: copies < MANIFEST_NAMES.len() }
     }
 
-    /// Changes the manifest, durably. When it fails, the change is not there for this process, and may or may not be found by
-    /// the next.
+    /// Changes the manifest, durably. When it fails, the change is not there for this process, and may or
+    /// may not be found by the next.
     pub(crate) fn update(&mut self, change: impl FnOnce(&mut Manifest)) -> Result<(), IoError> {
         let mut next = self.current.clone();
         change(&mut next);

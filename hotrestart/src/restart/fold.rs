@@ -1,8 +1,8 @@
 //! The fold: blocks to records to memory, from any number of threads, in any order.
 //!
-//! Invariant: the newest record of each key wins (`hdstore::Loading`), so neither the order of chunks nor the number of threads
-//! changes the result. Records go in groups, so that their cache misses run side by side. Every block's checksum has been
-//! checked by the walk before its records are looked at.
+//! Invariant: the newest record of each key wins (`hdstore::Loading`), so neither the order of chunks nor
+//! the number of threads changes the result. Records go in groups, so that their cache misses run side by
+//! side. Every block's checksum has been checked by the walk before its records are looked at.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -110,7 +110,8 @@ impl<'a> Fold<'a> {
         std::mem::take(&mut self.problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// By stream, the highest seq that was found and the last life of which anything was; 0 and 0 without a record.
+    /// By stream, the highest seq that was found and the last life of which anything was; 0 and 0 without
+    /// a record.
     pub(crate) fn traces(&self) -> Vec<(u64, u64)> {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         self.traces.iter().map(|trace| (of(&trace.seq), of(&trace.life))).collect()

@@ -1,8 +1,9 @@
 //! Restart: from files back to memory, as a fold in any order.
 //!
-//! `plan.rs` reads the chunks' headers and says which blocks count; `read.rs` and `fold.rs` read and apply chunks in parallel;
-//! `tail.rs` judges the end of a life that was not closed, with what its log buffers still hold; `runs.rs` puts long values
-//! together; `report.rs` says what was found. `docs/restart.md` has the rules.
+//! `plan.rs` reads the chunks' headers and says which blocks count; `read.rs` and `fold.rs` read and
+//! apply chunks in parallel; `tail.rs` judges the end of a life that was not closed, with what its log
+//! buffers still hold; `runs.rs` puts long values together; `report.rs` says what was found.
+//! `docs/restart.md` has the rules.
 
 pub(crate) mod fold;
 pub(crate) mod plan;

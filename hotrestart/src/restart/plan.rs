@@ -1,11 +1,11 @@
 //! The plan: which chunks there are, and which of their blocks count.
 //!
-//! Only headers are read here, 4 KiB per chunk. A chunk is *settled* when all its blocks are known to count: its life's end is
-//! decided, or its blocks lie below what is known flushed (or, in the same boot, written: then no completed write was lost).
-//! The others are the tail, judged in order.
+//! Only headers are read here, 4 KiB per chunk. A chunk is *settled* when all its blocks are known to
+//! count: its life's end is decided, or its blocks lie below what is known flushed (or, in the same boot,
+//! written: then no completed write was lost). The others are the tail, judged in order.
 //!
-//! Of several undecided lives only the first counts: the others were openings that did not get to their end, and hold
-//! nothing but some of the first one's records, logged again.
+//! Of several undecided lives only the first counts: the others were openings that did not get to their
+//! end, and hold nothing but some of the first one's records, logged again.
 
 use std::collections::BTreeMap;
 

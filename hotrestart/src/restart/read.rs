@@ -59,7 +59,8 @@ impl<'a> ChunkReader<'a> {
         Ok(bytes)
     }
 
-    /// Reads the files that `next` names, `len` bytes each, one ahead, and calls `each` with the item and its bytes.
+    /// Reads the files that `next` names, `len` bytes each, one ahead, and calls `each` with the item and
+    /// its bytes.
     pub(crate) fn read_all<T>(
         &mut self,
         len: usize,

@@ -1,7 +1,8 @@
 //! Runs: values that lie in parts, put together again.
 //!
-//! Invariant: an entry in parts is applied once all its parts and its head are there, whatever their order; a run without a
-//! head is what a crash left of a put, and is dropped. The memory of runs under way is part of the loader's buffers.
+//! Invariant: an entry in parts is applied once all its parts and its head are there, whatever their
+//! order; a run without a head is what a crash left of a put, and is dropped. The memory of runs under
+//! way is part of the loader's buffers.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -46,7 +47,8 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
-    /// Takes a part or a head in. `Ok(Some)` when the run is whole now; `Err` when its bytes are not what its head says.
+    /// Takes a part or a head in. `Ok(Some)` when the run is whole now; `Err` when its bytes are not what
+    /// its head says.
     pub(crate) fn add(
         &self,
         life: u64,

@@ -1,10 +1,11 @@
 //! The tail: the end of a life that was not closed.
 //!
-//! After a power loss the history of a writer ends at its first missing block above the known-flushed mark: a torn tail. In
-//! the same boot nothing that was acknowledged is gone: each block is on the device, or its buffer still holds its records;
-//! a number that is in neither is a directory whose write was under way. A missing block below the mark is corruption in
-//! both cases. Blocks are applied in their order, so nothing beyond the end is ever applied; what lies beyond the disk's
-//! first gap is collected to be logged again in the new life.
+//! After a power loss the history of a writer ends at its first missing block above the known-flushed
+//! mark: a torn tail. In the same boot nothing that was acknowledged is gone: each block is on the
+//! device, or its buffer still holds its records; a number that is in neither is a directory whose write
+//! was under way. A missing block below the mark is corruption in both cases. Blocks are applied in their
+//! order, so nothing beyond the end is ever applied; what lies beyond the disk's first gap is collected
+//! to be logged again in the new life.
 
 use std::collections::BTreeMap;
 
@@ -133,7 +134,8 @@ fn end_of(
             let of_writer = left.blocks.range((tail.writer, 0)..=(tail.writer, u64::MAX));
             of_writer.map(|((_, number), _)| number + 1).max().unwrap_or(next).max(last_later)
         }
-        // Below the mark everything was acknowledged: what is left of it counts when damage is to be passed over.
+        // Below the mark everything was acknowledged: what is left of it counts when damage is to be
+        // passed over.
         None if salvage && next < mark => mark.min(last_later),
         None => next,
     }

@@ -1,7 +1,8 @@
 //! The end of a life: threads, buffers, manifest, lock, in this order.
 //!
-//! Invariant: the manifest says "closed cleanly" only after every committed record is flushed, the last chunks are sealed and
-//! no more room is handed out; the log buffers are removed after that, the lock is let go last.
+//! Invariant: the manifest says "closed cleanly" only after every committed record is flushed, the last
+//! chunks are sealed and no more room is handed out; the log buffers are removed after that, the lock is
+//! let go last.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,6 +28,7 @@ pub(crate) struct Running {
     pub(crate) keeper: JoinHandle<()>,
     pub(crate) places: Places,
     pub(crate) place: BuffersPlace,
+    pub(crate) _buffers_lock: Option<std::fs::File>,
     pub(crate) store: StoreId,
     pub(crate) life: LifeNumber,
     pub(crate) clock: ClockHandle,
@@ -58,12 +60,13 @@ impl Default for Facts {
 }
 
 impl Store {
-    /// Closes the store: waits for the changes under way, writes and flushes everything, and notes in the manifest that the end
-    /// was clean.
+    /// Closes the store: waits for the changes under way, writes and flushes everything, and notes in the
+    /// manifest that the end was clean.
     ///
     /// # Errors
-    /// [`CloseError`]: the store is closed all the same, and the next opening recovers it as after a crash. On a full disk it
-    /// waits as long as a put would; what could not be written then stays in the log buffers.
+    /// [`CloseError`]: the store is closed all the same, and the next opening recovers it as after a
+    /// crash. On a full disk it waits as long as a put would; what could not be written then stays in the
+    /// log buffers.
     pub fn close(mut self) -> Result<(), CloseError> {
         self.finish()
     }
@@ -113,8 +116,8 @@ impl Store {
         Ok(())
     }
 
-    /// Ends the store as if its process died at this moment: nothing more is written, the log buffers stay. For tests of
-    /// recovery in one process.
+    /// Ends the store as if its process died at this moment: nothing more is written, the log buffers
+    /// stay. For tests of recovery in one process.
     #[doc(hidden)]
     pub fn abandon(mut self) {
         if let Some(running) = self.running.take() {

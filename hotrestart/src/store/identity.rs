@@ -1,7 +1,8 @@
 //! Which store this is: the directory and its lock, the boot, the manifest and what it fixes for ever.
 //!
-//! Invariant: nothing here changes a store. A directory that holds something else is refused; damage of both copies of the
-//! manifest is never taken for a new store. Called once per opening, by `open.rs`; `docs/restart.md` has the order.
+//! Invariant: nothing here changes a store. A directory that holds something else is refused; damage of
+//! both copies of the manifest is never taken for a new store. Called once per opening, by `open.rs`;
+//! `docs/restart.md` has the order.
 
 use std::path::Path;
 use std::sync::Arc;

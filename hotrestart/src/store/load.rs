@@ -1,8 +1,10 @@
-//! Loading: what the files and the old log buffers hold goes into memory, and is made durable as far as it was not.
+//! Loading: what the files and the old log buffers hold goes into memory, and is made durable as far as
+//! it was not.
 //!
-//! Invariants: whatever is judged to count is flushed before the manifest says so, since the process before may have
-//! died between a write and its flush. No seq is given twice, also of those that a life
-//! gave without leaving a trace. Called by `open.rs`, before anything new is logged; `docs/restart.md` has the rules.
+//! Invariants: whatever is judged to count is flushed before the manifest says so, since the process
+//! before may have died between a write and its flush. No seq is given twice, also of those that a life
+//! gave without leaving a trace. Called by `open.rs`, before anything new is logged; `docs/restart.md`
+//! has the rules.
 
 use std::time::Instant;
 
@@ -23,13 +25,14 @@ use crate::restart::read::flush_all;
 use crate::restart::report::RecoveryReport;
 use crate::restart::tail::{self, Judged};
 
-/// Each life begins at a multiple of its own, `ERA` times its number, and at least `GAP` times that above what was found. So the
-/// starts of two lives are a `GAP` apart, whatever was found of the first: far more than what can wait for a flush.
+/// Each life begins at a multiple of its own, `ERA` times its number, and at least `GAP` times that above
+/// what was found. So the starts of two lives are a `GAP` apart, whatever was found of the first: far
+/// more than what can wait for a flush.
 const ERA: u64 = 1 << 28;
 const GAP: u64 = 1 << 24;
 
-/// What the seqs of a stream go on above, when `seq` is the highest that was found, and `last_traced` the last life that left
-/// anything of the stream.
+/// What the seqs of a stream go on above, when `seq` is the highest that was found, and `last_traced` the
+/// last life that left anything of the stream.
 fn go_on_above(seq: u64, last_traced: u64, new: u64, was_clean: bool) -> Seq {
     if was_clean && last_traced + 1 == new {
         return Seq(seq);
@@ -75,7 +78,8 @@ pub(super) fn left_behind(
                 file: String::new(),
                 offset: 0,
                 what: format!(
-                    "the log buffers of life {} are lost ({place}: {reason}), with all changes that were only there",
+                    "the log buffers of life {} are lost ({place}: {reason}), with all changes that \
+                     were only there",
                     life.number
                 ),
             }),
@@ -169,7 +173,8 @@ mod tests {
         for found in [0, 1, 77, ERA - 1, 9 * ERA, 1 << 40] {
             let mut start = go_on_above(found, 3, 5, false).0;
             for life in 6..40 {
-                // The life before gave seqs that nothing is left of, or some that were logged again in the next one.
+                // The life before gave seqs that nothing is left of, or some that were logged again in
+                // the next one.
                 let next = go_on_above(found + life, life - 1, life, false).0;
                 assert!(next >= start + GAP, "life {life} above {found}");
                 start = next;

@@ -1,7 +1,7 @@
 //! The store that users open: memory joined to a log.
 //!
-//! `open.rs` has the order of an opening, `relog.rs` what it logs again, `close.rs` the end. This file is what one can do in
-//! between.
+//! `open.rs` has the order of an opening, `relog.rs` what it logs again, `close.rs` the end. This file is
+//! what one can do in between.
 
 pub(crate) mod close;
 mod identity;
@@ -29,8 +29,8 @@ pub type Map<K, V> = hdstore::Map<K, V, DiskLog>;
 
 /// A store of maps in native memory, mirrored to disk.
 ///
-/// Dropping it closes it like [`Store::close`], with errors going to the log (`tracing`) only. Maps that are still held
-/// can be read afterwards; changes are refused.
+/// Dropping it closes it like [`Store::close`], with errors going to the log (`tracing`) only. Maps that
+/// are still held can be read afterwards; changes are refused.
 #[derive(Debug)]
 pub struct Store {
     memory: hdstore::Store<DiskLog>,
@@ -53,7 +53,8 @@ pub struct Stats {
     pub writers: u32,
     /// Bytes of log buffers, which come on top of the memory limit.
     pub buffer_bytes: u64,
-    /// Whether they are in shared memory, and `Buffered` changes survive the death of the process at memory speed.
+    /// Whether they are in shared memory, and `Buffered` changes survive the death of the process at
+    /// memory speed.
     pub buffers_in_shared_memory: bool,
     /// Why not, if not.
     pub buffers_fallback: Option<String>,
@@ -81,8 +82,8 @@ impl Store {
         Builder::default()
     }
 
-    /// Opens the map of this name, making it when it is not there; that is durable when this returns. The options count only
-    /// when the map is made.
+    /// Opens the map of this name, making it when it is not there; that is durable when this returns. The
+    /// options count only when the map is made.
     ///
     /// # Errors
     /// As for [`hdstore::Store::map`].
@@ -134,14 +135,14 @@ impl Store {
         self.shared.poison.check()
     }
 
-    /// A future that ends when every change that was made before this call is as durable as asked. It runs on any executor and
-    /// may be dropped at any time.
+    /// A future that ends when every change that was made before this call is as durable as asked. It
+    /// runs on any executor and may be dropped at any time.
     pub fn persisted(&self, level: Durability) -> Persisted {
         Persisted::new(Arc::clone(&self.shared), level)
     }
 
-    /// The highest seq of a stream that is known to survive a power cut: all its changes up to this one do. After a failure it
-    /// says what is safe.
+    /// The highest seq of a stream that is known to survive a power cut: all its changes up to this one
+    /// do. After a failure it says what is safe.
     pub fn durable_through(&self, stream: StreamId) -> Seq {
         let durable = self.shared.counters.durable.get(stream.0 as usize);
         Seq(durable.map_or(0, |seq| seq.load(Ordering::Acquire)))

@@ -1,13 +1,16 @@
 //! Opening: the order of steps, each of which may be the last before a crash.
 //!
-//! 1. Lock, manifest, headers: everything that can refuse the store refuses it here, before anything is changed.
-//! 2. New log buffers. Load: settled chunks in parallel, tails in order, what the old buffers still hold. A store that is
-//!    refused here is left as it was. Then what counts is flushed, and files in which nothing counts are removed.
+//! 1. Lock, manifest, headers: everything that can refuse the store refuses it here, before anything is
+//!    changed.
+//! 2. New log buffers. Load: settled chunks in parallel, tails in order, what the old buffers still hold.
+//!    A store that is refused here is left as it was. Then what counts is flushed, and files in which
+//!    nothing counts are removed.
 //! 3. The manifest with the new life; the former lives stay undecided.
 //! 4. Writers start; what lay beyond the old end is logged again and flushed.
 //! 5. The manifest with the old lives cut; only then are their buffers removed and changes taken.
 //!
-//! A crash in the middle leaves the former lives undecided, and the next opening finds the same as this one did.
+//! A crash in the middle leaves the former lives undecided, and the next opening finds the same as this
+//! one did.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -243,8 +246,8 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
     Ok((memory, shared, poison))
 }
 
-/// The builder's clock, for the store in memory. It never shows a time before the latest that was persisted, so that a clock
-/// that was set back revives nothing that had expired.
+/// The builder's clock, for the store in memory. It never shows a time before the latest that was
+/// persisted, so that a clock that was set back revives nothing that had expired.
 struct SharedClock {
     clock: Arc<dyn hdstore::Clock>,
     floor_ms: u64,
@@ -321,6 +324,7 @@ fn start_threads(
         keeper,
         places,
         place: made.place,
+        _buffers_lock: made.lock,
         store: owner.store,
         life: owner.life,
         clock: ClockHandle(Arc::clone(&builder.clock)),

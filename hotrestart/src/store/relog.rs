@@ -1,8 +1,9 @@
 //! Logging again what was recovered from beyond the end of the old life's blocks.
 //!
-//! Invariant: each such record keeps its stamp, and is flushed in the new life before the old one is cut and its buffers are
-//! removed; until then the records of the new life do not count (`restart/plan.rs`), since only some of them may be there,
-//! and a crash finds the old life as it was. Only what is still current goes again, from memory.
+//! Invariant: each such record keeps its stamp, and is flushed in the new life before the old one is cut
+//! and its buffers are removed; until then the records of the new life do not count (`restart/plan.rs`),
+//! since only some of them may be there, and a crash finds the old life as it was. Only what is still
+//! current goes again, from memory.
 
 use std::collections::HashMap;
 

@@ -1,7 +1,8 @@
 //! The threads of a store: one per writer, one for making chunks and keeping memory ready.
 //!
-//! They only drive: everything that is decided is decided in the state machines. A writer's thread makes the queue that it
-//! uses. A panic in one of them would leave puts waiting, so it is caught and turned into poison.
+//! They only drive: everything that is decided is decided in the state machines. A writer's thread makes
+//! the queue that it uses. A panic in one of them would leave puts waiting, so it is caught and turned
+//! into poison.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,12 +1,13 @@
 //! The writer: a state machine from sealed turns to blocks, flushes and watermarks.
 //!
-//! Invariants: blocks are numbered without gaps in the order of their turns, each chunk's directory between; a turn counts as
-//! written when it and everything submitted before it (its chunk's header included) has completed; as flushed when a
-//! flush of every file with such writes, submitted after they completed, has returned. A buffer is released when its turn
-//! is written. After any failure of a write or flush the machine submits nothing more.
+//! Invariants: blocks are numbered without gaps in the order of their turns, each chunk's directory
+//! between; a turn counts as written when it and everything submitted before it (its chunk's header
+//! included) has completed; as flushed when a flush of every file with such writes, submitted after they
+//! completed, has returned. A buffer is released when its turn is written. After any failure of a write
+//! or flush the machine submits nothing more.
 //!
-//! `step` is given the time and the completions, and returns what to submit; it makes no system call and never blocks. Driven
-//! by `drive.rs`, and by the simulations.
+//! `step` is given the time and the completions, and returns what to submit; it makes no system call and
+//! never blocks. Driven by `drive.rs`, and by the simulations.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -291,7 +292,8 @@ impl Writer {
         }
     }
 
-    /// Submits the next sealed turn, with what belongs before and after it. False when there is none, or no chunk.
+    /// Submits the next sealed turn, with what belongs before and after it. False when there is none, or
+    /// no chunk.
     fn submit_next(&mut self, step: &mut Step) -> bool {
         let Some(sealed) = self.ring.sealed(self.next_turn) else {
             return self.closing && self.submit_last_directory(step);
@@ -448,8 +450,8 @@ fn live_mib(counters: &Counters) -> u32 {
     u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX)
 }
 
-/// Adds the records of a payload to the directory and returns the highest seq of each stream; `base` is the payload's place in
-/// the chunk.
+/// Adds the records of a payload to the directory and returns the highest seq of each stream; `base` is
+/// the payload's place in the chunk.
 fn list_records(
     directory: &mut DirectoryBuilder,
     hash: &IndexHash,

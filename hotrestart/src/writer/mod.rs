@@ -1,7 +1,7 @@
 //! Writing: from sealed buffers to blocks on the device, and to acknowledgements.
 //!
-//! `machine.rs` is the writer as a state machine, `progress.rs` its watermarks and who waits for them, `supply.rs` the chunks
-//! that are made ahead of need, `drive.rs` the threads that drive them all.
+//! `machine.rs` is the writer as a state machine, `progress.rs` its watermarks and who waits for them,
+//! `supply.rs` the chunks that are made ahead of need, `drive.rs` the threads that drive them all.
 
 pub(crate) mod drive;
 pub(crate) mod machine;

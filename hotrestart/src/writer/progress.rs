@@ -1,8 +1,9 @@
 //! How far a writer has got, and everybody who waits for it.
 //!
-//! Invariant: the watermarks only rise, and only the writer raises them: `written` past a turn when its block and all before
-//! it are on the device, `flushed` when a flush that was submitted after that has returned. A waiter may go away at any
-//! time. After poison the watermarks stand still and all waiters are told.
+//! Invariant: the watermarks only rise, and only the writer raises them: `written` past a turn when its
+//! block and all before it are on the device, `flushed` when a flush that was submitted after that has
+//! returned. A waiter may go away at any time. After poison the watermarks stand still and all waiters
+//! are told.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};

@@ -1,8 +1,8 @@
 //! Chunks made ahead of need, so that no writer waits for a file to be made.
 //!
-//! Invariant: a chunk is handed out once, at full size, with its name durable. A full disk is no poison: it is remembered
-//! with the bytes needed, tried again, and forgotten when a chunk could be made. Meanwhile what is in stock is the reserve:
-//! for what lies in the log buffers already, and for removals.
+//! Invariant: a chunk is handed out once, at full size, with its name durable. A full disk is no poison:
+//! it is remembered with the bytes needed, tried again, and forgotten when a chunk could be made.
+//! Meanwhile what is in stock is the reserve: for what lies in the log buffers already, and for removals.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -176,7 +176,8 @@ impl Supply {
         true
     }
 
-    /// Removes the chunks that were made and not used, at the end of a life. One that cannot be removed is found by the next.
+    /// Removes the chunks that were made and not used, at the end of a life. One that cannot be removed
+    /// is found by the next.
     pub(crate) fn discard_stock(&self) {
         let stock = std::mem::take(&mut self.lock().ready);
         for FreshChunk { file, .. } in stock {

@@ -1,7 +1,8 @@
-//! The workbench of the tests on a simulated disk: stores that die, and the oracle that knows what must come back.
+//! The workbench of the tests on a simulated disk: stores that die, and the oracle that knows what must
+//! come back.
 //!
-//! Invariant: the oracle remembers every change in the order of its stream, so that what comes back can be compared with each
-//! prefix of it. All randomness comes from one seed, which a failing test prints.
+//! Invariant: the oracle remembers every change in the order of its stream, so that what comes back can
+//! be compared with each prefix of it. All randomness comes from one seed, which a failing test prints.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -268,7 +269,8 @@ impl Oracle {
         self.synced = self.history.iter().map(Vec::len).collect();
     }
 
-    /// What came back must be a prefix of each stream, with everything that was promised; from here on it is all there is.
+    /// What came back must be a prefix of each stream, with everything that was promised; from here on it
+    /// is all there is.
     pub fn check(&mut self, store: &Store, survives_all: bool) {
         let mut found = vec![State::new(); STREAMS as usize];
         for entry in map_of(store).iter() {

@@ -1,8 +1,9 @@
 //! Power cuts, dying processes and failing disks, on the simulated disk, from seeds.
 //!
-//! Invariants under test: what was acknowledged as `Synced` survives a power cut, as `Buffered` the death of the process; what
-//! comes back is a prefix of each stream; no stamp is used twice; a second recovery gives the first's result; after a failed
-//! write or flush nothing is acknowledged. `docs/testing.md` says how to replay a seed.
+//! Invariants under test: what was acknowledged as `Synced` survives a power cut, as `Buffered` the death
+//! of the process; what comes back is a prefix of each stream; no stamp is used twice; a second recovery
+//! gives the first's result; after a failed write or flush nothing is acknowledged. `docs/testing.md`
+//! says how to replay a seed.
 
 mod bench;
 mod threads;
