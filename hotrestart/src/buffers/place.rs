@@ -167,9 +167,9 @@ impl Places {
     }
 }
 
-/// Whether a file of buffers belongs to nobody any more. A live store holds a lock on its file. A directory that
-/// is not where it was may have been moved, or lie in another mount namespace: the file is then marked (its mode,
-/// and the time of that), and given up when the mark is a day old.
+/// Whether a file of buffers belongs to nobody any more. A live store holds a lock on its file. A
+/// directory that is not where it was may have been moved, or lie in another mount namespace: the file is
+/// then marked (its mode, and the time of that), and given up when the mark is a day old.
 fn is_dead(path: &Path, boot: BootId) -> bool {
     let Ok(file) = File::open(path) else { return false };
     let mut header = [0; FILE_HEADER];
