@@ -93,7 +93,8 @@ impl Ledger {
             let payload = block.payload(bytes);
             if block.kind == BlockKind::Directory {
                 let before = chunk.blocks.iter().filter(|(_, other)| other.number < block.number);
-                let is_whole = header.first_block.0.wrapping_add(before.count() as u64) == block.number.0;
+                let is_whole =
+                    header.first_block.0.wrapping_add(before.count() as u64) == block.number.0;
                 check_directory(survey, &chunk.name, *offset, payload, &listed, is_whole);
                 continue;
             }
