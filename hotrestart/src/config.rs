@@ -242,13 +242,21 @@ impl Builder {
         };
         if self.chunk_bytes.is_some_and(|bytes| !is_chunk_size(bytes)) {
             let expected = format!("a power of two from {CHUNK_SIZE_MIN} to {CHUNK_SIZE_MAX}");
-            return setting("chunk_bytes", format!("{:?}", self.chunk_bytes), &expected);
+            return setting(
+                "chunk_bytes",
+                self.chunk_bytes.unwrap_or_default().to_string(),
+                &expected,
+            );
         }
         if self.writers.is_some_and(|writers| !(1..=64).contains(&writers)) {
-            return setting("writers", format!("{:?}", self.writers), "1 to 64");
+            return setting("writers", self.writers.unwrap_or_default().to_string(), "1 to 64");
         }
         if self.loader_threads.is_some_and(|threads| !(1..=256).contains(&threads)) {
-            return setting("loader_threads", format!("{:?}", self.loader_threads), "1 to 256");
+            return setting(
+                "loader_threads",
+                self.loader_threads.unwrap_or_default().to_string(),
+                "1 to 256",
+            );
         }
         if !(2..=64).contains(&self.buffers_per_writer) {
             return setting("buffers_per_writer", self.buffers_per_writer.to_string(), "2 to 64");

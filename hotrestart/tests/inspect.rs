@@ -331,6 +331,26 @@ fn a_torn_tail_is_a_note_and_damage_below_the_mark_is_corruption() {
 }
 
 #[test]
+fn one_damaged_block_is_not_reported_once_per_table() {
+    let dir = TempDir::new().expect("a directory for the test");
+    let mut chunk = ChunkWriter::new(1, 1, 0, 0);
+    for seq in 1..=2 {
+        let in_stream = |stream| {
+            let (header, key, value) = entry(seq, "a", b"value");
+            (RecordHeader { stream: StreamId(stream), ..header }, key, value)
+        };
+        chunk.block(&[in_stream(0), in_stream(1), in_stream(2), in_stream(3)]);
+    }
+    std::fs::write(dir.path().join("chunk-00000000"), chunk.close()).expect("it can be written");
+    write_manifest(dir.path(), &manifest(1, LifeState::Cut, vec![3], true));
+    assert!(checked(dir.path()).is_sound, "before the damage");
+    flip(dir.path(), "chunk-00000000", 4096 + 70);
+    let problems = checked(dir.path()).problems;
+    assert_eq!(problems.len(), 2, "the block, and what the directory says is lost: {problems:?}");
+    assert!(problems[1].expected.contains("8 records") && problems[1].found.contains('4'));
+}
+
+#[test]
 fn a_misplaced_block_is_noticed() {
     let dir = crashed_store();
     let path = dir.path().join("chunk-00000000");

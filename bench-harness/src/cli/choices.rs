@@ -26,7 +26,7 @@ pub enum Io {
     Auto,
     /// io_uring or an error.
     Uring,
-    /// pwritev2 on threads.
+    /// preadv2, pwritev2 and fdatasync, each on the thread that writes.
     Syscall,
 }
 

@@ -25,11 +25,13 @@ use crate::restart::read::flush_all;
 use crate::restart::report::RecoveryReport;
 use crate::restart::tail::{self, Judged};
 
-/// Each life begins at a multiple of its own, `ERA` times its number, and at least `GAP` times that above
-/// what was found. So the starts of two lives are a `GAP` apart, whatever was found of the first: far
-/// more than what can wait for a flush.
+/// A life begins at least `ERA` times its number, and at least one to `TURNS` times `GAP` above what was found,
+/// by its number. So the starts of a life and of the `TURNS` before it are a `GAP` apart whatever was found of
+/// those: far more than what can wait for a flush. The seqs last for some 500,000 lives that all change a
+/// stream and are never closed cleanly.
 const ERA: u64 = 1 << 28;
 const GAP: u64 = 1 << 24;
+const TURNS: u64 = 64;
 
 /// What the seqs of a stream go on above, when `seq` is the highest that was found, and `last_traced` the
 /// last life that left anything of the stream.
@@ -37,7 +39,7 @@ fn go_on_above(seq: u64, last_traced: u64, new: u64, was_clean: bool) -> Seq {
     if was_clean && last_traced + 1 == new {
         return Seq(seq);
     }
-    let above = seq.saturating_add(new.saturating_mul(GAP)).max(new.saturating_mul(ERA));
+    let above = seq.saturating_add((1 + new % TURNS) * GAP).max(new.saturating_mul(ERA));
     Seq(above).min(Seq::MAX)
 }
 
@@ -180,6 +182,11 @@ mod tests {
                 start = next;
             }
         }
+        let mut found = 1 << 40;
+        for life in 6..400_000 {
+            found = go_on_above(found, life - 1, life, false).0;
+        }
+        assert!(Seq(found) < Seq::MAX, "seqs run out by crashes alone");
         assert_eq!(go_on_above(7, 4, 5, true), Seq(7), "nothing is lost by a clean close");
         assert_eq!(go_on_above(0, 0, 1, true), Seq(0), "a new store");
         assert_eq!(go_on_above(Seq::MAX.0, 4, 5, false), Seq::MAX);
