@@ -25,10 +25,10 @@ use crate::restart::read::flush_all;
 use crate::restart::report::RecoveryReport;
 use crate::restart::tail::{self, Judged};
 
-/// A life begins at least `ERA` times its number, and at least one to `TURNS` times `GAP` above what was found,
-/// by its number. So the starts of a life and of the `TURNS` before it are a `GAP` apart whatever was found of
-/// those: far more than what can wait for a flush. The seqs last for some 500,000 lives that all change a
-/// stream and are never closed cleanly.
+/// A life begins at least `ERA` times its number, and at least one to `TURNS` times `GAP` above what was
+/// found, by its number. So the starts of a life and of the `TURNS` before it are a `GAP` apart whatever
+/// was found of those: far more than what can wait for a flush. The seqs last for some 500,000 lives that
+/// all change a stream and are never closed cleanly.
 const ERA: u64 = 1 << 28;
 const GAP: u64 = 1 << 24;
 const TURNS: u64 = 64;
