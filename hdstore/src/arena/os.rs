@@ -93,30 +93,35 @@ impl Reservation {
         self.map_huge(offset, GIB, libc::MAP_HUGE_1GB)
     }
 
+    /// Puts explicit huge pages under a range, or leaves it as it was.
+    ///
+    /// They are mapped elsewhere first and then moved there: a `MAP_FIXED` of huge pages that are not to
+    /// be had takes the old mapping away before it fails, and another thread's memory may get into the
+    /// gap before it is closed again.
     fn map_huge(&self, offset: u64, len: u64, size_flag: libc::c_int) -> bool {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
-        let address = self.address(offset);
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: the range lies inside this reservation and, by the caller's promise, holds nothing.
-        let mapped = unsafe {
-            libc::mmap(
-                address,
-                len as usize,
-                protection,
-                flags | libc::MAP_HUGETLB | size_flag,
-                -1,
-                0,
-            )
-        };
-        if mapped != libc::MAP_FAILED {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | size_flag;
+        // SAFETY: a new private mapping at an address of the kernel's choice touches nothing that exists.
+        let pages =
+            unsafe { libc::mmap(std::ptr::null_mut(), len as usize, protection, flags, -1, 0) };
+        if pages == libc::MAP_FAILED {
+            return false;
+        }
+        let target = self.address(offset);
+        let how = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: `pages` was made just now and is nobody else's; the target lies inside this reservation
+        // and, by the caller's promise, holds nothing.
+        let moved = unsafe { libc::mremap(pages, len as usize, len as usize, how, target) };
+        if moved == target {
             return true;
         }
-        // A failed MAP_FIXED may have taken the old mapping away: put an ordinary one back.
-        // SAFETY: as above.
-        let again = unsafe {
-            libc::mmap(address, len as usize, protection, flags | libc::MAP_NORESERVE, -1, 0)
-        };
-        assert!(again != libc::MAP_FAILED, "the arena's own address range can be mapped again");
+        // SAFETY: the mapping was made above and not moved.
+        unsafe { libc::munmap(pages, len as usize) };
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+        // A kernel that cannot move huge pages may have taken the target away: an ordinary mapping goes
+        // there. SAFETY: as for the move.
+        let again = unsafe { libc::mmap(target, len as usize, protection, flags, -1, 0) };
+        assert!(again == target, "the arena's own address range can be mapped again");
         false
     }
 
@@ -232,5 +237,22 @@ impl Reservation {
     /// Bytes reserved.
     pub(crate) fn len(&self) -> u64 {
         self.len
+    }
+}
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asking_for_huge_pages_in_vain_takes_no_mapping_away() {
+        let memory = Reservation::new(2 * UNIT).expect("address space");
+        let first = memory.base().cast::<u64>();
+        // SAFETY: the first bytes of the reservation, which nobody else has.
+        unsafe { first.write_volatile(7) };
+        let kind = memory.back(0, UNIT, PageKind::Huge2M);
+        // SAFETY: as above.
+        let found = unsafe { first.read_volatile() };
+        assert_eq!(found, if kind == PageKind::Huge2M { 0 } else { 7 }, "{kind:?}");
     }
 }
