@@ -2,7 +2,8 @@
 //!
 //! Invariant: a chunk is handed out once, at full size, with its name durable. A full disk is no poison:
 //! it is remembered with the bytes needed, tried again, and forgotten when a chunk could be made.
-//! Meanwhile what is in stock is the reserve: for what lies in the log buffers already, and for removals.
+//! Puts wait as soon as the stock is below the reserve, whatever the cause: what is left then is for what
+//! lies in the log buffers already, for removals, and for what an opening logs again.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
