@@ -79,7 +79,7 @@ impl Node {
         lanes: usize,
         unreclaimed_max_bytes: u64,
     ) -> Node {
-        let warm_max = arena.budget().limit_bytes() / 64;
+        let warm_max = arena.budget().limit_bytes() / 8;
         Node {
             slabs: Slabs::new(warm_max),
             hazards: Hazards::new(),
