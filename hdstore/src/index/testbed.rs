@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::table::{Spare, Table, Wants};
-use super::word::{Word, tag_of};
+use super::word::{Word, second, tag_of};
 use crate::arena::layout::Layout;
 use crate::arena::os::PageKind;
 use crate::arena::{Arena, Budget};
@@ -25,9 +25,12 @@ pub(crate) struct Testbed {
 
 /// A hash whose home and second place are the buckets of these numbers, in a table that has them, and with
 /// that tag.
-pub(crate) fn hash(home: u64, second: u64, tag: u64) -> u64 {
-    assert!(home < 1 << 18 && second < 1 << 18 && tag < 1 << 14);
-    home | second << 32 | tag << 50
+pub(crate) fn hash(home: u64, second_place: u64, tag: u64) -> u64 {
+    assert!(home < 256 && second_place < 256);
+    (0..1 << 20)
+        .map(|middle| home | middle << 8 | tag << 34)
+        .find(|hash| second(*hash) & 255 == second_place)
+        .expect("one in 256 has it")
 }
 
 impl Testbed {

@@ -1,5 +1,6 @@
 //! Index words and the arithmetic of addresses: pure functions.
 
+use crate::hash::IndexHash;
 use crate::ids::Location;
 
 /// Words of a bucket.
@@ -9,6 +10,8 @@ pub(crate) const BUCKET: u64 = 64;
 
 const GENERATION_SHIFT: u32 = Location::BITS;
 const TAG_SHIFT: u32 = 50;
+/// Where the tag stands in a hash: above the bits that choose a bucket of any table of this size.
+const HASH_TAG_SHIFT: u32 = IndexHash::BITS - 14;
 const TAG_LINK: u64 = (1 << 14) - 1;
 
 /// A word of a bucket: 0 for empty, an entry, or a link.
@@ -65,10 +68,10 @@ impl Word {
     }
 }
 
-/// The tag of a hash: its top 14 bits, with the value of links folded away.
+/// The tag of a hash: its top 14 of 48 bits, with the value of links folded away.
 #[inline]
 pub(crate) fn tag_of(hash: u64) -> u64 {
-    let tag = hash >> TAG_SHIFT;
+    let tag = hash >> HASH_TAG_SHIFT;
     if tag == TAG_LINK { TAG_LINK - 1 } else { tag }
 }
 
@@ -80,10 +83,11 @@ pub(crate) fn address(hash: u64, buckets: u64) -> u64 {
     if bucket < buckets { bucket } else { bucket & (mask >> 1) }
 }
 
-/// The bits that choose a key's second place.
+/// The bits that choose a key's second place. They depend on all of the hash, so that neither the home
+/// nor the tag says anything about them.
 #[inline]
 pub(crate) fn second(hash: u64) -> u64 {
-    hash.rotate_left(32)
+    hash.wrapping_mul(0x9e37_79b9_7f4a_7c15).swap_bytes()
 }
 
 /// The bucket that splits when a table of `buckets` buckets gets one more.
@@ -110,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_tag_is_never_that_of_a_link_and_no_entry_is_the_empty_word() {
-        assert_ne!(tag_of(u64::MAX), TAG_LINK);
+        assert_ne!(tag_of((1 << IndexHash::BITS) - 1), TAG_LINK);
         let word = Word::entry(0, 0, Location(1));
         assert!(word.is_entry() && word.has_tag(0) && !Word::EMPTY.has_tag(0));
         assert!(Word::link(64).is_link() && !Word::link(64).is_entry());
