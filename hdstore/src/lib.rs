@@ -54,4 +54,5 @@ pub use map::{Map, MapOptions};
 pub use store::Store;
 pub use store::apply::{Applied, Loading};
 pub use store::census::{MapStats, Stats};
+pub use store::stamps::{Current, Stamp, Stamps};
 pub use store::sweep::SweepReport;

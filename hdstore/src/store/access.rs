@@ -91,6 +91,29 @@ pub(crate) fn find_pinned<'p>(
     hit.filter(|view| !view.is_absent())
 }
 
+/// Finds the entry that was published with a seq, under a pin. A seq is given once in a stream, so no key is
+/// compared.
+#[inline]
+pub(crate) fn find_stamp<'p>(
+    arena: &'p Arena,
+    table: Table<'p>,
+    hash: u64,
+    seq: Seq,
+    _pin: &'p Pinned<'_>,
+) -> Option<EntryView<'p>> {
+    let mut hit = None;
+    table.find(hash, |word| {
+        // SAFETY: the word was loaded under the pin, which lasts for 'p.
+        let view = unsafe { EntryView::at(arena, word.location()) };
+        let equal = view.seq() == seq;
+        if equal {
+            hit = Some(view);
+        }
+        equal
+    });
+    hit.filter(|view| !view.is_absent())
+}
+
 /// Whether two keys are equal; the most common length is compared without a call.
 #[inline]
 fn is_same(one: &[u8], other: &[u8]) -> bool {

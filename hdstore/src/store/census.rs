@@ -21,7 +21,7 @@ use crate::slab::class::Class;
 pub struct Stats {
     /// The hard limit on memory.
     pub limit_bytes: u64,
-    /// What is committed of it: the sum of the seven parts that follow.
+    /// What is committed of it: the sum of the eight parts that follow.
     pub committed_bytes: u64,
     /// Keys and values of entries.
     pub live_bytes: u64,
@@ -34,6 +34,8 @@ pub struct Stats {
     /// Other metadata: superblock, stream heads, map table, page table, table headers, batches of retired
     /// slots.
     pub metadata_bytes: u64,
+    /// What the log keeps in memory and charges to the limit ([`Store::charge_log`]).
+    pub log_bytes: u64,
     /// Committed and free.
     pub free_bytes: u64,
     /// Replaced and removed entries that readers may still see: those that wait for pins, and those held by
@@ -61,6 +63,7 @@ impl Stats {
             + self.rounding_bytes
             + self.index_bytes
             + self.metadata_bytes
+            + self.log_bytes
             + self.free_bytes
             + self.unreclaimed_bytes
     }
@@ -95,6 +98,11 @@ impl<L: Log> Store<L> {
         let stats =
             |map: &Arc<MapCore<L>>| (map.spec.name.clone(), map.spec.id, self.inner.map_stats(map));
         self.inner.all_maps().iter().map(stats).collect()
+    }
+
+    /// Entries in all maps; cheaper than [`Store::stats`].
+    pub fn entries(&self) -> u64 {
+        self.inner.all_maps().iter().map(|map| self.inner.map_entries(map)).sum()
     }
 
     /// Bytes of keys and values in all maps; cheaper than [`Store::stats`].
@@ -149,6 +157,8 @@ impl<L: Log> Inner<L> {
         }
         stats.header_bytes = stats.entries * HEADER;
         stats.rounding_bytes = slot_bytes.saturating_sub(stats.live_bytes + stats.header_bytes);
+        stats.log_bytes = self.log_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        stats.committed_bytes = stats.log_bytes;
         let map_table = self.map_table_bytes();
         for node in &self.nodes {
             let fixed = (SUPERBLOCK + per_node * STREAM_HEAD).next_multiple_of(4096);

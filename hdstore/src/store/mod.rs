@@ -11,10 +11,11 @@ pub(crate) mod node;
 pub(crate) mod put;
 pub(crate) mod read;
 pub(crate) mod remove;
+pub(crate) mod stamps;
 pub(crate) mod sweep;
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, RwLock};
 
 use crossbeam_utils::CachePadded;
@@ -75,6 +76,8 @@ pub(crate) struct Inner<L: Log> {
     pub(crate) value_max_bytes: u64,
     maps: RwLock<Maps<L>>,
     sweep: Mutex<sweep::Cursor>,
+    /// Bytes that the log has charged for what it keeps in memory.
+    pub(crate) log_bytes: AtomicU64,
 }
 
 struct Maps<L: Log> {
@@ -157,6 +160,7 @@ impl<L: Log> Store<L> {
                     table_bytes: 0,
                 }),
                 sweep: Mutex::new(sweep::Cursor::default()),
+                log_bytes: AtomicU64::new(0),
             }),
         })
     }
@@ -164,6 +168,27 @@ impl<L: Log> Store<L> {
     /// The log behind the store.
     pub fn log(&self) -> &L {
         &self.inner.log
+    }
+
+    /// Charges `bytes` that the log keeps elsewhere to the memory limit; false, and nothing charged, when they
+    /// do not fit.
+    #[must_use]
+    pub fn charge_log(&self, bytes: u64) -> bool {
+        let charged = self.inner.nodes[0].arena.budget().charge(bytes);
+        if charged {
+            self.inner.log_bytes.fetch_add(bytes, Relaxed);
+        }
+        charged
+    }
+
+    /// Takes a part of that charge back.
+    ///
+    /// # Panics
+    /// When less was charged, in debug builds.
+    pub fn refund_log(&self, bytes: u64) {
+        let before = self.inner.log_bytes.fetch_sub(bytes, Relaxed);
+        debug_assert!(before >= bytes, "refunded more than was charged");
+        self.inner.nodes[0].arena.budget().refund(bytes);
     }
 
     /// How many streams the store has.

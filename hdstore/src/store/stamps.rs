@@ -1,0 +1,169 @@
+//! What a log asks of the store: which of these records are still what the store holds?
+//!
+//! Invariant: a seq is given once in a stream, so an entry whose slot holds a record's seq is that record,
+//! and no key has to be compared; the index hash is enough to find it. What is handed to the caller lies
+//! under a pin and is one whole entry.
+//!
+//! Caller: the compactor of `hotrestart`. Stamps go in groups whose cache misses run side by side; a group
+//! costs one pin. Nothing is locked and nothing is changed.
+
+use std::sync::Arc;
+
+use super::access::{find_pinned, find_stamp};
+use super::read::GROUP;
+use super::{MapCore, Store};
+use crate::ids::{MapId, Seq, StreamId};
+use crate::log::Log;
+
+/// Which record: its place in a stream's history, and its key's hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The map.
+    pub map: MapId,
+    /// The stream.
+    pub stream: StreamId,
+    /// The key's index hash.
+    pub hash: u64,
+    /// The seq.
+    pub seq: Seq,
+}
+
+/// An entry that is current.
+#[derive(Clone, Copy, Debug)]
+pub struct Current<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// The value.
+    pub value: &'a [u8],
+    /// When it expires, in milliseconds since 1970. It may have expired.
+    pub expiry_ms: Option<u64>,
+}
+
+/// The maps of a store by number, for looking stamps up.
+pub struct Stamps<L: Log> {
+    store: Store<L>,
+    maps: Vec<Option<Arc<MapCore<L>>>>,
+}
+
+impl<L: Log> std::fmt::Debug for Stamps<L> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stamps").field("maps", &self.maps.len()).finish_non_exhaustive()
+    }
+}
+
+impl<L: Log> Store<L> {
+    /// A view of the store by stamps. It knows the maps there are now; see [`Stamps::refresh`].
+    pub fn stamps(&self) -> Stamps<L> {
+        let mut stamps = Stamps { store: self.clone(), maps: Vec::new() };
+        stamps.refresh();
+        stamps
+    }
+}
+
+impl<L: Log> Stamps<L> {
+    /// Takes in the maps that were made since.
+    pub fn refresh(&mut self) {
+        let all = self.store.inner.all_maps();
+        let highest = all.iter().map(|map| map.spec.id.0).max().unwrap_or(0);
+        self.maps.clear();
+        self.maps.resize(highest as usize + 1, None);
+        for map in all {
+            let id = map.spec.id.0 as usize;
+            self.maps[id] = Some(map);
+        }
+    }
+
+    /// Whether the map is one of the store's.
+    pub fn knows(&self, map: MapId) -> bool {
+        self.map(map).is_some()
+    }
+
+    /// Calls `each` with the number and the entry of every stamp that is current.
+    pub fn current(&self, stamps: &[Stamp], mut each: impl FnMut(usize, Current<'_>)) {
+        let inner = &*self.store.inner;
+        for (group_index, group) in stamps.chunks(GROUP).enumerate() {
+            let places: [_; GROUP] = std::array::from_fn(|index| {
+                let stamp = group.get(index)?;
+                if stamp.stream.0 >= inner.streams {
+                    return None;
+                }
+                let place = inner.place(self.map(stamp.map)?, stamp.stream);
+                place.table.prefetch(stamp.hash);
+                Some(place)
+            });
+            let pin = inner.pin();
+            for (stamp, place) in group.iter().zip(&places) {
+                if let Some(place) = place
+                    && let Some(word) = place.table.likely(stamp.hash)
+                {
+                    place.node.arena.prefetch(word.location().offset());
+                }
+            }
+            for (index, (stamp, place)) in group.iter().zip(&places).enumerate() {
+                let Some(place) = place else { continue };
+                let arena = &place.node.arena;
+                if let Some(view) = find_stamp(arena, place.table, stamp.hash, stamp.seq, &pin) {
+                    let entry = Current {
+                        key: view.key(),
+                        value: view.value(),
+                        expiry_ms: view.expiry_ms(),
+                    };
+                    each(group_index * GROUP + index, entry);
+                }
+            }
+        }
+    }
+
+    /// The seq of a key's entry, which may have expired.
+    pub fn newest(&self, map: MapId, stream: StreamId, key: &[u8]) -> Option<Seq> {
+        let inner = &*self.store.inner;
+        if stream.0 >= inner.streams {
+            return None;
+        }
+        let place = inner.place(self.map(map)?, stream);
+        let pin = inner.pin();
+        let hash = inner.hash.of(key);
+        find_pinned(&place.node.arena, place.table, hash, key, &pin).map(|view| view.seq())
+    }
+
+    fn map(&self, map: MapId) -> Option<&MapCore<L>> {
+        self.maps.get(map.0 as usize)?.as_deref()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::codec::{Bytes, U64};
+    use crate::{IndexHash, MapOptions};
+
+    #[test]
+    fn only_the_record_that_a_slot_holds_is_current() {
+        let store = Store::builder().memory_limit_bytes(64 << 20).streams(1).hash_seed(7);
+        let store = store.in_memory().expect("a store");
+        let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
+        let hash = IndexHash::new(7);
+        let mut asked = Vec::new();
+        for round in 0..3_u8 {
+            for key in 0..500_u64 {
+                map.insert(&key, &[round; 40]).expect("room");
+                let (map, stream) = (MapId(1), StreamId(0));
+                let (hash, seq) = (hash.of(&key.to_le_bytes()), Seq(asked.len() as u64 + 1));
+                asked.push(Stamp { map, stream, hash, seq });
+            }
+        }
+        map.remove(&3).expect("removed");
+        let stamps = store.stamps();
+        let mut found = Vec::new();
+        stamps.current(&asked, |index, entry| {
+            assert_eq!(entry.value, [2; 40], "an old value");
+            assert_eq!(asked[index].hash, hash.of(entry.key));
+            assert_eq!(stamps.newest(MapId(1), StreamId(0), entry.key), Some(asked[index].seq));
+            found.push(index);
+        });
+        let expected: Vec<usize> = (1000..1500).filter(|index| *index != 1003).collect();
+        assert_eq!(found, expected);
+        let elsewhere = Stamp { map: MapId(9), stream: StreamId(77), hash: 1, seq: Seq(1) };
+        stamps.current(&[elsewhere], |_, _| panic!("no such map or stream"));
+    }
+}
