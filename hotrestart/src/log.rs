@@ -36,12 +36,11 @@ pub struct DiskLog {
 pub(crate) struct Lane {
     pub(crate) ring: Arc<Ring>,
     pub(crate) progress: Arc<Progress>,
-    next_run: AtomicU64,
 }
 
 impl Lane {
     pub(crate) fn new(ring: Arc<Ring>) -> Lane {
-        Lane { ring, progress: Arc::default(), next_run: AtomicU64::new(1) }
+        Lane { ring, progress: Arc::default() }
     }
 }
 
@@ -54,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     pub(crate) manifests: Mutex<Manifests>,
     pub(crate) closed: AtomicBool,
+    /// The id of the next run: never used twice in a store.
+    pub(crate) next_run: AtomicU64,
     pub(crate) streams: u32,
     pub(crate) record_max: usize,
     pub(crate) put_timeout: Duration,
@@ -161,7 +162,7 @@ impl Shared {
         value: &[u8],
         space: Space,
     ) -> Result<PartOf, LogFailure> {
-        let run = lane.next_run.fetch_add(1, Ordering::Relaxed);
+        let run = self.next_run.fetch_add(1, Ordering::Relaxed);
         let mut number = 0;
         for bytes in value.chunks(self.record_max / 2) {
             let header = RecordHeader::part(map, stream, PartOf { run, number }, bytes);

@@ -4,15 +4,15 @@
 
 use hotrestart::format::block::{self, BLOCK_HEADER_LEN};
 use hotrestart::format::chunk::CHUNK_HEADER_LEN;
-use hotrestart::format::directory::DirectoryLine;
+use hotrestart::format::directory::{DirectoryLine, LineKind};
 use hotrestart::format::manifest::{
     BuffersPlace, DurabilityCode, HeldChunk, Life, LifeState, MapRecord, StreamRecord,
 };
 use hotrestart::format::record::{PartOf, body_crc, patch_seq, write_padding};
 use hotrestart::format::{
-    Binding, BlockHeader, BlockKind, BlockNumber, BootId, ChunkHeader, ChunkId, Directory,
-    DirectoryBuilder, FileNumber, LifeNumber, Manifest, MapId, RecordHeader, Records, StoreId,
-    StreamId, WriterId,
+    Binding, BlockHeader, BlockKind, BlockNumber, BootId, ChunkHeader, ChunkId, ChunkOrigin,
+    Directory, DirectoryBuilder, FileNumber, FreedBlocks, FreedRange, LifeNumber, Manifest, MapId,
+    RecordHeader, Records, StoreId, StreamId, WriterId,
 };
 
 fn crc(start: u32, bytes: &[u8]) -> u32 {
@@ -50,10 +50,14 @@ fn a_chunk_header() {
         flushed: BlockNumber(6),
         written: BlockNumber(7),
         live_bytes: 0x0102_0304_0506,
+        origin: ChunkOrigin::Survivors,
+        clock: 0x0908,
     };
     let mut expected = hex("4844434855 4e4b31 01000000 00000000 000102030405060708090a0b0c0d0e0f
-        2211000000000000 0300000000000000 04000000 00000000 0000800000000000
+        2211000000000000 0300000000000000 04000000 01000000 0000800000000000
         0500000000000000 0600000000000000 0700000000000000 0605040302010000");
+    expected.resize(168, 0);
+    expected.extend(hex("0809000000000000"));
     expected.resize(4092, 0);
     expected.extend(crc(0, &expected).to_le_bytes());
     let mut encoded = vec![0xee; CHUNK_HEADER_LEN];
@@ -144,24 +148,30 @@ fn the_budgeted_record_header_of_16_bytes() {
 
 #[test]
 fn a_directory() {
-    let line = |seq, hash, offset, is_absence| DirectoryLine { seq, hash, offset, is_absence };
+    let line = |seq, hash, offset, kind| DirectoryLine {
+        seq,
+        hash,
+        offset,
+        kind,
+        body_crc: 0x0a00_0000 | seq as u32,
+    };
     let mut builder = DirectoryBuilder::new();
-    builder.add(MapId(1), StreamId(2), line(7, 0xffff_0102_0304_0506, 4160, false), 10);
-    builder.add(MapId(3), StreamId(4), line(8, 1, 4200, true), 20);
-    builder.add(MapId(1), StreamId(2), line(9, 2, 4300, false), 30);
+    builder.add(MapId(1), StreamId(2), line(7, 0xffff_0102_0304_0506, 4160, LineKind::Entry), 10);
+    builder.add(MapId(3), StreamId(4), line(8, 1, 4200, LineKind::Absence), 20);
+    builder.add(MapId(1), StreamId(2), line(9, 2, 4300, LineKind::Head), 30);
     let expected = hex("02000000 03000000 3c00000000000000
         01000000 02000000 02000000 00000000
-        070000000000 060504030201 40100000
-        090000000000 020000000000 cc100000
+        070000000000 060504030201 40100000 0700000a
+        090000000000 020000000000 cc1000c0 0900000a
         03000000 04000000 01000000 00000000
-        080000000000 010000000000 68100080");
+        080000000000 010000000000 68100040 0800000a");
     let mut encoded = vec![0xee; builder.encoded_len()];
     assert_eq!(builder.encode_into(&mut encoded), expected.len());
     assert_eq!(encoded, expected);
     let directory = Directory::decode(&expected).expect("it is valid");
     let tables: Vec<_> = directory.tables().collect();
     assert_eq!((tables.len(), tables[1].map, directory.bytes), (2, MapId(3), 60));
-    assert_eq!(tables[1].lines().collect::<Vec<_>>(), [line(8, 1, 4200, true)]);
+    assert_eq!(tables[1].lines().collect::<Vec<_>>(), [line(8, 1, 4200, LineKind::Absence)]);
 }
 
 #[test]
@@ -185,6 +195,8 @@ fn a_manifest() {
             state: LifeState::Cut,
             buffers: BuffersPlace::Directory,
             valid_blocks: vec![11, 12],
+            freed: FreedBlocks::from_ranges(vec![FreedRange { writer: 1, first: 2, end: 3 }])
+                .expect("in order"),
         }],
         maps: vec![MapRecord {
             id: MapId(1),
@@ -201,12 +213,13 @@ fn a_manifest() {
         }],
         held: vec![HeldChunk { chunk: ChunkId(1), holder: 2 }],
     };
-    let mut expected = hex("48444d414e494631 01000000 00000000 0200000000000000 fc00000000000000
+    let mut expected = hex("48444d414e494631 01000000 02000000 0200000000000000 fc00000000000000
         00000000 00000000 000102030405060708090a0b0c0d0e0f 0000100000000000 03000000 01000000
         0400000000000000 0500000000000000 0600000000000000 0700000000000000
         08000000 09000000 0a00000000000000 01000000 01000000 01000000 01000000
         0500000000000000 bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb 02 02 0000 02000000
         0b00000000000000 0c00000000000000
+        0100000000000000 0100000000000000 0200000000000000 0300000000000000
         01000000 00000000 0300 0100 0000 03 00 6d6170 6b
         01000000 00000000 0200000000000000 0300000000000000 0400000000000000
         0100000000000000 0200000000000000");

@@ -3,15 +3,16 @@
 
 use hotrestart::format::block::{self, BLOCK_HEADER_LEN, sealed_len};
 use hotrestart::format::chunk::CHUNK_HEADER_LEN;
-use hotrestart::format::directory::DirectoryLine;
+use hotrestart::format::directory::{DirectoryLine, LineKind};
 use hotrestart::format::manifest::{
     BuffersPlace, DurabilityCode, Life, LifeState, ManifestError, MapRecord,
 };
 use hotrestart::format::record::{PartOf, body_crc, write_padding};
 use hotrestart::format::{
     Binding, BlockError, BlockHeader, BlockKind, BlockNumber, BootId, ChunkHeader,
-    ChunkHeaderError, ChunkId, ChunkWalk, Directory, DirectoryBuilder, FileNumber, LifeNumber,
-    Manifest, MapId, RecordError, RecordHeader, Records, StoreId, StreamId, Walked, WriterId,
+    ChunkHeaderError, ChunkId, ChunkOrigin, ChunkWalk, Directory, DirectoryBuilder, FileNumber,
+    FreedBlocks, LifeNumber, Manifest, MapId, RecordError, RecordHeader, Records, StoreId,
+    StreamId, Walked, WriterId,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -47,6 +48,8 @@ fn chunk_header() -> Vec<u8> {
         flushed: BlockNumber(0),
         written: BlockNumber(0),
         live_bytes: 99,
+        origin: ChunkOrigin::Survivors,
+        clock: 77,
     };
     let mut out = vec![0; CHUNK_HEADER_LEN];
     header.encode_into(&mut out);
@@ -80,12 +83,15 @@ fn manifest() -> Manifest {
             state: LifeState::Open,
             buffers: BuffersPlace::SharedMemory,
             valid_blocks: vec![0; 4],
+            freed: FreedBlocks::default(),
         }],
         maps: vec![map(1, "first"), map(2, "second")],
         stream_records: Vec::new(),
         held: Vec::new(),
     }
 }
+
+const KINDS: [LineKind; 4] = [LineKind::Entry, LineKind::Absence, LineKind::Part, LineKind::Head];
 
 /// Flips every bit of `bytes`, one at a time.
 fn every_flip(bytes: &[u8], mut check: impl FnMut(&[u8], usize)) {
@@ -324,14 +330,15 @@ proptest! {
     #[test]
     fn directories_come_back_and_shortened_ones_do_not(
         lines in vec(
-            (0_u32..4, 0_u32..3, 0_u64..1 << 48, any::<u64>(), 0_u32..1 << 31, any::<bool>()), 0..60,
+            (0_u32..4, 0_u32..3, 0_u64..1 << 48, any::<u64>(), 0_u32..1 << 30, 0_usize..4), 0..60,
         ),
         cut in any::<prop::sample::Index>(),
     ) {
         let mut builder = DirectoryBuilder::new();
-        for (map, stream, seq, hash, offset, is_absence) in &lines {
+        for (map, stream, seq, hash, offset, kind) in &lines {
             let hash = *hash & hotrestart::format::directory::HASH_MASK;
-            let line = DirectoryLine { seq: *seq, hash, offset: *offset, is_absence: *is_absence };
+            let (kind, body_crc) = (KINDS[*kind], hash as u32);
+            let line = DirectoryLine { seq: *seq, hash, offset: *offset, kind, body_crc };
             builder.add(MapId(*map), StreamId(*stream), line, 3);
         }
         prop_assert!(builder.encoded_len() <= DirectoryBuilder::new().encoded_len_with(lines.len()));
@@ -339,12 +346,13 @@ proptest! {
         builder.encode_into(&mut payload);
         let directory = Directory::decode(&payload).expect("it is valid");
         for table in directory.tables() {
-            let is_own = |line: &&(u32, u32, u64, u64, u32, bool)| {
+            let is_own = |line: &&(u32, u32, u64, u64, u32, usize)| {
                 (MapId(line.0), StreamId(line.1)) == (table.map, table.stream)
             };
             let own = lines.iter().filter(is_own);
-            let seqs: Vec<_> = own.map(|line| (line.2, line.4, line.5)).collect();
-            let of_line = |line: DirectoryLine| (line.seq, line.offset, line.is_absence);
+            let seqs: Vec<_> = own.map(|line| (line.2, line.4, KINDS[line.5])).collect();
+            let of_line = |line: DirectoryLine| (line.seq, line.offset, line.kind);
+            prop_assert!(table.lines().all(|line| line.body_crc == line.hash as u32));
             let found: Vec<_> = table.lines().map(of_line).collect();
             prop_assert_eq!(found, seqs);
         }

@@ -6,12 +6,13 @@ use std::process::{Command, Output};
 
 use hotrestart::format::block::{self, BLOCK_HEADER_LEN};
 use hotrestart::format::chunk::CHUNK_HEADER_LEN;
-use hotrestart::format::directory::DirectoryLine;
+use hotrestart::format::directory::{DirectoryLine, LineKind};
 use hotrestart::format::manifest::{BuffersPlace, DurabilityCode, Life, LifeState, MapRecord};
 use hotrestart::format::record::{PartOf, body_crc};
 use hotrestart::format::{
-    BlockHeader, BlockKind, BlockNumber, BootId, ChunkHeader, ChunkId, DirectoryBuilder,
-    FileNumber, LifeNumber, Manifest, MapId, RecordHeader, RecordKind, StoreId, StreamId, WriterId,
+    BlockHeader, BlockKind, BlockNumber, BootId, ChunkHeader, ChunkId, ChunkOrigin,
+    DirectoryBuilder, FileNumber, FreedBlocks, LifeNumber, Manifest, MapId, RecordHeader,
+    RecordKind, StoreId, StreamId, WriterId,
 };
 use hotrestart::inspect::{InspectError, Report, check, list, list_text};
 use tempfile::TempDir;
@@ -41,6 +42,8 @@ impl ChunkWriter {
             flushed: BlockNumber(0),
             written: BlockNumber(0),
             live_bytes: 0,
+            origin: ChunkOrigin::Changes,
+            clock: 0,
         };
         let mut bytes = vec![0; CHUNK_SIZE];
         header.encode_into(&mut bytes);
@@ -58,7 +61,8 @@ impl ChunkWriter {
                     .filter(|_| header.kind == RecordKind::Part)
                     .map_or(99, |part| part.run),
                 offset: at as u32,
-                is_absence: header.kind == RecordKind::Absence,
+                kind: LineKind::of(header.kind, header.part.is_some()),
+                body_crc: header.body_crc,
             };
             self.directory.add(header.map, header.stream, line, key.len() + value.len());
             at += header.encode_into(key, value, &mut self.bytes[at..]);
@@ -130,6 +134,7 @@ fn manifest(
         state,
         buffers: BuffersPlace::SharedMemory,
         valid_blocks,
+        freed: FreedBlocks::default(),
     };
     let map = MapRecord {
         id: MapId(1),

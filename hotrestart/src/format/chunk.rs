@@ -27,6 +27,16 @@ pub const fn is_chunk_size(bytes: u64) -> bool {
     bytes.is_power_of_two() && bytes >= CHUNK_SIZE_MIN && bytes <= CHUNK_SIZE_MAX
 }
 
+/// What a chunk holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ChunkOrigin {
+    /// Changes, in the order of their writer.
+    #[default]
+    Changes,
+    /// Records copied from other chunks.
+    Survivors,
+}
+
 /// The first 4096 bytes of a chunk.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChunkHeader {
@@ -48,6 +58,11 @@ pub struct ChunkHeader {
     pub written: BlockNumber,
     /// Keys and values that the store held at that time, in bytes.
     pub live_bytes: u64,
+    /// Whether the chunk holds changes, or survivors that compaction copied.
+    pub origin: ChunkOrigin,
+    /// The age of the chunk's records: bytes of changes that the store had logged in all its lives when the
+    /// chunk was begun; of survivors, when the youngest of their first victim was logged.
+    pub clock: u64,
 }
 
 /// Why the first bytes of a chunk are not a header. Offsets are those in the chunk.
@@ -85,6 +100,12 @@ pub enum ChunkHeaderError {
     /// Features that this version does not know.
     #[error("the chunk needs features that this program does not know: {0}")]
     Features(UnknownFeatures),
+    /// An origin that no chunk has.
+    #[error("origin {found} at offset 52 is neither 0 (changes) nor 1 (survivors)")]
+    Origin {
+        /// The code found.
+        found: u32,
+    },
     /// A size that no chunk has.
     #[error(
         "chunk size {found} at offset 56 is no power of two between {CHUNK_SIZE_MIN} and {CHUNK_SIZE_MAX}"
@@ -121,6 +142,8 @@ impl ChunkHeader {
         put_u64(out, 72, self.flushed.0);
         put_u64(out, 80, self.written.0);
         put_u64(out, 88, self.live_bytes);
+        put_u32(out, 52, u32::from(self.origin == ChunkOrigin::Survivors));
+        put_u64(out, 168, self.clock);
         let crc = crc32c::crc32c(&out[..CRC_AT]);
         put_u32(out, CRC_AT, crc);
     }
@@ -156,6 +179,11 @@ impl ChunkHeader {
         if !is_chunk_size(chunk_size) {
             return Err(ChunkHeaderError::ChunkSize { found: chunk_size });
         }
+        let origin = match u32_at(bytes, 52) {
+            0 => ChunkOrigin::Changes,
+            1 => ChunkOrigin::Survivors,
+            found => return Err(ChunkHeaderError::Origin { found }),
+        };
         Ok(ChunkHeader {
             store: StoreId(id_at(bytes, 16)),
             chunk: ChunkId(u64_at(bytes, 32)),
@@ -166,6 +194,8 @@ impl ChunkHeader {
             flushed: BlockNumber(u64_at(bytes, 72)),
             written: BlockNumber(u64_at(bytes, 80)),
             live_bytes: u64_at(bytes, 88),
+            origin,
+            clock: u64_at(bytes, 168),
         })
     }
 }

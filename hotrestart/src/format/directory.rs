@@ -9,50 +9,93 @@ use std::collections::HashMap;
 
 use super::bytes::{put_u32, put_u48, put_u64, u32_at, u48_at, u64_at};
 use super::ids::{MapId, StreamId};
-use super::record::SEQ_MAX;
+use super::record::{RecordKind, SEQ_MAX};
 
 /// The bytes before the first table.
 pub const DIRECTORY_HEADER_LEN: usize = 16;
 /// The bytes of a table's head.
 pub const TABLE_LEN: usize = 16;
 /// The bytes of one record's line.
-pub const LINE_LEN: usize = 16;
+pub const LINE_LEN: usize = 20;
 /// The bits of a key's index hash that a line holds.
 pub const HASH_MASK: u64 = (1 << 48) - 1;
 
-const ABSENCE: u32 = 1 << 31;
+/// Where a line's kind stands, above its offset.
+const KIND_SHIFT: u32 = 30;
+
+/// What a line's record is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum LineKind {
+    /// An entry with its value.
+    Entry,
+    /// The fact that a key is gone.
+    Absence,
+    /// A part of a value.
+    Part,
+    /// An entry whose value is in parts.
+    Head,
+}
+
+impl LineKind {
+    /// The kind of a record's line.
+    #[must_use]
+    pub fn of(kind: RecordKind, is_in_parts: bool) -> LineKind {
+        match kind {
+            RecordKind::Absence => LineKind::Absence,
+            RecordKind::Part => LineKind::Part,
+            RecordKind::Entry if is_in_parts => LineKind::Head,
+            RecordKind::Entry => LineKind::Entry,
+        }
+    }
+}
 
 /// What the directory says of one record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DirectoryLine {
     /// The record's seq; 0 for a part.
     pub seq: u64,
-    /// The key's index hash, of which the low 48 bits are kept; for a part the run's id.
+    /// The key's index hash; for a part the run's id. The low 48 bits are kept.
     pub hash: u64,
     /// Where the record begins in the chunk.
     pub offset: u32,
-    /// True for an absence.
-    pub is_absence: bool,
+    /// What the record is.
+    pub kind: LineKind,
+    /// The record's body checksum, to be carried by whoever copies the entry from memory.
+    pub body_crc: u32,
 }
 
 impl DirectoryLine {
     fn encode(&self) -> [u8; LINE_LEN] {
         assert!(self.seq <= SEQ_MAX, "seq {}", self.seq);
-        assert!(self.offset < ABSENCE, "offset {}", self.offset);
+        assert!(self.offset >> KIND_SHIFT == 0, "offset {}", self.offset);
+        let kind = match self.kind {
+            LineKind::Entry => 0,
+            LineKind::Absence => 1,
+            LineKind::Part => 2,
+            LineKind::Head => 3,
+        };
         let mut out = [0; LINE_LEN];
         put_u48(&mut out, 0, self.seq);
         put_u48(&mut out, 6, self.hash & HASH_MASK);
-        put_u32(&mut out, 12, self.offset | if self.is_absence { ABSENCE } else { 0 });
+        put_u32(&mut out, 12, self.offset | kind << KIND_SHIFT);
+        put_u32(&mut out, 16, self.body_crc);
         out
     }
 
     fn decode(bytes: &[u8]) -> DirectoryLine {
         let word = u32_at(bytes, 12);
+        let kind = match word >> KIND_SHIFT {
+            0 => LineKind::Entry,
+            1 => LineKind::Absence,
+            2 => LineKind::Part,
+            _ => LineKind::Head,
+        };
         DirectoryLine {
             seq: u48_at(bytes, 0),
             hash: u48_at(bytes, 6),
-            offset: word & !ABSENCE,
-            is_absence: word & ABSENCE != 0,
+            offset: word & ((1 << KIND_SHIFT) - 1),
+            kind,
+            body_crc: u32_at(bytes, 16),
         }
     }
 }

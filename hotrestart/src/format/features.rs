@@ -1,16 +1,19 @@
 //! Incompatible features: bits that say what a reader must understand before it may touch a store.
 //!
-//! Invariant: this version knows no bit, sets none, and refuses every one by its name. The manifest's and
+//! Invariant: what this version does not know it refuses by its name. The manifest's and
 //! the chunk's decoders call it. See `docs/format.md`, sections 6 and 7.
 
 use std::fmt;
 
 /// The bits of the feature field that this version understands.
-pub const KNOWN_FEATURES: u32 = 0;
+pub const KNOWN_FEATURES: u32 = COMPACTION;
+
+/// Chunks of a life may have been freed; the manifest says which blocks were in them.
+pub const COMPACTION: u32 = 2;
 
 const NAMES: [(u32, &str); 4] = [
     (1, "encryption"),
-    (2, "compaction frees chunks"),
+    (COMPACTION, "compaction frees chunks"),
     (4, "epochs and floors"),
     (8, "group records"),
 ];

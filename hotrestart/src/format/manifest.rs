@@ -7,7 +7,8 @@
 
 use super::FORMAT_VERSION;
 use super::bytes::{put_u32, put_u64};
-use super::features::UnknownFeatures;
+use super::features::{COMPACTION, UnknownFeatures};
+use super::freed::FreedBlocks;
 use super::ids::{BootId, ChunkId, FileNumber, LifeNumber, MapId, StoreId, StreamId};
 
 /// The names of the two copies; the one with index `generation % 2` holds a generation.
@@ -19,6 +20,7 @@ pub(super) const MAGIC: [u8; 8] = *b"HDMANIF1";
 pub(super) const HEADER_LEN: usize = 136;
 pub(super) const CRC_AT: usize = 32;
 pub(super) const LIFE_LEN: usize = 32;
+pub(super) const FREED_LEN: usize = 24;
 pub(super) const MAP_LEN: usize = 16;
 pub(super) const STREAM_RECORD_LEN: usize = 32;
 pub(super) const HELD_LEN: usize = 16;
@@ -74,6 +76,8 @@ pub struct Life {
     pub buffers: BuffersPlace,
     /// Per writer the number of its valid blocks; it counts once the life is cut.
     pub valid_blocks: Vec<u64>,
+    /// Blocks that compaction has freed.
+    pub freed: FreedBlocks,
 }
 
 /// Whether the end of a life is decided.
@@ -226,6 +230,8 @@ impl Manifest {
         let mut out = vec![0; HEADER_LEN];
         out[..8].copy_from_slice(&MAGIC);
         put_u32(&mut out, 8, FORMAT_VERSION);
+        let has_freed = self.lives.iter().any(|life| !life.freed.ranges().is_empty());
+        put_u32(&mut out, 12, if has_freed { COMPACTION } else { 0 });
         put_u64(&mut out, 16, self.generation);
         out[40..56].copy_from_slice(&self.store.0);
         put_u64(&mut out, 56, self.chunk_size);
@@ -281,6 +287,13 @@ impl Life {
         out.extend_from_slice(&(self.valid_blocks.len() as u32).to_le_bytes());
         for blocks in &self.valid_blocks {
             out.extend_from_slice(&blocks.to_le_bytes());
+        }
+        let freed = self.freed.ranges();
+        out.extend_from_slice(&(freed.len() as u64).to_le_bytes());
+        for range in freed {
+            out.extend_from_slice(&u64::from(range.writer).to_le_bytes());
+            out.extend_from_slice(&range.first.to_le_bytes());
+            out.extend_from_slice(&range.end.to_le_bytes());
         }
     }
 }

@@ -8,11 +8,12 @@ use super::FORMAT_VERSION;
 use super::bytes::{id_at, u16_at, u32_at, u64_at};
 use super::chunk::is_chunk_size;
 use super::features::UnknownFeatures;
+use super::freed::{FreedBlocks, FreedRange};
 use super::ids::{BootId, ChunkId, FileNumber, LifeNumber, MapId, StoreId, StreamId};
 use super::manifest::{
-    BuffersPlace, CRC_AT, DurabilityCode, FLAG_CLEAN, HEADER_LEN, HELD_LEN, HeldChunk, LIFE_LEN,
-    Life, LifeState, MAGIC, MANIFEST_LEN_MAX, MAP_LEN, Manifest, ManifestError, MapRecord,
-    STREAM_RECORD_LEN, StreamRecord,
+    BuffersPlace, CRC_AT, DurabilityCode, FLAG_CLEAN, FREED_LEN, HEADER_LEN, HELD_LEN, HeldChunk,
+    LIFE_LEN, Life, LifeState, MAGIC, MANIFEST_LEN_MAX, MAP_LEN, Manifest, ManifestError,
+    MapRecord, STREAM_RECORD_LEN, StreamRecord,
 };
 
 impl Manifest {
@@ -140,12 +141,25 @@ impl<'a> Rest<'a> {
             found => return Err(unknown_code("buffers of a life", start + 25, found)),
         };
         let blocks = self.take((u32_at(head, 28) as usize).saturating_mul(8))?;
+        let at = self.at;
+        let count = u64_at(self.take(8)?, 0);
+        let freed =
+            self.take(usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(FREED_LEN))?;
+        let ranges = freed.chunks_exact(FREED_LEN).map(|range| FreedRange {
+            writer: u64_at(range, 0) as u32,
+            first: u64_at(range, 8),
+            end: u64_at(range, 16),
+        });
+        let field =
+            ManifestError::Field { field: "freed blocks of a life", offset: at, found: count };
+        let freed = FreedBlocks::from_ranges(ranges.collect()).ok_or(field)?;
         Ok(Life {
             number: LifeNumber(u64_at(head, 0)),
             boot: BootId(id_at(head, 8)),
             state,
             buffers,
             valid_blocks: blocks.chunks_exact(8).map(|number| u64_at(number, 0)).collect(),
+            freed,
         })
     }
 

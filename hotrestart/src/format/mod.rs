@@ -13,6 +13,7 @@ mod bytes;
 pub mod chunk;
 pub mod directory;
 pub mod features;
+pub mod freed;
 pub mod ids;
 pub mod manifest;
 mod manifest_decode;
@@ -23,8 +24,9 @@ pub mod walk;
 
 pub use binding::Binding;
 pub use block::{BlockError, BlockHeader, BlockKind};
-pub use chunk::{ChunkHeader, ChunkHeaderError};
-pub use directory::{Directory, DirectoryBuilder, DirectoryError};
+pub use chunk::{ChunkHeader, ChunkHeaderError, ChunkOrigin};
+pub use directory::{Directory, DirectoryBuilder, DirectoryError, DirectoryLine, LineKind};
+pub use freed::{FreedBlocks, FreedRange};
 pub use ids::{
     BlockNumber, BootId, ChunkId, FileNumber, LifeNumber, MapId, StoreId, StreamId, WriterId,
 };

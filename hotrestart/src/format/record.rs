@@ -55,7 +55,7 @@ impl RecordKind {
 /// Which run a part, or an entry whose value is in parts, belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PartOf {
-    /// The run: unique within one writer of one life.
+    /// The run: unique in the store.
     pub run: u64,
     /// Of a part its number, from 0; of the entry the count of parts.
     pub number: u32,

@@ -12,7 +12,7 @@ use super::runs::Runs;
 use super::survey::Survey;
 use crate::format::directory::HASH_MASK;
 use crate::format::{
-    BlockKind, ChunkHeader, Directory, MapId, Record, RecordKind, Records, StreamId,
+    BlockKind, ChunkHeader, Directory, LineKind, MapId, Record, RecordKind, Records, StreamId,
 };
 
 /// The first byte of a block's payload, from the block's first byte.
@@ -56,7 +56,7 @@ pub(super) struct Place<'a> {
 }
 
 /// A table's records in a chunk: seq, offset, absence, and the run of a part.
-type Listed = BTreeMap<(MapId, StreamId), Vec<(u64, u64, bool, Option<u64>)>>;
+type Listed = BTreeMap<(MapId, StreamId), Vec<(u64, u64, LineKind, u32, Option<u64>)>>;
 
 impl Ledger {
     pub(super) fn of(survey: &mut Survey) -> Ledger {
@@ -114,7 +114,8 @@ impl Ledger {
                 self.add(survey, &place, &record);
                 let run =
                     record.part.filter(|_| record.kind == RecordKind::Part).map(|part| part.run);
-                let line = (record.seq, offset, record.kind == RecordKind::Absence, run);
+                let kind = LineKind::of(record.kind, record.part.is_some());
+                let line = (record.seq, offset, kind, record.body_crc, run);
                 listed.entry((record.map, record.stream)).or_default().push(line);
             }
             if count != block.records {
@@ -252,9 +253,9 @@ fn check_directory(
         seen += 1;
         let records = listed.get(&(table.map, table.stream)).map_or(&[][..], Vec::as_slice);
         let agrees = table.lines().len() == records.len()
-            && table.lines().zip(records).all(|(line, (seq, offset, is_absence, run))| {
-                let same = (line.seq, u64::from(line.offset), line.is_absence);
-                same == (*seq, *offset, *is_absence)
+            && table.lines().zip(records).all(|(line, (seq, offset, kind, crc, run))| {
+                let same = (line.seq, u64::from(line.offset), line.kind, line.body_crc);
+                same == (*seq, *offset, *kind, *crc)
                     && run.is_none_or(|run| line.hash == run & HASH_MASK)
             });
         if !agrees {

@@ -13,7 +13,7 @@
 //! one did.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ use crate::dir::lock::DirLock;
 use crate::dir::manifests::Manifests;
 use crate::error::OpenError;
 use crate::format::manifest::{BuffersPlace, Life, LifeState};
-use crate::format::{BootId, FileNumber, LifeNumber, Manifest, WriterId};
+use crate::format::{BootId, FileNumber, FreedBlocks, LifeNumber, Manifest, WriterId};
 use crate::io::Disk;
 use crate::log::{DiskLog, Lane, Shared};
 use crate::poison::Poison;
@@ -170,6 +170,7 @@ fn begin_life(
             state: LifeState::Open,
             buffers: made.place,
             valid_blocks: vec![0; writers],
+            freed: FreedBlocks::default(),
         });
     })?;
     Ok(())
@@ -215,6 +216,7 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
         counters: Arc::new(Counters::new(manifest.streams)),
         manifests: Mutex::new(manifests),
         closed: AtomicBool::new(false),
+        next_run: AtomicU64::new(life.0 << 32),
         streams: manifest.streams,
         record_max: Ring::record_max(manifest.chunk_size),
         put_timeout: Duration::from_millis(builder.put_timeout_ms),

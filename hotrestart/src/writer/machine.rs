@@ -20,10 +20,10 @@ use super::supply::{FreshChunk, Supply};
 use crate::buffers::ring::Ring;
 use crate::format::block::{self, BLOCK_HEADER_LEN, BlockHeader, BlockKind, sealed_len};
 use crate::format::chunk::CHUNK_HEADER_LEN;
-use crate::format::directory::DirectoryLine;
 use crate::format::record::RecordKind;
 use crate::format::{
-    Binding, BlockNumber, ChunkHeader, DirectoryBuilder, LifeNumber, Records, StoreId, WriterId,
+    Binding, BlockNumber, ChunkHeader, ChunkOrigin, DirectoryBuilder, DirectoryLine, LifeNumber,
+    LineKind, Records, StoreId, WriterId,
 };
 use crate::io::{AlignedBuf, Completion, FileHandle, IoBuf, Op};
 use crate::poison::Poison;
@@ -46,6 +46,8 @@ pub(crate) struct Counters {
     pub(crate) records: AtomicU64,
     pub(crate) flushes: AtomicU64,
     pub(crate) chunks: AtomicU64,
+    /// Bytes of records that were logged as changes, in all lives: the clock by which chunks age.
+    pub(crate) clock: AtomicU64,
     /// Keys and values of the store, as of the last look.
     pub(crate) live_bytes: AtomicU64,
     /// By stream, the highest seq that is flushed.
@@ -321,6 +323,7 @@ impl Writer {
         chunk.used += len as u64;
         self.push(Some(self.next_turn), Some(sealed.number), file, offset, slice, step);
         self.counters.blocks.fetch_add(1, Ordering::Relaxed);
+        self.counters.clock.fetch_add(sealed.payload_len as u64, Ordering::Relaxed);
         self.counters.records.fetch_add(u64::from(sealed.records), Ordering::Relaxed);
         self.next_turn += 1;
         if sealed.ends_chunk {
@@ -342,6 +345,8 @@ impl Writer {
             flushed: BlockNumber(self.flushed_number),
             written: BlockNumber(self.written_number),
             live_bytes: self.counters.live_bytes.load(Ordering::Relaxed),
+            origin: ChunkOrigin::Changes,
+            clock: self.counters.clock.load(Ordering::Relaxed),
         };
         let mut buf = AlignedBuf::zeroed(CHUNK_HEADER_LEN);
         header.encode_into(&mut buf);
@@ -469,7 +474,8 @@ fn list_records(
             seq: record.seq,
             hash,
             offset: (base + record.offset) as u32,
-            is_absence: record.kind == RecordKind::Absence,
+            kind: LineKind::of(record.kind, record.part.is_some()),
+            body_crc: record.body_crc,
         };
         directory.add(record.map, record.stream, line, record.key.len() + record.value.len());
         match seqs.iter_mut().find(|(stream, _)| *stream == record.stream.0) {
