@@ -176,6 +176,26 @@ fn a_room_that_was_given_up_is_padding_and_holds_no_block_back() {
 }
 
 #[test]
+fn a_buffer_is_used_again_only_after_its_release_and_a_put_that_waits_is_woken() {
+    model(4, || {
+        // One record a turn, two buffers: the third put waits until the first turn is released.
+        let (ring, oracle) = (ring(1), Arc::new(Oracle::default()));
+        oracle.put(&ring, 1).expect("room");
+        oracle.put(&ring, 2).expect("room");
+        let putter = {
+            let (ring, oracle) = (Arc::clone(&ring), Arc::clone(&oracle));
+            thread::spawn(move || oracle.put(&ring, 3).expect("room comes"))
+        };
+        let mut seen = Seen::default();
+        // The put has to seal the second turn itself; the first is whole already.
+        assert!(seen.take(&ring), "a turn that is full is sealed by whoever finds it full");
+        putter.join().expect("no panic");
+        ring.close();
+        oracle.check(seen.drain(&ring));
+    });
+}
+
+#[test]
 fn closing_beside_puts_loses_none_that_got_room() {
     model(4, || {
         let (ring, oracle) = (ring(1), Arc::new(Oracle::default()));
@@ -190,5 +210,24 @@ fn closing_beside_puts_loses_none_that_got_room() {
         let seen = Seen::default().drain(&ring);
         putter.join().expect("no panic");
         oracle.check(seen);
+    });
+}
+
+#[test]
+fn a_long_value_that_waits_for_slack_is_woken_by_the_release() {
+    model(4, || {
+        let (ring, oracle) = (ring(1), Arc::new(Oracle::default()));
+        oracle.put(&ring, 1).expect("room");
+        oracle.put(&ring, 2).expect("room");
+        let waiter = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || {
+                let day = Duration::from_secs(86_400);
+                ring.wait_for_slack(day, || true).expect("slack comes");
+            })
+        };
+        let mut seen = Seen::default();
+        assert!(seen.take(&ring));
+        waiter.join().expect("no panic");
     });
 }

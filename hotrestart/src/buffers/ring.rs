@@ -24,7 +24,7 @@ use crate::format::chunk::CHUNK_HEADER_LEN;
 use crate::format::directory::{DIRECTORY_HEADER_LEN, LINE_LEN, TABLE_LEN};
 use crate::format::record::write_padding;
 use crate::io::{Region, RegionSlice, Waker};
-use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, lock, spin};
+use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, fence, lock, spin};
 
 /// The smallest room that is worth going on with in a chunk, as a part of a buffer.
 const WORTH_A_BLOCK: usize = 8;
@@ -391,7 +391,9 @@ impl Ring {
             next += 1;
             self.released.store(next, Ordering::Release);
         }
-        if self.waiting.load(Ordering::SeqCst) > 0 {
+        // Whoever counted itself before this fence is seen below; whoever did after it sees the release.
+        fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::Relaxed) > 0 {
             drop(self.free_lock.lock());
             self.came_free.notify_all();
         }

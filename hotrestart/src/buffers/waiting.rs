@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use super::ring::{NoRoom, Ring};
-use crate::sync::{Ordering, lock};
+use crate::sync::{Ordering, fence, lock};
 
 impl Ring {
     pub(super) fn wait_for_release(
@@ -38,7 +38,9 @@ impl Ring {
 
     /// Counts the caller among those that wait for room; it looks for room once more after this.
     fn count_as_waiting(&self) {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // The pair of the one in `release`: one of the two sees what the other did.
+        fence(Ordering::SeqCst);
     }
 
     /// Wakes the writer if it sleeps; after the work was made.
