@@ -196,6 +196,25 @@ fn a_buffer_is_used_again_only_after_its_release_and_a_put_that_waits_is_woken()
 }
 
 #[test]
+fn a_put_that_waits_for_room_is_told_when_the_ring_closes() {
+    model(4, || {
+        let (ring, oracle) = (ring(1), Arc::new(Oracle::default()));
+        oracle.put(&ring, 1).expect("room");
+        oracle.put(&ring, 2).expect("room");
+        let putter = {
+            let (ring, oracle) = (Arc::clone(&ring), Arc::clone(&oracle));
+            thread::spawn(move || {
+                let refused = oracle.put(&ring, 3).expect_err("nothing is ever released");
+                assert!(matches!(refused, NoRoom::Stopped), "{refused:?}");
+            })
+        };
+        ring.close();
+        putter.join().expect("no panic");
+        oracle.check(Seen::default().drain(&ring));
+    });
+}
+
+#[test]
 fn closing_beside_puts_loses_none_that_got_room() {
     model(4, || {
         let (ring, oracle) = (ring(1), Arc::new(Oracle::default()));

@@ -20,7 +20,10 @@ impl Ring {
         self.count_as_waiting();
         let guard = lock(&self.free_lock);
         let mut result = Ok(());
-        if !self.advance() {
+        if self.closed.load(Ordering::Acquire) {
+            // Looked at under the lock, which whoever closes takes before it tells the waiting ones.
+            result = Err(NoRoom::Stopped);
+        } else if !self.advance() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 result = Err(NoRoom::Timeout);
