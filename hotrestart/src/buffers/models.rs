@@ -16,7 +16,7 @@ use loom::thread;
 use super::layout::Geometry;
 use super::ring::{NoRoom, Ring, SealedTurn};
 use crate::format::block::BLOCK_HEADER_LEN;
-use crate::io::{AlignedBuf, Region};
+use crate::io::{AlignedBuf, Region, Waker};
 
 /// Bytes of a record in these models: more than the shortest padding.
 const LEN: usize = 16;
@@ -229,6 +229,31 @@ fn closing_beside_puts_loses_none_that_got_room() {
         let seen = Seen::default().drain(&ring);
         putter.join().expect("no panic");
         oracle.check(seen);
+    });
+}
+
+#[test]
+fn a_writer_that_goes_to_sleep_is_woken_by_the_first_record() {
+    model(4, || {
+        let ring = ring(4);
+        let waker = Waker::of_condition();
+        ring.set_waker(waker.clone());
+        let putter = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || {
+                ring.reserve(LEN, None, || true).expect("room").commit();
+            })
+        };
+        // As `writer/drive.rs` does it: say that sleep comes, look for work, sleep.
+        loop {
+            ring.about_to_sleep();
+            if ring.reserved_bytes(ring.active_turn()) > 0 {
+                break;
+            }
+            waker.sleep(None);
+            ring.awake();
+        }
+        putter.join().expect("no panic");
     });
 }
 

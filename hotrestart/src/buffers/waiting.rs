@@ -48,8 +48,10 @@ impl Ring {
 
     /// Wakes the writer if it sleeps; after the work was made.
     pub(super) fn wake(&self) {
-        if self.sleeping.load(Ordering::SeqCst)
-            && self.sleeping.swap(false, Ordering::SeqCst)
+        // The pair of the one in `about_to_sleep`: the writer sees the work, or is seen asleep.
+        fence(Ordering::SeqCst);
+        if self.sleeping.load(Ordering::Relaxed)
+            && self.sleeping.swap(false, Ordering::AcqRel)
             && let Some(waker) = self.waker.get()
         {
             waker.wake();
@@ -65,7 +67,8 @@ impl Ring {
 
     /// Says that the writer is about to sleep; it must look for work once more after this.
     pub(crate) fn about_to_sleep(&self) {
-        self.sleeping.store(true, Ordering::SeqCst);
+        self.sleeping.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
     }
 
     pub(crate) fn awake(&self) {
