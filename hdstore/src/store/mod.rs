@@ -14,8 +14,8 @@ pub(crate) mod remove;
 pub(crate) mod sweep;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, RwLock};
 
 use crossbeam_utils::CachePadded;
 
@@ -30,7 +30,7 @@ use crate::ids::{Location, MapId, StreamId};
 use crate::index::table::{TABLE_BYTES, Table};
 use crate::log::{Log, MapSpec, NoLog};
 use crate::reclaim::pin::{Pinned, Pins};
-use crate::sync::lock;
+use crate::sync::{Mutex, RwLock, lock};
 use access::Locked;
 use node::Node;
 
