@@ -42,6 +42,7 @@ mod log;
 mod poison;
 mod restart;
 mod store;
+mod sync;
 mod writer;
 
 pub use buffers::place::SharedRegions;

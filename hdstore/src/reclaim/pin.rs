@@ -301,24 +301,24 @@ impl Drop for Pinned<'_> {
     }
 }
 
-#[cfg(any(miri, loom, not(target_os = "linux")))]
+#[cfg(any(miri, loom, shuttle, not(target_os = "linux")))]
 fn register_membarrier() -> bool {
     false
 }
 
-#[cfg(any(miri, loom, not(target_os = "linux")))]
+#[cfg(any(miri, loom, shuttle, not(target_os = "linux")))]
 fn membarrier() -> bool {
     fence(Ordering::SeqCst);
     true
 }
 
-#[cfg(not(any(miri, loom, not(target_os = "linux"))))]
+#[cfg(not(any(miri, loom, shuttle, not(target_os = "linux"))))]
 const MEMBARRIER_PRIVATE_EXPEDITED: libc::c_long = 8;
-#[cfg(not(any(miri, loom, not(target_os = "linux"))))]
+#[cfg(not(any(miri, loom, shuttle, not(target_os = "linux"))))]
 const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED: libc::c_long = 16;
 
 /// Registers the process for expedited barriers; false where the kernel has or allows none.
-#[cfg(not(any(miri, loom, not(target_os = "linux"))))]
+#[cfg(not(any(miri, loom, shuttle, not(target_os = "linux"))))]
 fn register_membarrier() -> bool {
     // SAFETY: the call takes three integers and touches no memory of ours.
     unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0 }
@@ -326,7 +326,7 @@ fn register_membarrier() -> bool {
 
 /// Makes every running thread of the process execute a full barrier. False when the kernel had no memory for
 /// it.
-#[cfg(not(any(miri, loom, not(target_os = "linux"))))]
+#[cfg(not(any(miri, loom, shuttle, not(target_os = "linux"))))]
 fn membarrier() -> bool {
     // SAFETY: as above.
     unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_PRIVATE_EXPEDITED, 0, 0) == 0 }

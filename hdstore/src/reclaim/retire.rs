@@ -7,12 +7,12 @@
 //! A batch is a slot of 1 KiB: word 1 links to the next batch, word 2 has the epoch, word 3 the count, word 4
 //! the bytes, words 5 to 127 the retired slots. Word 0 stays the slot's own.
 
-use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64 as StdAtomicU64, Ordering};
 
 use crate::arena::Arena;
 use crate::ids::Location;
+use crate::sync::Mutex;
 
 /// Bytes of a batch.
 pub(crate) const BATCH_BYTES: u64 = 1024;

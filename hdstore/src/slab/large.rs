@@ -9,14 +9,13 @@
 //! keep their memory up to `warm_max_bytes` in all, so that overwriting large values makes no system calls;
 //! the rest is given back.
 
-use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64 as StdAtomicU64, Ordering};
 
 use crate::arena::Arena;
 use crate::arena::layout::{LARGE_CLASSES, LARGE_MIN, LARGE_STEP};
 use crate::ids::Location;
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// All large slots of a node.
 pub(crate) struct LargeSlots {

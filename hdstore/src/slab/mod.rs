@@ -12,7 +12,6 @@ pub(crate) mod lane;
 pub(crate) mod large;
 pub(crate) mod page;
 
-use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam_utils::CachePadded;
@@ -21,7 +20,7 @@ use crate::arena::Arena;
 use crate::arena::layout::PAGE;
 use crate::entry::layout::{generation_of, word_of_free_slot};
 use crate::ids::Location;
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 use class::{CLASSES, Class};
 use lane::{Lane, stash_max};
 use large::LargeSlots;

@@ -8,14 +8,13 @@
 //! Cost: a page is taken once per 256 KiB of new slots. Committing (a system call, up to 2 MiB of page
 //! faults) happens here when nobody called `maintain` ahead of need; it is never done under a stream's lock.
 
-use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::class::Class;
 use crate::arena::Arena;
 use crate::arena::layout::{PAGE, PAGE_META};
 use crate::arena::os::{GIB, PageKind, UNIT};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// The number of a slab page in its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

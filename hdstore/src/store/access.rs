@@ -5,7 +5,6 @@
 //! an index while the protection was in place. With this file, `store/` needs no unsafe code elsewhere.
 #![allow(unsafe_code)] // views of protected slots; docs/unsafe.md
 
-use std::sync::MutexGuard;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::arena::Arena;
@@ -20,6 +19,7 @@ use crate::index::word::Word;
 use crate::reclaim::hazard::Published;
 use crate::reclaim::pin::Pinned;
 use crate::slab::Slot;
+use crate::sync::MutexGuard;
 
 /// A stream whose lock is held: its head may be read and changed.
 pub(crate) struct Locked<'a> {

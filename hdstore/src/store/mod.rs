@@ -15,8 +15,8 @@ pub(crate) mod stamps;
 pub(crate) mod sweep;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, RwLock};
 
 use crossbeam_utils::CachePadded;
 
@@ -31,7 +31,7 @@ use crate::ids::{Location, MapId, StreamId};
 use crate::index::table::{TABLE_BYTES, Table};
 use crate::log::{Log, MapSpec, NoLog};
 use crate::reclaim::pin::{Pinned, Pins};
-use crate::sync::lock;
+use crate::sync::{Mutex, RwLock, lock};
 use access::Locked;
 use node::Node;
 

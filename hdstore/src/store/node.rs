@@ -7,8 +7,8 @@
 //! Cost: two short locks of the thread's own lane per put. The bound on unreclaimed memory is kept here.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
@@ -22,7 +22,7 @@ use crate::reclaim::pin::{OldestPin, Pins};
 use crate::reclaim::retire::{BATCH_BYTES, RetiredQueue, slots_of};
 use crate::slab::lane::Lane;
 use crate::slab::{Slabs, Slot};
-use crate::sync::{lock, try_lock};
+use crate::sync::{Mutex, MutexGuard, lock, sleep, thread_locals, try_lock};
 
 /// Sealed batches that are worth a look at all pins.
 const BATCHES_WORTH_A_PASS: u64 = 8;
@@ -54,7 +54,7 @@ pub(crate) struct Prepared<'a> {
     slot: Option<Slot>,
 }
 
-thread_local! {
+thread_locals! {
     static THREAD_INDEX: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
@@ -290,7 +290,7 @@ impl Node {
             if oldest.as_ref().is_some_and(|pin| !passing(pin)) {
                 return Err(oldest);
             }
-            std::thread::sleep(PATIENCE_STEP);
+            sleep(PATIENCE_STEP);
         }
         Err(self.pins.oldest())
     }

@@ -5,9 +5,13 @@
 //! process left.
 
 pub(crate) mod layout;
+#[cfg(all(test, loom))]
+mod models;
 pub(crate) mod place;
 pub(crate) mod recover;
 pub(crate) mod ring;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod ring_tests;
 mod waiting;
+#[cfg(loom)]
+mod watched;

@@ -12,8 +12,7 @@
 //! threads of this writer.
 #![allow(unsafe_code)] // the region's bytes and words; docs/unsafe.md
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::layout::{
@@ -25,6 +24,7 @@ use crate::format::chunk::CHUNK_HEADER_LEN;
 use crate::format::directory::{DIRECTORY_HEADER_LEN, LINE_LEN, TABLE_LEN};
 use crate::format::record::write_padding;
 use crate::io::{Region, RegionSlice, Waker};
+use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, fence, lock, spin};
 
 /// The smallest room that is worth going on with in a chunk, as a part of a buffer.
 const WORTH_A_BLOCK: usize = 8;
@@ -47,6 +47,8 @@ pub(crate) struct Ring {
     pub(super) sleeping: AtomicBool,
     pub(super) closed: AtomicBool,
     pub(super) waker: OnceLock<Waker>,
+    #[cfg(loom)]
+    watched: super::watched::Watched,
 }
 
 /// What is planned into the chunk that buffers are being filled for.
@@ -98,6 +100,8 @@ impl Ring {
             sleeping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             waker: OnceLock::new(),
+            #[cfg(loom)]
+            watched: super::watched::Watched::new(&geometry),
         };
         ring.open_turn(0, 0, ring.largest_payload(), geometry.records_max as usize);
         ring
@@ -121,7 +125,7 @@ impl Ring {
     /// directory was planned when the active turn was opened, so that one ends, unless it is the chunk's
     /// first: any directory fits beside that.
     pub(crate) fn set_tables(&self, tables: u64) {
-        let fill = self.fill.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let fill = lock(&self.fill);
         let former = self.tables.swap(tables.max(1), Ordering::Relaxed);
         let (turn, is_first) = (self.active_turn(), fill.used == CHUNK_HEADER_LEN);
         drop(fill);
@@ -140,6 +144,12 @@ impl Ring {
         (turn % u64::from(self.geometry.buffers_per_writer)) as u32
     }
 
+    #[cfg(loom)]
+    fn control(&self, turn: u64, field: usize) -> &AtomicU64 {
+        self.watched.word(self.geometry.control(self.writer, self.slot(turn)) + field)
+    }
+
+    #[cfg(not(loom))]
     fn control(&self, turn: u64, field: usize) -> &AtomicU64 {
         let at = self.geometry.control(self.writer, self.slot(turn)) + field;
         debug_assert!(at + 8 <= self.region.len() && at.is_multiple_of(8));
@@ -178,7 +188,7 @@ impl Ring {
                 if self.closed.load(Ordering::Acquire) {
                     return Err(NoRoom::Stopped);
                 }
-                std::hint::spin_loop();
+                spin();
                 continue;
             }
             if state.is_sealed() {
@@ -232,7 +242,7 @@ impl Ring {
 
     /// Opens the turn after a sealed one. False when its buffer is not free yet.
     pub(super) fn advance(&self) -> bool {
-        let mut fill = self.fill.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut fill = lock(&self.fill);
         let turn = self.active.load(Ordering::Acquire);
         let state = self.state(turn);
         if !state.is_sealed() {
@@ -312,7 +322,7 @@ impl Ring {
     pub(crate) fn close(&self) {
         {
             // Nobody may be between the question whether the ring is closed and the opening of the next turn.
-            let _fill = self.fill.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let _fill = lock(&self.fill);
             self.closed.store(true, Ordering::Release);
         }
         loop {
@@ -362,6 +372,8 @@ impl Ring {
     /// The bytes of a sealed turn's block, for writing. The slice is the writer's until it releases the turn.
     pub(crate) fn block(&self, turn: u64, payload_len: usize) -> RegionSlice {
         let offset = self.geometry.data(self.writer, self.slot(turn));
+        #[cfg(loom)]
+        self.watched.touch(offset, BLOCK_HEADER_LEN + payload_len);
         // SAFETY: the turn is sealed and all its rooms are committed, so nobody else touches its buffer
         // before `release`; the writer claims it once per turn.
         unsafe { RegionSlice::claim(Arc::clone(&self.region), offset, sealed_len(payload_len)) }
@@ -379,7 +391,9 @@ impl Ring {
             next += 1;
             self.released.store(next, Ordering::Release);
         }
-        if self.waiting.load(Ordering::SeqCst) > 0 {
+        // Whoever counted itself before this fence is seen below; whoever did after it sees the release.
+        fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::Relaxed) > 0 {
             drop(self.free_lock.lock());
             self.came_free.notify_all();
         }
@@ -404,6 +418,8 @@ impl Room<'_> {
     /// The room's bytes.
     pub(crate) fn bytes(&mut self) -> &mut [u8] {
         let at = self.ring.geometry.data(self.ring.writer, self.ring.slot(self.turn)) + self.offset;
+        #[cfg(loom)]
+        self.ring.watched.touch(at, self.len);
         // SAFETY: `reserve` gave these bytes of the region to this room alone, and the buffer is not
         // written or reused before the room is committed or dropped.
         unsafe {

@@ -5,10 +5,10 @@
 //! for the last time, and whoever makes work looks at that afterwards. A put makes a system call only
 //! when the writer sleeps.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::ring::{NoRoom, Ring};
+use crate::sync::{Ordering, fence, lock};
 
 impl Ring {
     pub(super) fn wait_for_release(
@@ -17,10 +17,13 @@ impl Ring {
         keep_on: &impl Fn() -> bool,
     ) -> Result<(), NoRoom> {
         let Some(deadline) = deadline else { return Err(NoRoom::Timeout) };
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let guard = self.free_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.count_as_waiting();
+        let guard = lock(&self.free_lock);
         let mut result = Ok(());
-        if !self.advance() {
+        if self.closed.load(Ordering::Acquire) {
+            // Looked at under the lock, which whoever closes takes before it tells the waiting ones.
+            result = Err(NoRoom::Stopped);
+        } else if !self.advance() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 result = Err(NoRoom::Timeout);
@@ -29,16 +32,26 @@ impl Ring {
                 drop(self.came_free.wait_timeout(guard, slice));
             }
         }
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
         if !keep_on() {
             return Err(NoRoom::Stopped);
         }
         result
     }
 
+    /// Counts the caller among those that wait for room; it looks for room once more after this.
+    fn count_as_waiting(&self) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // The pair of the one in `release`: one of the two sees what the other did.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Wakes the writer if it sleeps; after the work was made.
     pub(super) fn wake(&self) {
-        if self.sleeping.load(Ordering::SeqCst)
-            && self.sleeping.swap(false, Ordering::SeqCst)
+        // The pair of the one in `about_to_sleep`: the writer sees the work, or is seen asleep.
+        fence(Ordering::SeqCst);
+        if self.sleeping.load(Ordering::Relaxed)
+            && self.sleeping.swap(false, Ordering::AcqRel)
             && let Some(waker) = self.waker.get()
         {
             waker.wake();
@@ -54,11 +67,12 @@ impl Ring {
 
     /// Says that the writer is about to sleep; it must look for work once more after this.
     pub(crate) fn about_to_sleep(&self) {
-        self.sleeping.store(true, Ordering::SeqCst);
+        self.sleeping.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
     }
 
     pub(crate) fn awake(&self) {
-        self.sleeping.store(false, Ordering::SeqCst);
+        self.sleeping.store(false, Ordering::Relaxed);
     }
 
     /// Waits until at least half of the buffers are free or being filled: what a long value asks before
@@ -75,8 +89,8 @@ impl Ring {
             return Ok(());
         }
         let deadline = Instant::now() + timeout;
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let mut guard = self.free_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.count_as_waiting();
+        let mut guard = lock(&self.free_lock);
         let result = loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if used() < half {
@@ -94,7 +108,7 @@ impl Ring {
                 .unwrap_or_else(std::sync::PoisonError::into_inner)
                 .0;
         };
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
         result
     }
 

@@ -6,9 +6,10 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
+
+use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, lock};
 
 /// A handle to the thread that waits on a queue; cheap to clone.
 #[derive(Clone, Debug)]
@@ -39,7 +40,7 @@ impl Waker {
         Waker::new(Signal::None)
     }
 
-    pub(super) fn of_condition() -> Waker {
+    pub(crate) fn of_condition() -> Waker {
         Waker::new(Signal::Condition(Mutex::new(()), Condvar::new()))
     }
 
@@ -55,7 +56,7 @@ impl Waker {
         match &self.inner.signal {
             Signal::None => {}
             Signal::Condition(mutex, condition) => {
-                drop(locked(mutex));
+                drop(lock(mutex));
                 condition.notify_one();
             }
             Signal::Event(event) => {
@@ -71,11 +72,11 @@ impl Waker {
     }
 
     /// Sleeps until a wake or the deadline.
-    pub(super) fn sleep(&self, deadline: Option<Instant>) {
+    pub(crate) fn sleep(&self, deadline: Option<Instant>) {
         let Signal::Condition(mutex, condition) = &self.inner.signal else {
             panic!("only the queue of system calls sleeps on a condition");
         };
-        let mut guard = locked(mutex);
+        let mut guard = lock(mutex);
         while !self.take() {
             guard = match deadline {
                 None => condition.wait(guard).unwrap_or_else(PoisonError::into_inner),
@@ -89,8 +90,4 @@ impl Waker {
             };
         }
     }
-}
-
-fn locked(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,4 +6,6 @@
 pub(crate) mod drive;
 pub(crate) mod machine;
 pub(crate) mod progress;
+#[cfg(all(test, loom))]
+mod progress_models;
 pub(crate) mod supply;

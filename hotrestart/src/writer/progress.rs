@@ -5,12 +5,11 @@
 //! returned. A waiter may go away at any time. After poison the watermarks stand still and all waiters
 //! are told.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::durability::Durability;
+use crate::sync::{AtomicU64, Condvar, Mutex, Ordering, lock};
 
 /// One writer's watermarks.
 #[derive(Debug, Default)]
@@ -89,7 +88,7 @@ impl Progress {
 
     /// Wakes everybody who waits.
     pub(crate) fn notify(&self) {
-        let mut waiters = self.waiters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut waiters = lock(&self.waiters);
         let blocked = waiters.blocked > 0;
         let tasks = std::mem::take(&mut waiters.tasks);
         drop(waiters);
@@ -112,7 +111,7 @@ impl Progress {
         if self.reached(turn, level) {
             return true;
         }
-        let mut waiters = self.waiters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut waiters = lock(&self.waiters);
         waiters.blocked += 1;
         let reached = loop {
             if self.reached(turn, level) {
@@ -136,7 +135,7 @@ impl Progress {
 
     /// Registers a task to be woken when a watermark moves; the task looks again then.
     pub(crate) fn register(&self, former: Option<TaskId>, waker: &Waker) -> TaskId {
-        let mut waiters = self.waiters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut waiters = lock(&self.waiters);
         if let Some(TaskId(former)) = former
             && let Some(task) = waiters.tasks.iter_mut().find(|task| task.0 == former)
         {
@@ -151,12 +150,12 @@ impl Progress {
 
     /// Forgets a task.
     pub(crate) fn forget(&self, TaskId(id): TaskId) {
-        let mut waiters = self.waiters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut waiters = lock(&self.waiters);
         waiters.tasks.retain(|task| task.0 != id);
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -1,0 +1,230 @@
+//! Random schedules of a whole store under shuttle (`--cfg shuttle`, `scripts/shuttle`): writers, readers with
+//! guards, and the one that ends what is due, on few keys.
+//!
+//! The code that runs is the store's own; at each step of an atomic and at each lock another thread may go on.
+//! Hazards: a lost overwrite, a conditional change that two win, a value that comes back, a slot used again under
+//! a guard or a pin, a lock order that deadlocks. Each schedule's histories must be explained by a register
+//! (`linearizable/checker.rs`). A failing schedule is printed by shuttle and replayed by `shuttle::replay`.
+//!
+//! `HDSTORE_SCHEDULES` says how many of each kind are run (2,000). What weak memory may do is not seen here but by
+//! loom's models.
+#![cfg(shuttle)]
+
+#[path = "linearizable/checker.rs"]
+mod checker;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use checker::{Call, Done, is_linearizable};
+use hdstore::codec::{Bytes, U64};
+use hdstore::{ManualClock, Map, MapOptions, NoLog, Store};
+use shuttle::rand::Rng;
+use shuttle::scheduler::{PctScheduler, RandomScheduler};
+use shuttle::{Config, Runner, thread};
+
+type Keys = Map<U64, Bytes, NoLog>;
+
+/// Runs the schedules of two schedulers: one that picks at random, one that delays threads for long.
+fn schedules(check: impl Fn() + Send + Sync + Clone + 'static) {
+    let count = std::env::var("HDSTORE_SCHEDULES")
+        .map_or(2_000, |text| text.parse().expect("HDSTORE_SCHEDULES is a number"));
+    let mut config = Config::new();
+    config.stack_size = 1 << 20;
+    Runner::new(RandomScheduler::new(count), config.clone()).run(check.clone());
+    Runner::new(PctScheduler::new(3, count), config).run(check);
+    println!("{} schedules", 2 * count);
+}
+
+fn bytes_of(value: u64) -> Vec<u8> {
+    value.to_le_bytes().repeat(1 + (value % 5) as usize)
+}
+
+fn number_of(bytes: &[u8]) -> u64 {
+    let number = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
+    assert!(bytes == bytes_of(number), "a mix of values: {bytes:?}");
+    number
+}
+
+/// One store, two keys, and what was done to each.
+struct Bench {
+    store: Store,
+    map: Keys,
+    moment: AtomicU64,
+    histories: [Mutex<Vec<Call>>; 2],
+}
+
+impl Bench {
+    fn new() -> Arc<Bench> {
+        let store = Store::builder()
+            .memory_limit_bytes(32 << 20)
+            .streams(1)
+            .lanes(2)
+            .hash_seed(1)
+            .clock(Arc::new(ManualClock::new(1_000)))
+            .in_memory()
+            .expect("a store");
+        let map = store.map("m", MapOptions::default()).expect("a map");
+        Arc::new(Bench { store, map, moment: AtomicU64::new(0), histories: Default::default() })
+    }
+
+    /// The order of steps; all threads are one, so this is the very order in which they happened.
+    fn now(&self) -> u64 {
+        self.moment.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn note<'a>(&'a self, key: u64, call: impl FnOnce(&'a Keys) -> Done) -> Done {
+        let began = self.now();
+        let done = call(&self.map);
+        let call = Call { began, ended: self.now(), done };
+        self.histories[key as usize].lock().expect("no panic").push(call);
+        done
+    }
+
+    fn insert(&self, key: u64, value: u64) {
+        self.note(key, |map| {
+            map.insert(&key, &bytes_of(value)).expect("room");
+            Done::Insert(value)
+        });
+    }
+
+    fn get(&self, key: u64) -> Option<u64> {
+        let done = self.note(key, |map| Done::Get(map.get_with(&key, number_of).expect("a read")));
+        let Done::Get(found) = done else { unreachable!("what was noted") };
+        found
+    }
+
+    /// Reads by a guard and looks again after others had their turns.
+    fn hold(&self, key: u64) {
+        let mut guard = None;
+        self.note(key, |map| {
+            guard = map.get(&key).expect("a read");
+            Done::Get(guard.as_ref().map(|guard| number_of(guard.value_bytes())))
+        });
+        let Some(guard) = guard else { return };
+        let before = number_of(guard.value_bytes());
+        for _ in 0..30 {
+            thread::yield_now();
+            assert_eq!(
+                number_of(guard.value_bytes()),
+                before,
+                "a slot was used again under its guard"
+            );
+        }
+    }
+
+    fn check(&self) {
+        for (key, history) in self.histories.iter().enumerate() {
+            let history = history.lock().expect("no panic");
+            assert!(is_linearizable(&history), "key {key}: nothing explains {history:#?}");
+        }
+    }
+}
+
+/// Ends what is due, as often as it gets its turn.
+fn keeper(bench: &Arc<Bench>) -> thread::JoinHandle<()> {
+    let bench = Arc::clone(bench);
+    thread::spawn(move || {
+        for _ in 0..3 {
+            bench.store.maintain(0);
+            bench.store.sweep(1_000, 16).expect("nothing refuses");
+        }
+    })
+}
+
+#[test]
+fn changes_of_one_key_by_two_writers_have_an_order_whatever_the_schedule() {
+    schedules(|| {
+        let bench = Bench::new();
+        let writers = [0u64, 1].map(|writer| {
+            let bench = Arc::clone(&bench);
+            thread::spawn(move || {
+                let mut last = 0;
+                for step in 0..3 {
+                    let fresh = 1 + writer + step * 2;
+                    match shuttle::rand::thread_rng().gen_range(0..5u32) {
+                        0 => bench.insert(0, fresh),
+                        1 => {
+                            bench.note(0, |map| {
+                                let value = bytes_of(fresh);
+                                let did = map.insert_if_absent(&0, &value).expect("room");
+                                Done::InsertIfAbsent(fresh, did)
+                            });
+                        }
+                        2 => {
+                            bench.note(0, |map| Done::Remove(map.remove(&0).expect("a removal")));
+                        }
+                        3 => last = bench.get(0).unwrap_or(last),
+                        _ => {
+                            bench.note(0, |map| {
+                                let (old, new) = (bytes_of(last), bytes_of(fresh));
+                                let did = map.compare_exchange(&0, &old, &new).expect("room");
+                                Done::CompareExchange(last, fresh, did)
+                            });
+                        }
+                    }
+                }
+            })
+        });
+        let keeper = keeper(&bench);
+        writers.into_iter().for_each(|writer| writer.join().expect("no panic"));
+        keeper.join().expect("no panic");
+        bench.check();
+    });
+}
+
+#[test]
+fn a_guard_beside_overwrites_and_reclamation_keeps_its_slot() {
+    schedules(|| {
+        let bench = Bench::new();
+        bench.insert(0, 1);
+        bench.insert(1, 2);
+        let reader = {
+            let bench = Arc::clone(&bench);
+            thread::spawn(move || {
+                bench.hold(0);
+                bench.get(1);
+                bench.hold(1);
+            })
+        };
+        let writer = {
+            let bench = Arc::clone(&bench);
+            thread::spawn(move || {
+                for value in 3..9 {
+                    // Both keys, with values of one class, so that a slot that is freed is soon another's.
+                    bench.insert(value % 2, value * 5);
+                    bench.store.maintain(0);
+                }
+            })
+        };
+        let keeper = keeper(&bench);
+        for thread in [reader, writer, keeper] {
+            thread.join().expect("no panic");
+        }
+        bench.check();
+        bench.store.maintain(0);
+        assert_eq!(bench.store.stats().unreclaimed_bytes, 0, "nothing waits for anybody");
+    });
+}
+
+#[test]
+fn an_expired_entry_beside_its_sweep_and_an_overwrite_is_removed_once_and_the_new_one_stays() {
+    schedules(|| {
+        let bench = Bench::new();
+        bench.map.insert_expiring(&0, &bytes_of(1), 900).expect("room");
+        let sweepers = [0, 1].map(|_| {
+            let bench = Arc::clone(&bench);
+            thread::spawn(move || bench.store.sweep(1_000, 64).expect("nothing refuses").removed)
+        });
+        let writer = {
+            let bench = Arc::clone(&bench);
+            thread::spawn(move || bench.insert(0, 2))
+        };
+        let removed: u64 =
+            sweepers.into_iter().map(|sweeper| sweeper.join().expect("no panic")).sum();
+        writer.join().expect("no panic");
+        assert!(removed <= 1, "one entry was removed {removed} times");
+        assert_eq!(bench.get(0), Some(2), "a sweep took what had not expired");
+        bench.check();
+    });
+}
