@@ -7,8 +7,9 @@
 //! 1. [`Log::reserve`], before the lock: room for the record; the key and value are copied here. It may wait,
 //!    never under a lock.
 //! 2. Under the stream's lock: [`Log::position`] must not be before the stream's last one, or the change
-//!    starts over (so that what survives a crash is a prefix of the stream); then [`Log::commit`] with the
-//!    record's seq, which may neither wait nor fail.
+//!    starts over (so that what survives a crash is a prefix of the stream); [`Log::admits`] must allow the
+//!    record's seq, or the change waits for that outside the lock ([`Log::wait_to_admit`]) and starts over;
+//!    then [`Log::commit`] with the seq, which may neither wait nor fail.
 //! 3. After the lock: [`Log::settle`] waits until the change is as durable as its map asks.
 
 use crate::ids::{MapId, Seq, StreamId};
@@ -74,6 +75,13 @@ pub trait Log: Send + Sync + Sized + 'static {
     /// Where in its writer's order the room lies.
     fn position(room: &Self::Room<'_>) -> u64;
 
+    /// Whether a seq may be given: a log promises durably which seqs were never given, so that none is given
+    /// twice after a crash. Under the stream's lock: it does not wait.
+    fn admits(&self, seq: Seq) -> bool;
+
+    /// Waits until a seq may be given, up to the log's own deadline.
+    fn wait_to_admit(&self, seq: Seq) -> Result<(), LogError>;
+
     /// Completes the record. Under the stream's lock: it neither waits nor fails.
     fn commit(&self, room: Self::Room<'_>, seq: Seq) -> Self::Ticket;
 
@@ -105,6 +113,16 @@ impl Log for NoLog {
     #[inline]
     fn position((): &()) -> u64 {
         0
+    }
+
+    #[inline]
+    fn admits(&self, _: Seq) -> bool {
+        true
+    }
+
+    #[inline]
+    fn wait_to_admit(&self, _: Seq) -> Result<(), LogError> {
+        Ok(())
     }
 
     #[inline]

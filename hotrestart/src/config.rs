@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hdstore::{Clock, HugePages, SystemClock, Topology};
 
+use crate::dir::seqs;
 use crate::error::OpenError;
 use crate::format::chunk::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, is_chunk_size};
 use crate::io::{Disk, Fill, IoChoice};
@@ -64,6 +65,7 @@ pub struct Builder {
     pub(crate) fill: Fill,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) on_progress: Option<OnProgress>,
+    pub(crate) seq_step: u64,
 }
 
 /// Streams of a new store when none were asked for.
@@ -93,6 +95,7 @@ impl Default for Builder {
             fill: Fill::Allocate,
             clock: Arc::new(SystemClock::default()),
             on_progress: None,
+            seq_step: seqs::STEP,
         }
     }
 }
@@ -223,6 +226,13 @@ impl Builder {
         self.disk = Some(disk);
         self.shared = Some(shared);
         self.boot = Some(boot);
+        self
+    }
+
+    /// How far ahead of the seqs that were given the manifest's limit is at an opening: for tests of it.
+    #[doc(hidden)]
+    pub fn seq_step(mut self, step: u64) -> Self {
+        self.seq_step = step.max(1);
         self
     }
 

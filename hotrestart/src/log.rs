@@ -16,10 +16,12 @@ use hdstore::{Change, Log, LogError, MapId, MapSpec, Seq, StreamId};
 
 use crate::buffers::ring::{NoRoom, Ring, Room};
 use crate::dir::manifests::Manifests;
+use crate::dir::seqs::SeqReserve;
 use crate::durability::{Durability, LogFailure, Ticket};
 use crate::format::RecordHeader;
 use crate::format::manifest::MapRecord;
 use crate::format::record::{PartOf, body_crc, patch_seq};
+use crate::io::IoErrorClass;
 use crate::poison::Poison;
 use crate::writer::machine::Counters;
 use crate::writer::progress::Progress;
@@ -52,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) supply: Arc<Supply>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) manifests: Mutex<Manifests>,
+    pub(crate) seqs: SeqReserve,
     pub(crate) closed: AtomicBool,
     /// The id of the next run: never used twice in a store.
     pub(crate) next_run: AtomicU64,
@@ -108,6 +111,21 @@ impl Shared {
             return Err(self.refusal(&NoRoom::Timeout));
         }
         lane.ring.reserve(len, Some(deadline), keep_on).map_err(|no_room| self.refusal(&no_room))
+    }
+
+    /// Raises the limit of the seqs in the manifest when that is due. For the keeper: it writes and flushes.
+    pub(crate) fn keep_seqs_ahead(&self) {
+        let Some(limit) = self.seqs.due() else { return };
+        let mut manifests =
+            self.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match manifests.update(|manifest| manifest.seq_limit = manifest.seq_limit.max(limit)) {
+            Ok(()) => self.seqs.raise(limit),
+            // It is due as before, so the keeper tries again.
+            Err(error) if matches!(error.class, IoErrorClass::NoSpace { .. }) => {
+                tracing::warn!(%error, "no space to raise the limit of seqs; changes may have to wait");
+            }
+            Err(error) => self.poison.set(error),
+        }
     }
 
     /// What a caller is told who got no room.
@@ -252,6 +270,21 @@ impl Log for DiskLog {
 
     fn position(room: &LogRoom<'_>) -> u64 {
         room.room.turn()
+    }
+
+    #[inline]
+    fn admits(&self, seq: Seq) -> bool {
+        self.shared.seqs.admits(seq)
+    }
+
+    fn wait_to_admit(&self, seq: Seq) -> Result<(), LogError> {
+        let shared = &self.shared;
+        let keep_on = || shared.check().is_ok();
+        if shared.seqs.wait(seq, Instant::now() + shared.put_timeout, keep_on) {
+            return Ok(());
+        }
+        shared.check()?;
+        Err(shared.refusal(&NoRoom::Timeout).into())
     }
 
     fn commit(&self, room: LogRoom<'_>, seq: Seq) -> Ticket {

@@ -77,6 +77,8 @@ fn manifest() -> Manifest {
         next_map: MapId(3),
         next_file: FileNumber(4),
         next_chunk: ChunkId(5),
+        seq_start: 6,
+        seq_limit: 7,
         lives: vec![Life {
             number: LifeNumber(2),
             boot: BootId([9; 16]),
@@ -164,10 +166,15 @@ fn a_newer_store_is_refused_by_name() {
 
 #[test]
 fn counts_that_promise_too_much_are_refused() {
-    for (at, bytes) in [(120, [0xff; 4]), (124, [0xff; 4]), (128, [1, 0, 0, 0]), (164, [0xff; 4])] {
+    for (at, bytes) in [(136, [0xff; 4]), (140, [0xff; 4]), (144, [1, 0, 0, 0]), (180, [0xff; 4])] {
         assert!(Manifest::decode(&resealed(at, &bytes)).is_err(), "at {at}");
     }
-    assert!(Manifest::decode(&resealed(160, &[3])).is_err(), "a state that no life has");
+    assert!(Manifest::decode(&resealed(176, &[3])).is_err(), "a state that no life has");
+    for (at, bytes) in [(120, [0; 8]), (120, [8; 8]), (128, [0xff; 8])] {
+        let refused = Manifest::decode(&resealed(at, &bytes));
+        let is_named = matches!(refused, Err(ManifestError::Field { field: "seq limit", .. }));
+        assert!(is_named, "at {at}: {refused:?}");
+    }
 }
 
 #[test]
@@ -317,7 +324,7 @@ proptest! {
         tables.extend(&bytes);
         let _ = Directory::decode(&tables);
         let mut encoded = manifest().encode();
-        let at = 136.min(encoded.len());
+        let at = 152.min(encoded.len());
         encoded.splice(at..at + bytes.len().min(encoded.len() - at), bytes.iter().copied());
         let len = encoded.len() as u64;
         encoded[24..32].copy_from_slice(&len.to_le_bytes());

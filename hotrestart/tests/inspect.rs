@@ -156,6 +156,8 @@ fn manifest(
         next_map: MapId(2),
         next_file: FileNumber(9),
         next_chunk: ChunkId(9),
+        seq_start: 1,
+        seq_limit: 1 << 20,
         lives: vec![life],
         maps: vec![map],
         stream_records: Vec::new(),

@@ -139,17 +139,6 @@ impl<L: Log> Loading<L> {
         Ok(())
     }
 
-    /// Leaves a gap of `by` in the seqs of every stream: for seqs that may have been given and left no trace.
-    pub fn skip_seqs(&self, by: u64) {
-        let inner = &*self.store.inner;
-        if let Some(core) = self.maps.iter().flatten().next() {
-            for stream in 0..inner.streams {
-                let locked = inner.lock_stream(&inner.place(core, StreamId(stream)));
-                locked.set_seq(Seq(locked.seq().0 + by));
-            }
-        }
-    }
-
     /// Forgets the facts of absence: what is left is the map. Returns the number of entries.
     pub fn finish(self) -> u64 {
         let inner = &*self.store.inner;

@@ -150,6 +150,11 @@ impl<L: Log> Inner<L> {
                 return Ok(Done::Refused);
             }
             let seq = locked.next_seq(stream)?;
+            if !self.log.admits(seq) {
+                drop((locked, room));
+                self.log.wait_to_admit(seq).map_err(Error::Log)?;
+                continue;
+            }
             write_seq(&place.node.arena, slot.location, seq);
             let slot_bytes = place.node.slabs.slot_bytes(&place.node.arena, slot.location);
             let live = (entry.key.len() + entry.value.len()) as u64;

@@ -53,6 +53,11 @@ impl<L: Log> Inner<L> {
                 return Ok(None);
             }
             let seq = locked.next_seq(stream)?;
+            if !self.log.admits(seq) {
+                drop((locked, room));
+                self.log.wait_to_admit(seq).map_err(Error::Log)?;
+                continue;
+            }
             let location = view.location();
             let slot_bytes = place.node.slabs.slot_bytes(&place.node.arena, location);
             place.table.sub(live_bytes(&view), slot_bytes);

@@ -1,4 +1,5 @@
-//! The store's directory: its lock and its manifest.
+//! The store's directory: its lock, its manifest, and the seqs that the manifest lets a store give.
 
 pub(crate) mod lock;
 pub(crate) mod manifests;
+pub(crate) mod seqs;

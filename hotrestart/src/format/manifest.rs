@@ -17,7 +17,8 @@ pub const MANIFEST_NAMES: [&str; 2] = ["manifest.0", "manifest.1"];
 pub const MANIFEST_LEN_MAX: u64 = 1 << 30;
 
 pub(super) const MAGIC: [u8; 8] = *b"HDMANIF1";
-pub(super) const HEADER_LEN: usize = 136;
+pub(super) const HEADER_LEN: usize = 152;
+pub(super) const COUNTS_AT: usize = 136;
 pub(super) const CRC_AT: usize = 32;
 pub(super) const LIFE_LEN: usize = 32;
 pub(super) const FREED_LEN: usize = 24;
@@ -53,6 +54,10 @@ pub struct Manifest {
     pub next_file: FileNumber,
     /// The id that the next chunk gets.
     pub next_chunk: ChunkId,
+    /// No stream gives a seq below this any more.
+    pub seq_start: u64,
+    /// No stream has given a seq at or above this.
+    pub seq_limit: u64,
     /// Every life of which a chunk exists.
     pub lives: Vec<Life>,
     /// Every map.
@@ -244,10 +249,12 @@ impl Manifest {
         put_u32(&mut out, 104, self.next_map.0);
         put_u32(&mut out, 108, self.next_file.0);
         put_u64(&mut out, 112, self.next_chunk.0);
+        put_u64(&mut out, 120, self.seq_start);
+        put_u64(&mut out, 128, self.seq_limit);
         let counts =
             [self.lives.len(), self.maps.len(), self.stream_records.len(), self.held.len()];
         for (index, count) in counts.into_iter().enumerate() {
-            put_u32(&mut out, 120 + 4 * index, count as u32);
+            put_u32(&mut out, COUNTS_AT + 4 * index, count as u32);
         }
         self.lives.iter().for_each(|life| life.append_to(&mut out));
         self.maps.iter().for_each(|map| map.append_to(&mut out));

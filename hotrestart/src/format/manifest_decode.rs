@@ -4,6 +4,8 @@
 //! bytes it promises are there. The checksum is judged before version and features, so that damage is
 //! never taken for a newer format. Called through `Manifest::decode`. See `docs/format.md`, section 6.
 
+use hdstore::Seq;
+
 use super::FORMAT_VERSION;
 use super::bytes::{id_at, u16_at, u32_at, u64_at};
 use super::chunk::is_chunk_size;
@@ -11,9 +13,9 @@ use super::features::UnknownFeatures;
 use super::freed::{FreedBlocks, FreedRange};
 use super::ids::{BootId, ChunkId, FileNumber, LifeNumber, MapId, StoreId, StreamId};
 use super::manifest::{
-    BuffersPlace, CRC_AT, DurabilityCode, FLAG_CLEAN, FREED_LEN, HEADER_LEN, HELD_LEN, HeldChunk,
-    LIFE_LEN, Life, LifeState, MAGIC, MANIFEST_LEN_MAX, MAP_LEN, Manifest, ManifestError,
-    MapRecord, STREAM_RECORD_LEN, StreamRecord,
+    BuffersPlace, COUNTS_AT, CRC_AT, DurabilityCode, FLAG_CLEAN, FREED_LEN, HEADER_LEN, HELD_LEN,
+    HeldChunk, LIFE_LEN, Life, LifeState, MAGIC, MANIFEST_LEN_MAX, MAP_LEN, Manifest,
+    ManifestError, MapRecord, STREAM_RECORD_LEN, StreamRecord,
 };
 
 impl Manifest {
@@ -37,7 +39,11 @@ impl Manifest {
             let found = u64::from(flags);
             return Err(ManifestError::Field { field: "flags", offset: 68, found });
         }
-        let count = |index: usize| u32_at(bytes, 120 + 4 * index);
+        let (seq_start, seq_limit) = (u64_at(bytes, 120), u64_at(bytes, 128));
+        if seq_start == 0 || seq_start > seq_limit || seq_limit > Seq::MAX.0 + 1 {
+            return Err(field("seq limit", 128));
+        }
+        let count = |index: usize| u32_at(bytes, COUNTS_AT + 4 * index);
         let mut rest = Rest { bytes, at: HEADER_LEN };
         let manifest = Manifest {
             generation: u64_at(bytes, 16),
@@ -52,6 +58,8 @@ impl Manifest {
             next_map: MapId(u32_at(bytes, 104)),
             next_file: FileNumber(u32_at(bytes, 108)),
             next_chunk: ChunkId(u64_at(bytes, 112)),
+            seq_start,
+            seq_limit,
             lives: rest.list(count(0), Rest::life)?,
             maps: rest.list(count(1), Rest::map)?,
             stream_records: rest.list(count(2), Rest::stream_record)?,

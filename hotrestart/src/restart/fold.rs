@@ -34,7 +34,8 @@ pub(crate) struct Fold<'a> {
     pub(crate) chunk_size: usize,
     pub(crate) salvage: bool,
     problems: Mutex<Vec<Problem>>,
-    traces: Box<[Trace]>,
+    /// By stream, the highest seq that was found.
+    seqs: Box<[AtomicU64]>,
     bytes_total: AtomicU64,
     bytes_read: AtomicU64,
     chunks: AtomicU64,
@@ -42,24 +43,6 @@ pub(crate) struct Fold<'a> {
     start: Instant,
     on_progress: OnProgress<'a>,
     last_report_ms: AtomicU64,
-}
-
-/// What is left of a stream's history.
-#[derive(Debug, Default)]
-struct Trace {
-    /// The highest seq, and the last life that any record is from.
-    seq: AtomicU64,
-    life: AtomicU64,
-}
-
-impl Trace {
-    fn note(&self, life: u64, seq: u64) {
-        for (mark, value) in [(&self.seq, seq), (&self.life, life)] {
-            if mark.load(Ordering::Relaxed) < value {
-                mark.fetch_max(value, Ordering::Relaxed);
-            }
-        }
-    }
 }
 
 /// A record that was applied from beyond what the disk holds without a gap.
@@ -87,7 +70,7 @@ impl<'a> Fold<'a> {
             chunk_size: chunk_size as usize,
             salvage,
             problems: Mutex::default(),
-            traces: (0..streams).map(|_| Trace::default()).collect(),
+            seqs: (0..streams).map(|_| AtomicU64::new(0)).collect(),
             bytes_total: AtomicU64::new(0),
             bytes_read: AtomicU64::new(0),
             chunks: AtomicU64::new(0),
@@ -110,11 +93,9 @@ impl<'a> Fold<'a> {
         std::mem::take(&mut self.problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// By stream, the highest seq that was found and the last life of which anything was; 0 and 0 without
-    /// a record.
-    pub(crate) fn traces(&self) -> Vec<(u64, u64)> {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        self.traces.iter().map(|trace| (of(&trace.seq), of(&trace.life))).collect()
+    /// By stream, the highest seq that was found; 0 without a record.
+    pub(crate) fn highest_seqs(&self) -> Vec<u64> {
+        self.seqs.iter().map(|highest| highest.load(Ordering::Relaxed)).collect()
     }
 
     pub(crate) fn counts(&self) -> (u64, u64, u64) {
@@ -238,10 +219,10 @@ impl<'a> Fold<'a> {
                 }
             };
             count += 1;
-            if let Some(trace) = self.traces.get(record.stream.0 as usize)
-                && record.kind != RecordKind::Part
+            if let Some(highest) = self.seqs.get(record.stream.0 as usize)
+                && highest.load(Ordering::Relaxed) < record.seq
             {
-                trace.note(from.0, record.seq);
+                highest.fetch_max(record.seq, Ordering::Relaxed);
             }
             if record.kind == RecordKind::Part || record.is_run_head() {
                 self.run_record(from, file, offset, &record, relog.as_deref_mut())?;

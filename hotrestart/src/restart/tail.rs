@@ -16,7 +16,6 @@ use super::report::Cut;
 use crate::buffers::recover::LeftBehind;
 use crate::error::{OpenError, Problem};
 use crate::format::{BlockKind, ChunkWalk, Records, Walked};
-use hdstore::Seq;
 
 /// What became of a tail.
 #[derive(Debug)]
@@ -67,9 +66,6 @@ pub(crate) fn judge(
                     } else if header.number.0 > next {
                         // What can never count is not kept: after a power loss it may be all of the tail.
                         let may_count = left.is_some() || fold.salvage;
-                        if !may_count && !is_directory {
-                            raise_seqs(fold, payload);
-                        }
                         let block = Later {
                             file: chunk.name.clone(),
                             offset,
@@ -104,17 +100,9 @@ pub(crate) fn judge(
         Judged { life: tail.life, writer: tail.writer, blocks: next, relog: Vec::new(), cut: None };
     let end = end_of(tail, left, &later, next, mark, fold.salvage);
     apply_beyond(fold, tail, left, &later, next..end, &mut judged.relog)?;
-    let void: Vec<&Later> = later.range(end..).map(|(_, block)| block).collect();
-    for block in void.iter().filter(|block| !block.is_directory) {
-        raise_seqs(fold, &block.payload);
-    }
-    if !void.is_empty() || left.is_none() {
-        judged.cut = Some(Cut {
-            life: tail.life,
-            writer: tail.writer,
-            blocks: end,
-            void_blocks: void.len() as u64,
-        });
+    let void_blocks = later.range(end..).count() as u64;
+    if void_blocks > 0 || left.is_none() {
+        judged.cut = Some(Cut { life: tail.life, writer: tail.writer, blocks: end, void_blocks });
     }
     Ok(judged)
 }
@@ -176,12 +164,4 @@ fn apply_beyond(
         }
     }
     Ok(())
-}
-
-/// Void records are never applied, but their stamps are not used again either.
-fn raise_seqs(fold: &Fold<'_>, payload: &[u8]) {
-    for record in Records::new(payload).map_while(Result::ok) {
-        // A stream that the store does not have is no stream whose seqs could meet.
-        let _ = fold.loading.raise_seq(record.stream, Seq(record.seq));
-    }
 }

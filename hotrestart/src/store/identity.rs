@@ -161,6 +161,8 @@ fn new_manifest(builder: &Builder, directory: &Path) -> Result<Manifest, OpenErr
         next_map: MapId(1),
         next_file: FileNumber(0),
         next_chunk: Supply::first_id(LifeNumber(1)),
+        seq_start: 1,
+        seq_limit: 1,
         lives: Vec::new(),
         maps: Vec::new(),
         stream_records: Vec::new(),

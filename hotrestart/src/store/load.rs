@@ -3,7 +3,7 @@
 //!
 //! Invariants: whatever is judged to count is flushed before the manifest says so, since the process
 //! before may have died between a write and its flush. No seq is given twice, also of those that a life
-//! gave without leaving a trace. Called by `open.rs`, before anything new is logged; `docs/restart.md`
+//! gave without leaving a trace (`dir/seqs.rs`). Called by `open.rs`, before anything new is logged; `docs/restart.md`
 //! has the rules.
 
 use std::time::Instant;
@@ -24,24 +24,6 @@ use crate::restart::plan::{self, Plan};
 use crate::restart::read::flush_all;
 use crate::restart::report::RecoveryReport;
 use crate::restart::tail::{self, Judged};
-
-/// A life begins at least `ERA` times its number, and at least one to `TURNS` times `GAP` above what was
-/// found, by its number. So the starts of a life and of the `TURNS` before it are a `GAP` apart whatever
-/// was found of those: far more than what can wait for a flush. The seqs last for some 500,000 lives that
-/// all change a stream and are never closed cleanly.
-const ERA: u64 = 1 << 28;
-const GAP: u64 = 1 << 24;
-const TURNS: u64 = 64;
-
-/// What the seqs of a stream go on above, when `seq` is the highest that was found, and `last_traced` the
-/// last life that left anything of the stream.
-fn go_on_above(seq: u64, last_traced: u64, new: u64, was_clean: bool) -> Seq {
-    if was_clean && last_traced + 1 == new {
-        return Seq(seq);
-    }
-    let above = seq.saturating_add((1 + new % TURNS) * GAP).max(new.saturating_mul(ERA));
-    Seq(above).min(Seq::MAX)
-}
 
 /// The log buffers of the life that is undecided.
 pub(super) type LeftByLife = Vec<(LifeNumber, LeftBehind)>;
@@ -91,11 +73,19 @@ pub(super) fn left_behind(
 }
 
 /// What has to be logged again, and where the former lives end.
+#[derive(Default)]
 pub(super) struct ToRelog {
     pub(super) records: Vec<Relog>,
     pub(super) ends: Vec<(u64, u32, u64)>,
     /// By stream, the highest seq that was found.
     pub(super) durable: Vec<u64>,
+    /// No stream gives a seq below this any more.
+    pub(super) seq_start: u64,
+}
+
+/// Whether nothing is damaged but, at most, one of the two copies of the manifest.
+pub(super) fn is_whole(report: &RecoveryReport) -> bool {
+    report.problems.iter().all(|problem| problem.file.starts_with("manifest."))
 }
 
 /// Fills the memory, and says what is left to do.
@@ -103,8 +93,8 @@ pub(super) fn load(
     builder: &Builder,
     disk: &dyn Disk,
     memory: &hdstore::Store<DiskLog>,
-    plan: &Plan,
-    left: &LeftByLife,
+    manifest: &Manifest,
+    (plan, left): (&Plan, &LeftByLife),
     report: &mut RecoveryReport,
     start: Instant,
 ) -> Result<ToRelog, OpenError> {
@@ -118,7 +108,7 @@ pub(super) fn load(
         plan.settled.len() + plan.tails.iter().map(|tail| tail.chunks.len()).sum::<usize>(),
     );
     fold.run(&plan.settled, builder.loader_count())?;
-    let mut relog = ToRelog { records: Vec::new(), ends: Vec::new(), durable: Vec::new() };
+    let mut relog = ToRelog::default();
     relog.ends.extend(plan.void.iter().map(|(life, writer)| (*life, *writer, 0)));
     for tail in &plan.tails {
         let of_life = left.iter().find(|(life, _)| life.0 == tail.life).map(|(_, left)| left);
@@ -143,13 +133,16 @@ pub(super) fn load(
     }
     report.problems.append(&mut problems);
     (report.bytes_read, report.chunks, report.records) = fold.counts();
-    let traces = fold.traces();
+    relog.durable = fold.highest_seqs();
     drop(fold);
-    for (stream, (seq, life)) in traces.iter().enumerate() {
-        let above = go_on_above(*seq, *life, report.life, report.was_clean);
-        loading.raise_seq(StreamId(stream as u32), above).map_err(OpenError::Memory)?;
+    // After a clean close nothing is lost, and a stream goes on from what was found of it. Else seqs below
+    // the limit may have been given of which nothing is left.
+    let is_all_there = report.was_clean && is_whole(report);
+    relog.seq_start = if is_all_there { manifest.seq_start } else { manifest.seq_limit };
+    for (stream, found) in (0..).zip(&relog.durable) {
+        let above = Seq(relog.seq_start - 1).max(Seq(*found));
+        loading.raise_seq(StreamId(stream), above).map_err(OpenError::Memory)?;
     }
-    relog.durable = traces.into_iter().map(|(seq, _)| seq).collect();
     flush_all(disk, &plan.unflushed)?;
     report.entries = loading.finish();
     Ok(relog)
@@ -164,31 +157,4 @@ pub(super) fn sweep(disk: &dyn Disk, plan: &Plan) -> Result<(), OpenError> {
         disk.sync_dir()?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lives_that_leave_no_trace_never_share_a_stamp() {
-        for found in [0, 1, 77, ERA - 1, 9 * ERA, 1 << 40] {
-            let mut start = go_on_above(found, 3, 5, false).0;
-            for life in 6..40 {
-                // The life before gave seqs that nothing is left of, or some that were logged again in
-                // the next one.
-                let next = go_on_above(found + life, life - 1, life, false).0;
-                assert!(next >= start + GAP, "life {life} above {found}");
-                start = next;
-            }
-        }
-        let mut found = 1 << 40;
-        for life in 6..400_000 {
-            found = go_on_above(found, life - 1, life, false).0;
-        }
-        assert!(Seq(found) < Seq::MAX, "seqs run out by crashes alone");
-        assert_eq!(go_on_above(7, 4, 5, true), Seq(7), "nothing is lost by a clean close");
-        assert_eq!(go_on_above(0, 0, 1, true), Seq(0), "a new store");
-        assert_eq!(go_on_above(Seq::MAX.0, 4, 5, false), Seq::MAX);
-    }
 }

@@ -22,13 +22,14 @@ use hdstore::{IndexHash, MapSpec};
 use super::Store;
 use super::close::{self, ClockHandle, Facts, Running};
 use super::identity::{boot_id, check_fixed, environment, find_manifest, open_disk};
-use super::load::{ToRelog, left_behind, load, sweep};
+use super::load::{ToRelog, is_whole, left_behind, load, sweep};
 use crate::buffers::layout::{Geometry, Owner};
 use crate::buffers::place::{Made, Places};
 use crate::buffers::ring::Ring;
 use crate::config::{Builder, RecoveryMode};
 use crate::dir::lock::DirLock;
 use crate::dir::manifests::Manifests;
+use crate::dir::seqs::SeqReserve;
 use crate::error::OpenError;
 use crate::format::manifest::{BuffersPlace, Life, LifeState};
 use crate::format::{BootId, FileNumber, FreedBlocks, LifeNumber, Manifest, WriterId};
@@ -81,13 +82,15 @@ pub(crate) fn open(builder: Builder, directory: &Path) -> Result<Store, OpenErro
         tracing::warn!(%reason, "the log buffers are in the store's directory");
         report.buffers_fallback = Some(reason.clone());
     }
+    let known = manifest.clone();
     let manifests = Manifests::new(Arc::clone(&disk), manifest, copies);
     let next_file = FileNumber(manifests.current.next_file.0.max(plan.highest_file + 1));
     let parts = Parts { disk: &disk, manifests, geometry, life, next_file };
     let loaded = make_memory(&builder, parts, &made).and_then(|(memory, shared, poison)| {
-        let relog = load(&builder, &*disk, &memory, &plan, &left, &mut report, start)?;
+        let found = (&plan, &left);
+        let relog = load(&builder, &*disk, &memory, &known, found, &mut report, start)?;
         // Damage that was passed over stays as it is, to be looked at.
-        let is_whole = report.problems.iter().all(|problem| problem.file.starts_with("manifest."));
+        let is_whole = is_whole(&report);
         if is_whole {
             sweep(&*disk, &plan)?;
         }
@@ -103,7 +106,7 @@ pub(crate) fn open(builder: Builder, directory: &Path) -> Result<Store, OpenErro
         }
     };
     // From here on the manifest may know the life, so its buffers stay, whatever happens.
-    begin_life(&shared, &builder, &made, (boot, life), is_whole)?;
+    begin_life(&shared, &builder, &made, (boot, life), (is_whole, &relog))?;
     let running = start_threads(
         &builder,
         &disk,
@@ -147,10 +150,12 @@ fn begin_life(
     builder: &Builder,
     made: &Made,
     (boot, life): (BootId, LifeNumber),
-    is_swept: bool,
+    (is_swept, relog): (bool, &ToRelog),
 ) -> Result<(), OpenError> {
     let writers = builder.writer_count() as usize;
     let now_ms = builder.clock.wall_ms();
+    let highest = relog.durable.iter().max().copied().unwrap_or(0);
+    let seqs_from = relog.seq_start.max(highest + 1);
     let mut manifests = shared.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     manifests.update(|manifest| {
         manifest.life = life;
@@ -158,6 +163,8 @@ fn begin_life(
         manifest.memory_bytes = 0;
         manifest.latest_time_ms = manifest.latest_time_ms.max(now_ms);
         manifest.next_chunk = Supply::first_id(LifeNumber(life.0 + 1));
+        manifest.seq_start = relog.seq_start;
+        manifest.seq_limit = manifest.seq_limit.max(shared.seqs.limit_after(seqs_from));
         // A life is forgotten when no file of it is left.
         manifest.lives.retain(|life| {
             !is_swept
@@ -173,6 +180,7 @@ fn begin_life(
             freed: FreedBlocks::default(),
         });
     })?;
+    shared.seqs.begin(seqs_from, manifests.current.seq_limit);
     Ok(())
 }
 
@@ -215,6 +223,7 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
         supply: Arc::new(supply),
         counters: Arc::new(Counters::new(manifest.streams)),
         manifests: Mutex::new(manifests),
+        seqs: SeqReserve::new(builder.seq_step),
         closed: AtomicBool::new(false),
         next_run: AtomicU64::new(life.0 << 32),
         streams: manifest.streams,

@@ -109,7 +109,7 @@ fn drive(
     }
 }
 
-/// Starts the keeper: it makes chunks ahead, keeps memory ready, and looks how much the store holds.
+/// Starts the keeper: it keeps seqs, chunks and memory ahead of need, and looks how much the store holds.
 pub(crate) fn keep(
     shared: Arc<Shared>,
     memory: hdstore::Store<DiskLog>,
@@ -118,6 +118,7 @@ pub(crate) fn keep(
     let ahead_bytes = (limit_bytes / 128).min(64 << 20);
     std::thread::Builder::new().name("hr-keeper".to_owned()).spawn(move || {
         while shared.supply.wait_for_need(KEEPER_INTERVAL) {
+            shared.keep_seqs_ahead();
             if shared.supply.restock() {
                 shared.lanes.iter().for_each(|lane| lane.ring.wake_writer());
             } else if shared.supply.no_space_bytes().is_some() {

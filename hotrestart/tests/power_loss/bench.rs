@@ -6,19 +6,22 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use hotrestart::codec::{Bytes, U64};
 use hotrestart::hdstore::StreamId;
 use hotrestart::io::sim::SimDisk;
 use hotrestart::io::{
-    Completion, DirEntry, Disk, FileHandle, Fill, IoError, IoKind, Op, OpenMode, Queue, Waker,
+    Completion, DirEntry, Disk, FileHandle, Fill, IoError, IoErrorClass, IoKind, IoOperation, Op,
+    OpenMode, Queue, Waker,
 };
 use hotrestart::{Builder, Durability, Map, MapOptions, OpenError, SharedRegions, Store};
 
 /// The simulated disk, whose queues wait a little instead of returning at once, so that writers do not spin.
+/// The second field counts small files that find no space, before a byte of them is changed.
 #[derive(Clone, Debug)]
-pub struct Patient(pub SimDisk);
+pub struct Patient(pub SimDisk, pub Arc<AtomicU32>);
 
 #[derive(Debug)]
 struct PatientQueue(Box<dyn Queue>);
@@ -57,6 +60,12 @@ impl Disk for Patient {
     }
 
     fn write_small(&self, name: &str, content: &[u8]) -> Result<(), IoError> {
+        let one_less = |left: u32| left.checked_sub(1);
+        if self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+            let error = IoError::from_errno(IoOperation::Write, name, libc::ENOSPC);
+            let needed = content.len() as u64;
+            return Err(error.of_class(IoErrorClass::NoSpace { needed, available: 0 }));
+        }
         self.0.write_small(name, content)
     }
 
@@ -139,16 +148,18 @@ pub const KEYS: u64 = 40;
 pub struct Machine {
     pub disk: SimDisk,
     pub regions: SharedRegions,
+    pub full_for_small_files: Arc<AtomicU32>,
     boot: u8,
 }
 
 impl Machine {
     pub fn new(seed: u64) -> Machine {
-        Machine { disk: SimDisk::new(seed), regions: SharedRegions::default(), boot: 1 }
+        let (disk, regions) = (SimDisk::new(seed), SharedRegions::default());
+        Machine { disk, regions, full_for_small_files: Arc::default(), boot: 1 }
     }
 
     pub fn builder(&self) -> Builder {
-        let disk = Arc::new(Patient(self.disk.clone()));
+        let disk = Arc::new(Patient(self.disk.clone(), Arc::clone(&self.full_for_small_files)));
         Store::builder()
             .memory_limit_bytes(64 << 20)
             .streams(STREAMS)

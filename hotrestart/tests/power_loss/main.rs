@@ -6,6 +6,7 @@
 //! says how to replay a seed.
 
 mod bench;
+mod stamps;
 mod threads;
 
 use std::time::{Duration, Instant};
