@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 use hdstore::{Change, Log, LogError, MapId, MapSpec, Seq, StreamId};
 
 use crate::buffers::ring::{NoRoom, Ring, Room};
+use crate::chunks::blocks::Counters;
+use crate::chunks::catalogue::Catalogue;
+use crate::chunks::supply::Supply;
 use crate::dir::manifests::Manifests;
 use crate::dir::seqs::SeqReserve;
 use crate::durability::{Durability, LogFailure, Ticket};
@@ -23,9 +26,7 @@ use crate::format::manifest::MapRecord;
 use crate::format::record::{PartOf, body_crc, patch_seq};
 use crate::io::IoErrorClass;
 use crate::poison::Poison;
-use crate::writer::machine::Counters;
 use crate::writer::progress::Progress;
-use crate::writer::supply::Supply;
 
 /// The log behind a persistent store.
 #[derive(Clone, Debug)]
@@ -53,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) poison: Arc<Poison>,
     pub(crate) supply: Arc<Supply>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) manifests: Mutex<Manifests>,
     pub(crate) seqs: SeqReserve,
     pub(crate) closed: AtomicBool,

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use super::bytes::{put_u32, put_u48, put_u64, u32_at, u48_at, u64_at};
 use super::ids::{MapId, StreamId};
 use super::record::{RecordKind, SEQ_MAX};
+use super::record_read::Record;
 
 /// The bytes before the first table.
 pub const DIRECTORY_HEADER_LEN: usize = 16;
@@ -52,7 +53,7 @@ impl LineKind {
 /// What the directory says of one record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DirectoryLine {
-    /// The record's seq; 0 for a part.
+    /// The record's seq; for a part the high 16 bits of its run's id.
     pub seq: u64,
     /// The key's index hash; for a part the run's id. The low 48 bits are kept.
     pub hash: u64,
@@ -65,6 +66,32 @@ pub struct DirectoryLine {
 }
 
 impl DirectoryLine {
+    /// The line of a record that begins at `offset` in its chunk.
+    #[must_use]
+    pub fn of(
+        record: &Record<'_>,
+        offset: usize,
+        hash: impl FnOnce(&[u8]) -> u64,
+    ) -> DirectoryLine {
+        let (seq, hash) = match (record.kind, record.part) {
+            (RecordKind::Part, Some(part)) => (part.run >> 48, part.run & HASH_MASK),
+            _ => (record.seq, hash(record.key)),
+        };
+        DirectoryLine {
+            seq,
+            hash,
+            offset: offset as u32,
+            kind: LineKind::of(record.kind, record.part.is_some()),
+            body_crc: record.body_crc,
+        }
+    }
+
+    /// The run of a part.
+    #[must_use]
+    pub fn run(&self) -> u64 {
+        self.seq << 48 | self.hash
+    }
+
     fn encode(&self) -> [u8; LINE_LEN] {
         assert!(self.seq <= SEQ_MAX, "seq {}", self.seq);
         assert!(self.offset >> KIND_SHIFT == 0, "offset {}", self.offset);

@@ -10,9 +10,9 @@ use std::hash::{DefaultHasher, Hasher};
 use super::report::Totals;
 use super::runs::Runs;
 use super::survey::Survey;
-use crate::format::directory::HASH_MASK;
 use crate::format::{
-    BlockKind, ChunkHeader, Directory, LineKind, MapId, Record, RecordKind, Records, StreamId,
+    BlockKind, ChunkHeader, Directory, DirectoryLine, LineKind, MapId, Record, RecordKind, Records,
+    StreamId,
 };
 
 /// The first byte of a block's payload, from the block's first byte.
@@ -56,7 +56,7 @@ pub(super) struct Place<'a> {
 }
 
 /// A table's records in a chunk: seq, offset, absence, and the run of a part.
-type Listed = BTreeMap<(MapId, StreamId), Vec<(u64, u64, LineKind, u32, Option<u64>)>>;
+type Listed = BTreeMap<(MapId, StreamId), Vec<DirectoryLine>>;
 
 impl Ledger {
     pub(super) fn of(survey: &mut Survey) -> Ledger {
@@ -112,10 +112,7 @@ impl Ledger {
                 let offset = offset + PAYLOAD_AT + record.offset as u64;
                 let place = Place { chunk: index, file: &chunk.name, header, offset };
                 self.add(survey, &place, &record);
-                let run =
-                    record.part.filter(|_| record.kind == RecordKind::Part).map(|part| part.run);
-                let kind = LineKind::of(record.kind, record.part.is_some());
-                let line = (record.seq, offset, kind, record.body_crc, run);
+                let line = DirectoryLine::of(&record, offset as usize, |_| 0);
                 listed.entry((record.map, record.stream)).or_default().push(line);
             }
             if count != block.records {
@@ -226,6 +223,12 @@ fn hash(key: &[u8]) -> (u64, u64) {
     (half(0), half(1))
 }
 
+/// Whether a directory's line is that of a record, whose key's hash is not known here.
+fn is_same(line: &DirectoryLine, found: &DirectoryLine) -> bool {
+    let hash = if found.kind == LineKind::Part { found.hash } else { line.hash };
+    *line == DirectoryLine { hash, ..*found }
+}
+
 /// Compares a chunk's directory with its records. Where blocks before it are missing (`is_whole` is false)
 /// the tables cannot agree, and what counts is how many records went with those blocks: one problem.
 fn check_directory(
@@ -253,11 +256,7 @@ fn check_directory(
         seen += 1;
         let records = listed.get(&(table.map, table.stream)).map_or(&[][..], Vec::as_slice);
         let agrees = table.lines().len() == records.len()
-            && table.lines().zip(records).all(|(line, (seq, offset, kind, crc, run))| {
-                let same = (line.seq, u64::from(line.offset), line.kind, line.body_crc);
-                same == (*seq, *offset, *kind, *crc)
-                    && run.is_none_or(|run| line.hash == run & HASH_MASK)
-            });
+            && table.lines().zip(records).all(|(line, found)| is_same(&line, found));
         if !agrees {
             let expected = format!("the records of map {} in stream {}", table.map, table.stream);
             survey.problem(file, offset + PAYLOAD_AT, &expected, "a directory of others");

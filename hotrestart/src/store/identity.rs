@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::chunks::supply::Supply;
 use crate::config::{Builder, STREAMS_DEFAULT};
 use crate::dir::lock::DirLock;
 use crate::dir::manifests::{self, Copies};
@@ -14,7 +15,6 @@ use crate::error::{OpenError, Problem};
 use crate::format::{BootId, FileNumber, LifeNumber, Manifest, ManifestError, MapId, StoreId};
 use crate::io::{self, Disk};
 use crate::restart::report::RecoveryReport;
-use crate::writer::supply::Supply;
 
 pub(super) fn environment(
     path: &Path,

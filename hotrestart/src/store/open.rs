@@ -26,21 +26,23 @@ use super::load::{ToRelog, is_whole, left_behind, load, sweep};
 use crate::buffers::layout::{Geometry, Owner};
 use crate::buffers::place::{Made, Places};
 use crate::buffers::ring::Ring;
+use crate::chunks::blocks::{Blocks, Counters, Identity};
+use crate::chunks::catalogue::Catalogue;
+use crate::chunks::supply::Supply;
 use crate::config::{Builder, RecoveryMode};
 use crate::dir::lock::DirLock;
 use crate::dir::manifests::Manifests;
 use crate::dir::seqs::SeqReserve;
 use crate::error::OpenError;
 use crate::format::manifest::{BuffersPlace, Life, LifeState};
-use crate::format::{BootId, FileNumber, FreedBlocks, LifeNumber, Manifest, WriterId};
+use crate::format::{BootId, ChunkOrigin, FileNumber, FreedBlocks, LifeNumber, Manifest, WriterId};
 use crate::io::Disk;
 use crate::log::{DiskLog, Lane, Shared};
 use crate::poison::Poison;
 use crate::restart::plan::{self, Plan};
 use crate::restart::report::RecoveryReport;
 use crate::writer::drive::{self, Control};
-use crate::writer::machine::{Counters, Identity, Intervals, Writer};
-use crate::writer::supply::Supply;
+use crate::writer::machine::{Intervals, Writer};
 
 pub(crate) fn open(builder: Builder, directory: &Path) -> Result<Store, OpenError> {
     let start = Instant::now();
@@ -222,6 +224,7 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
         poison: Arc::clone(&poison),
         supply: Arc::new(supply),
         counters: Arc::new(Counters::new(manifest.streams)),
+        catalogue: Arc::new(Catalogue::default()),
         manifests: Mutex::new(manifests),
         seqs: SeqReserve::new(builder.seq_step),
         closed: AtomicBool::new(false),
@@ -298,9 +301,16 @@ fn start_threads(
             life: owner.life,
             writer: WriterId(index as u32),
             chunk_size,
+            origin: ChunkOrigin::Changes,
         };
-        let writer = Writer::new(
+        let blocks = Blocks::new(
             identity,
+            Arc::clone(&shared.supply),
+            Arc::clone(&shared.counters),
+            Arc::clone(&shared.catalogue),
+        );
+        let writer = Writer::new(
+            blocks,
             Arc::clone(&lane.ring),
             Arc::clone(&lane.progress),
             Arc::clone(&shared.supply),

@@ -1,0 +1,60 @@
+//! What is known of full chunks: how they come to the compactor, and what they cost in memory.
+//!
+//! Invariant: a chunk comes here once, when everything in it and its directory is flushed, or when it was
+//! loaded at opening; so whatever the compactor sees is durable. Callers: writers and the loader (`add`),
+//! the compactor (`take_new`).
+
+use std::ops::Range;
+
+use super::sample::Sample;
+use crate::format::{ChunkId, FileNumber, LifeNumber, StoreId};
+use crate::sync::{Mutex, lock};
+
+/// A full chunk, as far as compaction must know it.
+#[derive(Debug, Clone)]
+pub(crate) struct Chunk {
+    pub(crate) id: ChunkId,
+    pub(crate) file: FileNumber,
+    pub(crate) life: LifeNumber,
+    pub(crate) writer: u32,
+    /// Its blocks that count, the directory's included.
+    pub(crate) blocks: Range<u64>,
+    /// Where the directory's block lies, if there is one.
+    pub(crate) directory: Option<Range<usize>>,
+    /// The clock when its youngest record was logged.
+    pub(crate) youngest: u64,
+    /// Facts of absence in it.
+    pub(crate) absences: u32,
+    /// Whether parts of values, or entries of such, are in it.
+    pub(crate) has_runs: bool,
+    pub(crate) samples: Box<[Sample]>,
+}
+
+impl Chunk {
+    /// The binding of its blocks.
+    pub(crate) fn binding(&self, store: StoreId) -> crate::format::Binding {
+        crate::format::Binding::of(store, self.id, self.life)
+    }
+
+    /// Bytes of memory that knowing it costs.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        (size_of::<Chunk>() + size_of_val(&*self.samples)) as u64
+    }
+}
+
+/// Chunks on their way to the compactor.
+#[derive(Debug, Default)]
+pub(crate) struct Catalogue {
+    new: Mutex<Vec<Chunk>>,
+}
+
+impl Catalogue {
+    pub(crate) fn add(&self, chunk: Chunk) {
+        lock(&self.new).push(chunk);
+    }
+
+    /// All that came since the last call.
+    pub(crate) fn take_new(&self) -> Vec<Chunk> {
+        std::mem::take(&mut lock(&self.new))
+    }
+}

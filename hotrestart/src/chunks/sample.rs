@@ -1,0 +1,97 @@
+//! A sample of a chunk's records, by which the live share of the chunk is estimated at any time.
+//!
+//! Invariant: a record is in the sample once for each multiple of the step that its bytes cover, so a byte
+//! of any record is as likely to be sampled as any other, and the share of the sample that is live estimates
+//! the share of the bytes that is. At most `SAMPLES` of a full chunk: the estimate is right to six parts in
+//! a hundred (one standard deviation), at no cost for puts. Cost: 2 KiB a chunk in memory, and some 10 us
+//! when the live share is asked. Callers: whoever fills or loads a chunk; the compactor. See
+//! `docs/compaction.md`.
+
+use hdstore::{Seq, Stamp};
+
+use crate::format::directory::DirectoryLine;
+use crate::format::{LineKind, MapId, StreamId};
+
+/// Samples of a full chunk.
+pub(crate) const SAMPLES: usize = 64;
+
+/// One record of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sample {
+    /// Of a part, hash and seq hold the run's id.
+    pub(crate) stamp: Stamp,
+    pub(crate) kind: LineKind,
+}
+
+/// Takes a sample of a chunk whose records come in the order of their offsets.
+#[derive(Debug)]
+pub(crate) struct Sampler {
+    step: usize,
+    next: usize,
+    samples: Vec<Sample>,
+}
+
+impl Sampler {
+    pub(crate) fn new(chunk_size: u64) -> Sampler {
+        let step = (chunk_size as usize / SAMPLES).max(1);
+        // The middle of each step, so that the header of the chunk is in none.
+        Sampler { step, next: step / 2, samples: Vec::with_capacity(SAMPLES) }
+    }
+
+    /// Offers the next record; `sample` is asked when it is taken.
+    #[inline]
+    pub(crate) fn offer(&mut self, offset: usize, len: usize, sample: impl FnOnce() -> Sample) {
+        let end = offset + len;
+        if end <= self.next {
+            return;
+        }
+        let skipped = offset.saturating_sub(self.next).div_ceil(self.step);
+        self.next += skipped * self.step;
+        if self.next < end {
+            let covered = (end - self.next).div_ceil(self.step);
+            self.samples.extend(std::iter::repeat_n(sample(), covered));
+            self.next += covered * self.step;
+        }
+    }
+
+    /// The sample; the sampler starts over.
+    pub(crate) fn take(&mut self) -> Box<[Sample]> {
+        self.next = self.step / 2;
+        std::mem::take(&mut self.samples).into_boxed_slice()
+    }
+}
+
+/// The sample that a directory line makes.
+pub(crate) fn of_line(map: MapId, stream: StreamId, line: &DirectoryLine) -> Sample {
+    Sample { stamp: Stamp { map, stream, hash: line.hash, seq: Seq(line.seq) }, kind: line.kind }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(number: u64) -> Sample {
+        let stamp = Stamp { map: MapId(1), stream: StreamId(0), hash: number, seq: Seq(number) };
+        Sample { stamp, kind: LineKind::Entry }
+    }
+
+    #[test]
+    fn a_byte_is_as_likely_to_be_sampled_in_a_long_record_as_in_a_short_one() {
+        let mut sampler = Sampler::new(64 * 1000);
+        // One record has half of the bytes; the others are short, and there is room between them.
+        let mut at = 0;
+        for number in 0..1000 {
+            sampler.offer(at, 20, || sample(number));
+            at += 32;
+        }
+        sampler.offer(at, 32_000, || sample(9999));
+        let samples = sampler.take();
+        let long = samples.iter().filter(|sample| sample.stamp.hash == 9999).count();
+        assert_eq!(long, 32);
+        let short = samples.len() - long;
+        assert!((14..=26).contains(&short), "{short}, expected about 20 of 32");
+        assert!(samples.len() <= SAMPLES);
+        sampler.offer(0, 64_000, || sample(1));
+        assert_eq!(sampler.take().len(), SAMPLES, "a sampler starts over");
+    }
+}
