@@ -4,7 +4,7 @@
 //! what one can do in between.
 
 pub(crate) mod close;
-mod identity;
+pub(crate) mod identity;
 mod load;
 pub(crate) mod open;
 pub(crate) mod relog;
