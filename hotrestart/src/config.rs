@@ -63,10 +63,16 @@ pub struct Builder {
     pub(crate) put_timeout_ms: u64,
     pub(crate) ack_timeout_ms: u64,
     pub(crate) fill: Fill,
+    pub(crate) disk_budget: f64,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) on_progress: Option<OnProgress>,
     pub(crate) seq_step: u64,
 }
+
+/// Bytes of chunks for each live record byte, when nothing else was asked for.
+pub(crate) const DISK_BUDGET_DEFAULT: f64 = 2.0;
+/// The least that a disk budget may be: below it compaction would copy nearly all it reads.
+pub(crate) const DISK_BUDGET_MIN: f64 = 1.25;
 
 /// Streams of a new store when none were asked for.
 pub(crate) const STREAMS_DEFAULT: u32 = 64;
@@ -93,6 +99,7 @@ impl Default for Builder {
             put_timeout_ms: 10_000,
             ack_timeout_ms: 30_000,
             fill: Fill::Allocate,
+            disk_budget: DISK_BUDGET_DEFAULT,
             clock: Arc::new(SystemClock::default()),
             on_progress: None,
             seq_step: seqs::STEP,
@@ -203,6 +210,14 @@ impl Builder {
         self
     }
 
+    /// The disk budget: bytes of chunk files for each byte of live records, at least 1.25; default 2.0.
+    /// Compaction keeps a store within it once it is larger than a few chunks; changes wait for that as they
+    /// wait for room in the log. Less disk costs more writing: see `docs/compaction.md`.
+    pub fn disk_budget(mut self, ratio: f64) -> Self {
+        self.disk_budget = ratio;
+        self
+    }
+
     /// The source of time.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -267,6 +282,10 @@ impl Builder {
                 self.loader_threads.unwrap_or_default().to_string(),
                 "1 to 256",
             );
+        }
+        if !(self.disk_budget >= DISK_BUDGET_MIN && self.disk_budget.is_finite()) {
+            let expected = format!("a number from {DISK_BUDGET_MIN}");
+            return setting("disk_budget", self.disk_budget.to_string(), &expected);
         }
         if !(2..=64).contains(&self.buffers_per_writer) {
             return setting("buffers_per_writer", self.buffers_per_writer.to_string(), "2 to 64");

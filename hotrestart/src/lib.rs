@@ -32,6 +32,7 @@
 
 mod buffers;
 mod chunks;
+mod compact;
 mod config;
 mod dir;
 mod durability;
@@ -42,6 +43,7 @@ pub mod io;
 mod log;
 mod poison;
 mod restart;
+mod runs;
 mod store;
 mod sync;
 mod writer;

@@ -12,12 +12,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use hdstore::{Change, Log, LogError, MapId, MapSpec, Seq, StreamId};
+use hdstore::{Change, IndexHash, Log, LogError, MapId, MapSpec, Seq, Stamp, StreamId};
 
 use crate::buffers::ring::{NoRoom, Ring, Room};
 use crate::chunks::blocks::Counters;
+use crate::chunks::budget::DiskBudget;
 use crate::chunks::catalogue::Catalogue;
 use crate::chunks::supply::Supply;
+use crate::compact::state::State;
 use crate::dir::manifests::Manifests;
 use crate::dir::seqs::SeqReserve;
 use crate::durability::{Durability, LogFailure, Ticket};
@@ -26,6 +28,7 @@ use crate::format::manifest::MapRecord;
 use crate::format::record::{PartOf, body_crc, patch_seq};
 use crate::io::IoErrorClass;
 use crate::poison::Poison;
+use crate::runs::{LiveRuns, RunOf};
 use crate::writer::progress::Progress;
 
 /// The log behind a persistent store.
@@ -55,11 +58,17 @@ pub(crate) struct Shared {
     pub(crate) supply: Arc<Supply>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) budget: DiskBudget,
     pub(crate) manifests: Mutex<Manifests>,
     pub(crate) seqs: SeqReserve,
     pub(crate) closed: AtomicBool,
     /// The id of the next run: never used twice in a store.
     pub(crate) next_run: AtomicU64,
+    pub(crate) runs: LiveRuns,
+    /// Bytes of values in parts that are being put: no garbage, and not live yet.
+    pub(crate) pending_bytes: AtomicU64,
+    pub(crate) compaction: Arc<State>,
+    pub(crate) hash: IndexHash,
     pub(crate) streams: u32,
     pub(crate) record_max: usize,
     pub(crate) put_timeout: Duration,
@@ -79,9 +88,46 @@ pub(crate) enum Space {
 pub struct LogRoom<'a> {
     room: Room<'a>,
     writer: u32,
+    run: Option<PendingRun<'a>>,
+}
+
+/// A run whose entry is not committed yet. Dropped like that, it is garbage.
+struct PendingRun<'a> {
+    runs: &'a LiveRuns,
+    run: u64,
+    /// All but the seq.
+    stamp: Stamp,
+    is_committed: bool,
+    /// Bytes of values in parts that are being put, this one's among them.
+    pending_bytes: &'a AtomicU64,
+    len: u64,
+}
+
+impl PendingRun<'_> {
+    fn commit(&mut self, seq: Seq) {
+        self.is_committed = true;
+        self.runs.set(self.run, RunOf::Entry(Stamp { seq, ..self.stamp }));
+    }
+}
+
+impl Drop for PendingRun<'_> {
+    fn drop(&mut self) {
+        if !self.is_committed {
+            self.runs.forget(self.run);
+        }
+        self.pending_bytes.fetch_sub(self.len, Ordering::Relaxed);
+    }
 }
 
 impl Shared {
+    /// Looks how much the store holds, and sets how much disk it may have. For the keeper, and at opening.
+    pub(crate) fn look_at(&self, memory: &hdstore::Store<DiskLog>) {
+        let live_bytes = memory.live_bytes();
+        self.counters.live_bytes.store(live_bytes, Ordering::Relaxed);
+        let pending_bytes = self.pending_bytes.load(Ordering::Relaxed);
+        self.supply.set_files_max(self.budget.files(memory.entries(), live_bytes + pending_bytes));
+    }
+
     fn writer_of(&self, stream: StreamId) -> u32 {
         stream.0 % self.lanes.len() as u32
     }
@@ -165,24 +211,37 @@ impl Shared {
             }
             _ => unreachable!("a change that this version does not make"),
         };
+        let mut run = None;
         if header.encoded_len() > self.record_max {
-            header.part = Some(self.write_parts(lane, map, stream, value, space)?);
+            let id = self.next_run.fetch_add(1, Ordering::Relaxed);
+            self.runs.set(id, RunOf::Pending);
+            let stamp = Stamp { map, stream, hash: self.hash.of(key), seq: Seq(0) };
+            let len = value.len() as u64;
+            self.pending_bytes.fetch_add(len, Ordering::Relaxed);
+            run = Some(PendingRun {
+                runs: &self.runs,
+                run: id,
+                stamp,
+                is_committed: false,
+                pending_bytes: &self.pending_bytes,
+                len,
+            });
+            header.part = Some(self.write_parts(lane, (map, stream), id, value, space)?);
             value = &[];
         }
         let mut room = self.room(lane, header.encoded_len(), space)?;
         header.encode_into(key, value, room.bytes());
-        Ok(LogRoom { room, writer })
+        Ok(LogRoom { room, writer, run })
     }
 
     fn write_parts(
         &self,
         lane: &Lane,
-        map: MapId,
-        stream: StreamId,
+        (map, stream): (MapId, StreamId),
+        run: u64,
         value: &[u8],
         space: Space,
     ) -> Result<PartOf, LogFailure> {
-        let run = self.next_run.fetch_add(1, Ordering::Relaxed);
         let mut number = 0;
         for bytes in value.chunks(self.record_max / 2) {
             let header = RecordHeader::part(map, stream, PartOf { run, number }, bytes);
@@ -290,7 +349,10 @@ impl Log for DiskLog {
     }
 
     fn commit(&self, room: LogRoom<'_>, seq: Seq) -> Ticket {
-        let LogRoom { mut room, writer } = room;
+        let LogRoom { mut room, writer, run } = room;
+        if let Some(mut run) = run {
+            run.commit(seq);
+        }
         patch_seq(room.bytes(), seq.0);
         let buffer = room.turn();
         room.commit();

@@ -7,6 +7,7 @@
 //! Caller: the compactor of `hotrestart`. Stamps go in groups whose cache misses run side by side; a group
 //! costs one pin. Nothing is locked and nothing is changed.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::access::{find_pinned, find_stamp};
@@ -16,7 +17,7 @@ use crate::ids::{MapId, Seq, StreamId};
 use crate::log::Log;
 
 /// Which record: its place in a stream's history, and its key's hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamp {
     /// The map.
     pub map: MapId,
@@ -78,8 +79,13 @@ impl<L: Log> Stamps<L> {
         self.map(map).is_some()
     }
 
-    /// Calls `each` with the number and the entry of every stamp that is current.
-    pub fn current(&self, stamps: &[Stamp], mut each: impl FnMut(usize, Current<'_>)) {
+    /// Calls `each` with the number and the entry of every stamp that is current, in their order, until it
+    /// says to stop.
+    pub fn current(
+        &self,
+        stamps: &[Stamp],
+        mut each: impl FnMut(usize, Current<'_>) -> ControlFlow<()>,
+    ) {
         let inner = &*self.store.inner;
         for (group_index, group) in stamps.chunks(GROUP).enumerate() {
             let places: [_; GROUP] = std::array::from_fn(|index| {
@@ -108,7 +114,9 @@ impl<L: Log> Stamps<L> {
                         value: view.value(),
                         expiry_ms: view.expiry_ms(),
                     };
-                    each(group_index * GROUP + index, entry);
+                    if each(group_index * GROUP + index, entry).is_break() {
+                        return;
+                    }
                 }
             }
         }
@@ -160,8 +168,9 @@ mod tests {
             assert_eq!(asked[index].hash, hash.of(entry.key));
             assert_eq!(stamps.newest(MapId(1), StreamId(0), entry.key), Some(asked[index].seq));
             found.push(index);
+            if index == 1400 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        let expected: Vec<usize> = (1000..1500).filter(|index| *index != 1003).collect();
+        let expected: Vec<usize> = (1000..=1400).filter(|index| *index != 1003).collect();
         assert_eq!(found, expected);
         let elsewhere = Stamp { map: MapId(9), stream: StreamId(77), hash: 1, seq: Seq(1) };
         stamps.current(&[elsewhere], |_, _| panic!("no such map or stream"));

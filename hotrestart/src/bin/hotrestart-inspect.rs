@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use hotrestart::format::MapId;
 use hotrestart::inspect::{
-    DumpOptions, InspectError, Report, check, check_text, dump, list, list_text,
+    DumpOptions, InspectError, Options, Report, check, check_text, dump, list_text,
 };
 
 /// Reads a store offline, without its lock and without writing.
@@ -30,7 +30,7 @@ enum Command {
     /// Checks every checksum and counts what is live and what is garbage. Keeps about 80 bytes per key in
     /// memory.
     Check(Place),
-    /// Shows manifests, lives, maps and chunks; checks blocks but not the records in them.
+    /// Checks, too, and shows manifests, lives, maps and chunks.
     List(Place),
     /// Prints the records.
     Dump {
@@ -55,15 +55,24 @@ struct Place {
     /// Also write the result to this file (`dump`: one object per record and line).
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// The tmpfs in which the store's log buffers are.
+    #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
+    buffers: PathBuf,
+}
+
+impl Place {
+    fn options(&self) -> Options {
+        Options { buffers_dir: self.buffers.clone(), ..Options::default() }
+    }
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Check(place) => check(&place.dir).and_then(|report| {
+        Command::Check(place) => check(&place.dir, &place.options()).and_then(|report| {
             print(&check_text(&report))?;
             write_report(&report, place.json.as_deref())
         }),
-        Command::List(place) => list(&place.dir).and_then(|report| {
+        Command::List(place) => check(&place.dir, &place.options()).and_then(|report| {
             print(&list_text(&report))?;
             write_report(&report, place.json.as_deref())
         }),
@@ -103,11 +112,12 @@ fn write_report(report: &Report, json: Option<&Path>) -> Result<bool, InspectErr
 fn dump_to(place: &Place, options: DumpOptions) -> Result<bool, InspectError> {
     if let Some(path) = &place.json {
         let mut file = BufWriter::new(create(path)?);
-        dump(&place.dir, DumpOptions { json: true, ..options }, &mut file)?;
+        let options = DumpOptions { json: true, ..options };
+        dump(&place.dir, &place.options(), options, &mut file)?;
         file.flush()?;
     }
     let mut out = BufWriter::new(std::io::stdout().lock());
-    let is_sound = dump(&place.dir, options, &mut out)?;
+    let is_sound = dump(&place.dir, &place.options(), options, &mut out)?;
     out.flush()?;
     Ok(is_sound)
 }

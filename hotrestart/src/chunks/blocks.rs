@@ -302,6 +302,7 @@ impl Blocks {
             absences: chunk.absences,
             has_runs: chunk.has_runs,
             samples: self.sampler.take(),
+            is_charged: true,
         });
         self.push(None, Some(number), chunk.file, chunk.used as u64, buf.into(), step);
     }

@@ -28,6 +28,8 @@ pub(crate) struct Chunk {
     /// Whether parts of values, or entries of such, are in it.
     pub(crate) has_runs: bool,
     pub(crate) samples: Box<[Sample]>,
+    /// Whether its memory is charged to the store's limit.
+    pub(crate) is_charged: bool,
 }
 
 impl Chunk {

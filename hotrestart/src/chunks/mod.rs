@@ -4,6 +4,7 @@
 //! `sample.rs` and `catalogue.rs` keep what compaction must know of a full one.
 
 pub(crate) mod blocks;
+pub(crate) mod budget;
 pub(crate) mod catalogue;
 pub(crate) mod sample;
 pub(crate) mod supply;

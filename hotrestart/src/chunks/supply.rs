@@ -1,7 +1,9 @@
 //! Chunks made ahead of need, so that no writer waits for a file to be made.
 //!
-//! Invariant: a chunk is handed out once, at full size, with its name durable. A full disk is no poison:
-//! it is remembered with the bytes needed, tried again, and forgotten when a chunk could be made.
+//! Invariant: a chunk is handed out once, at full size, with its name durable; a file that compaction has
+//! freed is handed out again under a new chunk id. No file is made beyond the disk budget (`budget.rs`). A
+//! full disk is no poison: it is remembered with the bytes needed, tried again, and forgotten when a chunk
+//! could be made.
 //! Puts wait as soon as the stock is below the reserve, whatever the cause: what is left then is for what
 //! lies in the log buffers already, for removals, and for what an opening logs again.
 
@@ -11,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::format::{ChunkId, FileNumber, LifeNumber};
-use crate::io::{Disk, FileHandle, Fill, IoError, IoErrorClass};
+use crate::io::{Disk, FileHandle, Fill, IoError, IoErrorClass, OpenMode};
 use crate::poison::Poison;
 
 /// A chunk's file, ready to be written.
@@ -39,6 +41,10 @@ pub(crate) struct Supply {
     reserve: usize,
     /// Whether the stock is down to that.
     is_low: AtomicBool,
+    /// Chunk files that the store has, the stock included.
+    files: AtomicU64,
+    /// And how many it may have.
+    files_max: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -72,6 +78,8 @@ impl Supply {
             state: Mutex::default(),
             changed: Condvar::new(),
             is_low: AtomicBool::new(true),
+            files: AtomicU64::new(0),
+            files_max: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -97,7 +105,7 @@ impl Supply {
             if self.poison.get().is_some() {
                 return made;
             }
-            if self.lock().ready.len() >= self.ahead {
+            if self.lock().ready.len() >= self.ahead || self.is_at_budget() {
                 return made;
             }
             match self.make() {
@@ -128,18 +136,78 @@ impl Supply {
     fn make(&self) -> Result<FreshChunk, IoError> {
         let number = FileNumber(self.next_file.fetch_add(1, Ordering::Relaxed));
         let file = self.disk.create(&number.file_name(), self.chunk_size, self.fill)?;
+        self.files.fetch_add(1, Ordering::Relaxed);
         self.disk.sync_dir()?;
         if self.fill == Fill::Zero {
             self.zero_fill_bytes.fetch_add(self.chunk_size, Ordering::Relaxed);
         }
-        let id = Self::first_id(self.life).0 + self.next_in_life.fetch_add(1, Ordering::Relaxed);
-        Ok(FreshChunk { file, id: ChunkId(id) })
+        Ok(FreshChunk { file, id: self.next_id() })
+    }
+
+    fn next_id(&self) -> ChunkId {
+        ChunkId(Self::first_id(self.life).0 + self.next_in_life.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Takes files back whose blocks are durably void. `keep` of them at most come into the stock; the rest
+    /// is removed.
+    ///
+    /// # Errors
+    /// When a file can be neither opened nor removed; it counts as used then.
+    pub(crate) fn take_back(&self, freed: &[FileNumber], keep: usize) -> Result<(), IoError> {
+        for (index, number) in freed.iter().enumerate() {
+            let name = number.file_name();
+            let is_wanted = index < keep && self.lock().ready.len() < self.ahead;
+            if is_wanted {
+                let file = self.disk.open(&name, OpenMode::ReadWrite)?;
+                let id = self.next_id();
+                self.lock().ready.push_back(FreshChunk { file, id });
+            } else {
+                self.disk.remove(&name)?;
+                self.files.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        let mut state = self.lock();
+        if keep > 0 && !freed.is_empty() {
+            state.no_space_bytes = None;
+        }
+        self.is_low.store(state.ready.len() < self.reserve, Ordering::Relaxed);
+        drop(state);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Counts files that an opening found.
+    pub(crate) fn adopt(&self, files: u64) {
+        self.files.fetch_add(files, Ordering::Relaxed);
+    }
+
+    /// Sets how many files there may be.
+    pub(crate) fn set_files_max(&self, files: u64) {
+        self.files_max.store(files, Ordering::Relaxed);
+    }
+
+    /// Chunk files that there are, and may be.
+    pub(crate) fn files(&self) -> (u64, u64) {
+        (self.files.load(Ordering::Relaxed), self.files_max.load(Ordering::Relaxed))
+    }
+
+    /// Whether another file would be one too many.
+    pub(crate) fn is_at_budget(&self) -> bool {
+        let (files, max) = self.files();
+        files >= max
+    }
+
+    /// How many chunks the stock should have.
+    pub(crate) fn ahead(&self) -> u64 {
+        self.ahead as u64
     }
 
     /// Waits until the stock may need work: true; or the store stops: false.
     pub(crate) fn wait_for_need(&self, timeout: Duration) -> bool {
         let state = self.lock();
-        let full = state.ready.len() >= self.ahead || state.no_space_bytes.is_some();
+        let full = state.ready.len() >= self.ahead
+            || state.no_space_bytes.is_some()
+            || self.is_at_budget();
         if state.stop || !full {
             return !state.stop;
         }
@@ -182,6 +250,7 @@ impl Supply {
     pub(crate) fn discard_stock(&self) {
         let stock = std::mem::take(&mut self.lock().ready);
         for FreshChunk { file, .. } in stock {
+            self.files.fetch_sub(1, Ordering::Relaxed);
             if let Err(error) = self.disk.remove(file.name()) {
                 tracing::warn!(%error, "a chunk that was never used stays behind");
             }

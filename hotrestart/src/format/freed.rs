@@ -63,6 +63,22 @@ impl FreedBlocks {
         self.ranges.splice(start..start + count, [new]);
     }
 
+    /// The first block from `block` on that is not freed.
+    #[must_use]
+    pub fn next_kept(&self, writer: u32, block: u64) -> u64 {
+        let within = |range: &&FreedRange| {
+            range.writer == writer && range.first <= block && block < range.end
+        };
+        self.ranges.iter().find(within).map_or(block, |range| range.end)
+    }
+
+    /// The number after the highest freed block of a writer; 0 without one.
+    #[must_use]
+    pub fn end(&self, writer: u32) -> u64 {
+        let ends = self.ranges.iter().filter(|range| range.writer == writer);
+        ends.map(|range| range.end).max().unwrap_or(0)
+    }
+
     /// Whether all these blocks are freed.
     #[must_use]
     pub fn covers(&self, writer: u32, blocks: &Range<u64>) -> bool {
@@ -132,6 +148,10 @@ mod tests {
             let blocks = first..first + len;
             let missing = blocks.clone().find(|block| !set.contains(&(writer, *block)));
             prop_assert_eq!(freed.covers(writer, &blocks), missing.is_none());
+            let kept = (first..).find(|block| !set.contains(&(writer, *block)));
+            prop_assert_eq!(Some(freed.next_kept(writer, first)), kept);
+            let highest = set.iter().filter(|(of, _)| *of == writer).map(|(_, block)| block + 1).max();
+            prop_assert_eq!(freed.end(writer), highest.unwrap_or(0));
             let gap = freed.first_gap(writer, blocks.clone());
             prop_assert_eq!(gap.as_ref().map(|gap| gap.start), missing);
             if let Some(gap) = gap {

@@ -49,8 +49,8 @@ impl ChunkFile {
         self.gaps.iter().find(|(offset, _)| *offset > from)
     }
 
-    /// The chunk's line; `bytes` are those of live and superseded records.
-    pub(super) fn report(&self, bytes: Option<(u64, u64)>) -> ChunkReport {
+    /// The chunk's line, with the bytes of its live and superseded records.
+    pub(super) fn report(&self, (live, garbage): (u64, u64)) -> ChunkReport {
         let identity = |header: &ChunkHeader| (header.chunk.0, header.life.0, header.writer.0);
         let blocks = self.blocks.first().zip(self.blocks.last());
         let records = self.blocks.iter().filter(|(_, block)| block.kind == BlockKind::Records);
@@ -62,8 +62,8 @@ impl ChunkFile {
             blocks: blocks.map(|(first, last)| (first.1.number.0, last.1.number.0)),
             records: records.map(|(_, block)| u64::from(block.records)).sum(),
             is_sealed: self.is_sealed(),
-            live_bytes: bytes.map(|(live, _)| live),
-            garbage_bytes: bytes.map(|(_, garbage)| garbage),
+            live_bytes: live,
+            garbage_bytes: garbage,
         }
     }
 }

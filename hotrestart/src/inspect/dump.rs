@@ -1,4 +1,4 @@
-//! Prints the records of a store, in the order of the files, as text or as lines of JSON.
+//! Prints the records of a store, in the order of the files and then those in log buffers, as text or as lines of JSON.
 //!
 //! Invariant: only records of blocks that count are printed, unless void ones are asked for; bytes are
 //! escaped, so that the output is one line of ASCII per record whatever the store holds.
@@ -8,9 +8,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::InspectError;
-use super::records::content_of;
+use super::records::{BUFFERS, content_of};
 use super::survey::Survey;
+use super::{InspectError, Options};
 use crate::format::{BlockKind, MapId, Record, RecordKind, Records};
 
 const SHORT_LEN: usize = 48;
@@ -52,8 +52,13 @@ struct Line<'a> {
 ///
 /// # Errors
 /// When the directory is no store, cannot be read, is of another version, or `out` fails.
-pub fn dump(path: &Path, options: DumpOptions, out: &mut dyn Write) -> Result<bool, InspectError> {
-    let mut survey = Survey::of(path)?;
+pub fn dump(
+    path: &Path,
+    places: &Options,
+    options: DumpOptions,
+    out: &mut dyn Write,
+) -> Result<bool, InspectError> {
+    let mut survey = Survey::of(path, places)?;
     let chunks = std::mem::take(&mut survey.chunks);
     for chunk in &chunks {
         let Ok(header) = &chunk.header else { continue };
@@ -83,6 +88,23 @@ pub fn dump(path: &Path, options: DumpOptions, out: &mut dyn Write) -> Result<bo
                 };
                 write_line(&line, options.json, out)?;
             }
+        }
+    }
+    if let Some(undecided) = &survey.undecided {
+        for (writer, block, offset, bytes) in undecided.records() {
+            let Some(Ok(record)) = Records::new(bytes).next() else { continue };
+            if options.map.is_some_and(|map| map != record.map) {
+                continue;
+            }
+            let line = Line {
+                file: BUFFERS,
+                offset: offset as u64,
+                life: undecided.life.0,
+                writer: writer.0,
+                block,
+                ..line_of(&record, options.full)
+            };
+            write_line(&line, options.json, out)?;
         }
     }
     Ok(survey.problems.is_empty())

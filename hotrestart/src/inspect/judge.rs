@@ -2,15 +2,19 @@
 //!
 //! Invariants: the blocks of a writer that count are a prefix of its numbers. A missing block below the
 //! manifest's cut, or below the known-flushed mark of a life that is not cut yet, is a problem; anything
-//! above is the torn tail of a crash. See `docs/format.md`, sections 6 to 8.
+//! above is the torn tail of a crash. In the boot in which a life ran the mark is what is known written, and
+//! what its log buffers hold counts like blocks on the device. Of several lives that are not cut only the
+//! first counts: the others are openings that did not get to their end. So an opening judges
+//! (`restart/plan.rs`, `restart/tail.rs`). See `docs/format.md`, sections 6 to 8.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::chunks::ChunkFile;
+use super::report::counted;
 use super::survey::Survey;
 use crate::format::manifest::{Life, LifeState};
-use crate::format::{LifeNumber, WriterId};
+use crate::format::{BlockNumber, FreedBlocks, LifeNumber, Manifest, WriterId};
 
 /// How far the blocks of one writer of one life count.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +23,8 @@ pub(super) struct Extent {
     pub(super) valid: u64,
     /// Blocks below this number are known flushed.
     pub(super) known_flushed: u64,
+    /// Blocks below this number are known written.
+    known_written: u64,
     /// How many blocks there are that do not count.
     pub(super) void_blocks: u64,
 }
@@ -28,6 +34,7 @@ type Places = BTreeMap<u64, (usize, usize)>;
 
 pub(super) fn judge(survey: &mut Survey) {
     let Some(manifest) = survey.manifest.clone() else { return };
+    set_freed_aside(survey, &manifest);
     for life in &manifest.lives {
         let chunks_of = |chunk: &&ChunkFile| {
             chunk
@@ -45,42 +52,120 @@ pub(super) fn judge(survey: &mut Survey) {
     }
 }
 
-fn judge_writer(survey: &mut Survey, life: &Life, writer: WriterId) {
-    let (places, known_flushed) = places_of(survey, life.number, writer);
-    let cut = life.valid_blocks.get(writer.0 as usize).copied().unwrap_or(0);
-    let first_missing = first_missing(&places);
-    let (valid, needed) = match life.state {
-        LifeState::Cut => (cut, cut),
-        LifeState::Open => (first_missing, known_flushed),
-    };
-    for missing in missing_below(&places, needed) {
-        report_missing(survey, life.number, writer, &missing, known_flushed);
+/// Chunks that compaction has freed hold nothing that counts, whatever is left of them.
+fn set_freed_aside(survey: &mut Survey, manifest: &Manifest) {
+    let mut count = 0;
+    for chunk in &mut survey.chunks {
+        let Ok(header) = &chunk.header else { continue };
+        if header.store != manifest.store {
+            continue;
+        }
+        let first = header.first_block.0;
+        let is_freed = match manifest.life(header.life) {
+            Some(life) => life.freed.covers(header.writer.0, &(first..first + 1)),
+            None => header.life < manifest.life,
+        };
+        if is_freed {
+            chunk.blocks.clear();
+            chunk.gaps.clear();
+            count += 1;
+        }
     }
-    let void_blocks = places.range(valid..).count() as u64;
-    if life.state == LifeState::Open && void_blocks > 0 {
-        let life = life.number;
-        let text = format!(
-            "life {life}, writer {writer}: a torn tail: block {valid} is missing, above the mark \
-             of {known_flushed} known flushed; {void_blocks} blocks after it are void"
-        );
-        survey.notes.push(text);
+    if count > 0 {
+        let chunks = counted(count, "chunk", "chunks");
+        survey.notes.push(format!("{chunks} freed by compaction, to be used again"));
     }
-    survey.extents.insert((life.number, writer), Extent { valid, known_flushed, void_blocks });
 }
 
-fn places_of(survey: &mut Survey, life: LifeNumber, writer: WriterId) -> (Places, u64) {
+fn judge_writer(survey: &mut Survey, life: &Life, writer: WriterId) {
+    let (places, mut extent) = places_of(survey, life.number, writer);
+    let cut = life.valid_blocks.get(writer.0 as usize).copied().unwrap_or(0);
+    let undecided = survey.undecided.take();
+    let needed = match (&undecided, life.state) {
+        (_, LifeState::Cut) => {
+            extent.valid = cut;
+            cut
+        }
+        (Some(undecided), LifeState::Open) if undecided.life == life.number => {
+            let last = places.keys().next_back().map_or(0, |number| number + 1);
+            extent.valid = match undecided.left {
+                Some(_) => {
+                    undecided.blocks_of(writer).map(|number| number + 1).fold(last, u64::max)
+                }
+                None => first_missing(&places, &life.freed, writer),
+            };
+            if undecided.same_boot { extent.known_written } else { extent.known_flushed }
+        }
+        (_, LifeState::Open) => 0,
+    };
+    let missing = missing_below(&places, needed);
+    let missing = missing.into_iter().filter_map(|gap| life.freed.first_gap(writer.0, gap));
+    for missing in missing {
+        report_missing(survey, life.number, writer, &missing, needed);
+    }
+    extent.void_blocks = places.range(extent.valid..).count() as u64;
+    survey.undecided = undecided;
+    note_end(survey, life, writer, &places, &extent);
+    survey.extents.insert((life.number, writer), extent);
+}
+
+/// Notes how a life that is not cut ended.
+fn note_end(survey: &mut Survey, life: &Life, writer: WriterId, places: &Places, extent: &Extent) {
+    let Some(undecided) = survey.undecided.as_mut() else { return };
+    let Extent { valid, known_flushed, void_blocks, .. } = *extent;
+    let number = life.number;
+    if life.state != LifeState::Open {
+        return;
+    }
+    if undecided.life != number {
+        if void_blocks > 0 {
+            survey.notes.push(format!(
+                "life {number}, writer {writer}: an opening that did not get to its end: its {} void",
+                is_or_are(void_blocks)
+            ));
+        }
+        return;
+    }
+    let is_only_here = |number: &u64| !places.contains_key(number);
+    let only_here: Vec<(WriterId, u64)> =
+        undecided.blocks_of(writer).filter(is_only_here).map(|number| (writer, number)).collect();
+    if !only_here.is_empty() {
+        survey.notes.push(format!(
+            "life {number}, writer {writer}: {} only in its log buffers, and counted",
+            is_or_are(only_here.len() as u64)
+        ));
+    }
+    undecided.only_here.extend(only_here);
+    if void_blocks > 0 {
+        survey.notes.push(format!(
+            "life {number}, writer {writer}: a torn tail: block {valid} is missing, above the mark of \
+             {known_flushed} known flushed; beyond it {} void",
+            is_or_are(void_blocks)
+        ));
+    }
+}
+
+fn is_or_are(blocks: u64) -> String {
+    format!("{} {}", counted(blocks, "block", "blocks"), if blocks == 1 { "is" } else { "are" })
+}
+
+fn places_of(survey: &mut Survey, life: LifeNumber, writer: WriterId) -> (Places, Extent) {
     let mut places = Places::new();
-    let mut known_flushed = 0;
+    let mut extent = Extent::default();
+    let mut mark = |flushed: BlockNumber, written: BlockNumber| {
+        extent.known_flushed = extent.known_flushed.max(flushed.0);
+        extent.known_written = extent.known_written.max(flushed.0).max(written.0);
+    };
     let mut wrong = Vec::new();
     for (chunk_index, chunk) in survey.chunks.iter().enumerate() {
         let Ok(header) = &chunk.header else { continue };
         if (header.life, header.writer) != (life, writer) {
             continue;
         }
-        known_flushed = known_flushed.max(header.flushed.0);
+        mark(header.flushed, header.written);
         let mut least = header.first_block.0;
         for (block_index, (offset, block)) in chunk.blocks.iter().enumerate() {
-            known_flushed = known_flushed.max(block.flushed.0);
+            mark(block.flushed, block.written);
             let number = block.number.0;
             let taken = places.insert(number, (chunk_index, block_index));
             if number < least || taken.is_some() {
@@ -97,12 +182,15 @@ fn places_of(survey: &mut Survey, life: LifeNumber, writer: WriterId) -> (Places
             &format!("block {number}"),
         );
     }
-    (places, known_flushed)
+    (places, extent)
 }
 
-fn first_missing(places: &Places) -> u64 {
-    let in_order = places.keys().zip(0..).take_while(|(number, index)| **number == *index);
-    in_order.count() as u64
+fn first_missing(places: &Places, freed: &FreedBlocks, writer: WriterId) -> u64 {
+    let mut next = freed.next_kept(writer.0, 0);
+    while places.contains_key(&next) {
+        next = freed.next_kept(writer.0, next + 1);
+    }
+    next
 }
 
 fn missing_below(places: &Places, end: u64) -> Vec<Range<u64>> {
@@ -122,7 +210,7 @@ fn report_missing(
     life: LifeNumber,
     writer: WriterId,
     missing: &Range<u64>,
-    known_flushed: u64,
+    mark: u64,
 ) {
     let is_candidate = |chunk: &&ChunkFile| {
         chunk.header.as_ref().is_ok_and(|header| {
@@ -146,6 +234,6 @@ fn report_missing(
         _ => format!("blocks {} to {}", missing.start, missing.end - 1),
     };
     let expected =
-        format!("{blocks} of writer {writer} of life {life} (flushed below {known_flushed})");
+        format!("{blocks} of writer {writer} of life {life} (known to be there below {mark})");
     survey.problem(&file, offset, &expected, &found);
 }

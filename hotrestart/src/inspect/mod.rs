@@ -2,10 +2,12 @@
 //!
 //! Invariant: it opens files for reading only, takes no lock, and writes nothing into the store. It
 //! judges by the rules of recovery: what a crash may leave behind (a torn tail above the known-flushed
-//! mark) is a note, everything else that does not validate is a problem with file and offset. Caller: the
-//! program `hotrestart-inspect` and tests. It reads each chunk twice, one at a time, and keeps about 80
-//! bytes per key in memory. See `docs/format.md`.
+//! mark) is a note, everything else that does not validate is a problem with file and offset. What the log
+//! buffers of a dead process hold counts, as it would when the store is opened. Caller: the program
+//! `hotrestart-inspect` and tests. It reads each chunk twice, one at a time, and keeps about 80 bytes per key
+//! in memory. See `docs/format.md`.
 
+mod buffers;
 mod chunks;
 mod dump;
 mod judge;
@@ -53,21 +55,28 @@ pub enum InspectError {
     Output(#[from] std::io::Error),
 }
 
-/// Checks manifests, chunk headers and blocks, but not the records in them.
+/// Where to look for what does not lie in the store's directory.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The tmpfs for log buffers: what [`Builder::buffers_dir`](crate::Builder::buffers_dir) was.
+    pub buffers_dir: PathBuf,
+    /// The boot to judge by, instead of the machine's: for simulations.
+    #[doc(hidden)]
+    pub boot: Option<[u8; 16]>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { buffers_dir: PathBuf::from("/dev/shm"), boot: None }
+    }
+}
+
+/// Checks manifests, chunk headers, blocks, records and directories, and counts what an opening would find.
 ///
 /// # Errors
 /// When the directory is no store, cannot be read, or is of another version.
-pub fn list(path: &Path) -> Result<Report, InspectError> {
-    let survey = survey::Survey::of(path)?;
-    Ok(report::of_survey(&survey, None))
-}
-
-/// Checks everything: what `list` checks, and every record and directory.
-///
-/// # Errors
-/// As `list`.
-pub fn check(path: &Path) -> Result<Report, InspectError> {
-    let mut survey = survey::Survey::of(path)?;
+pub fn check(path: &Path, options: &Options) -> Result<Report, InspectError> {
+    let mut survey = survey::Survey::of(path, options)?;
     let ledger = records::Ledger::of(&mut survey);
-    Ok(report::of_survey(&survey, Some(&ledger)))
+    Ok(report::of_survey(&survey, &ledger))
 }

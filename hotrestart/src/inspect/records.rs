@@ -7,14 +7,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hasher};
 
-use super::report::Totals;
+use super::report::{Totals, counted};
 use super::runs::Runs;
 use super::survey::Survey;
 use crate::format::{
-    BlockKind, ChunkHeader, Directory, DirectoryLine, LineKind, MapId, Record, RecordKind, Records,
-    StreamId,
+    BlockKind, Directory, DirectoryLine, LifeNumber, LineKind, MapId, Record, RecordKind, Records,
+    StreamId, WriterId,
 };
 
+/// What the log buffers are called where a file is named.
+pub(super) const BUFFERS: &str = "log buffers";
 /// The first byte of a block's payload, from the block's first byte.
 const PAYLOAD_AT: u64 = crate::format::block::BLOCK_HEADER_LEN as u64;
 
@@ -23,7 +25,7 @@ const PAYLOAD_AT: u64 = crate::format::block::BLOCK_HEADER_LEN as u64;
 pub(super) struct Ledger {
     newest: HashMap<Key, Newest>,
     runs: Runs,
-    /// Per chunk the bytes of live and of all records.
+    /// Per chunk, and for the log buffers at the end, the bytes of live and of all records.
     bytes: Vec<(u64, u64)>,
     totals: Totals,
 }
@@ -50,8 +52,9 @@ struct Newest {
 pub(super) struct Place<'a> {
     pub(super) chunk: usize,
     pub(super) file: &'a str,
-    pub(super) header: &'a ChunkHeader,
-    /// Where the record begins in the chunk.
+    pub(super) life: LifeNumber,
+    pub(super) writer: WriterId,
+    /// Where the record begins in the file.
     pub(super) offset: u64,
 }
 
@@ -60,13 +63,15 @@ type Listed = BTreeMap<(MapId, StreamId), Vec<DirectoryLine>>;
 
 impl Ledger {
     pub(super) fn of(survey: &mut Survey) -> Ledger {
-        let mut ledger = Ledger { bytes: vec![(0, 0); survey.chunks.len()], ..Ledger::default() };
+        let mut ledger =
+            Ledger { bytes: vec![(0, 0); survey.chunks.len() + 1], ..Ledger::default() };
         let chunks = std::mem::take(&mut survey.chunks);
         for index in 0..chunks.len() {
             let Some(content) = content_of(survey, &chunks[index]) else { continue };
             ledger.read_chunk(survey, &chunks, index, &content);
         }
         survey.chunks = chunks;
+        ledger.read_buffers(survey);
         ledger.runs.judge(survey);
         ledger.sum_up();
         ledger
@@ -81,8 +86,8 @@ impl Ledger {
     ) {
         let chunk = &chunks[index];
         let Ok(header) = &chunk.header else { return };
-        let valid =
-            survey.extents.get(&(header.life, header.writer)).map_or(0, |extent| extent.valid);
+        let (life, writer) = (header.life, header.writer);
+        let valid = survey.extents.get(&(life, writer)).map_or(0, |extent| extent.valid);
         let mut listed = Listed::new();
         for (offset, block) in chunk.blocks.iter().filter(|(_, block)| block.number.0 < valid) {
             self.totals.blocks += 1;
@@ -110,7 +115,7 @@ impl Ledger {
                 };
                 count += 1;
                 let offset = offset + PAYLOAD_AT + record.offset as u64;
-                let place = Place { chunk: index, file: &chunk.name, header, offset };
+                let place = Place { chunk: index, file: &chunk.name, life, writer, offset };
                 self.add(survey, &place, &record);
                 let line = DirectoryLine::of(&record, offset as usize, |_| 0);
                 listed.entry((record.map, record.stream)).or_default().push(line);
@@ -120,11 +125,35 @@ impl Ledger {
                 survey.problem(
                     &chunk.name,
                     offset + 36,
-                    &format!("{expected} records in block {}", block.number),
-                    &format!("{found} records"),
+                    &format!(
+                        "{} in block {}",
+                        counted(expected.into(), "record", "records"),
+                        block.number
+                    ),
+                    &counted(found.into(), "record", "records"),
                 );
             }
         }
+    }
+
+    /// The records that only the log buffers of a dead process hold.
+    fn read_buffers(&mut self, survey: &mut Survey) {
+        let Some(undecided) = survey.undecided.take() else { return };
+        for (writer, block, offset, bytes) in undecided.records() {
+            let (chunk, offset) = (self.bytes.len() - 1, offset as u64);
+            let place = Place { chunk, file: BUFFERS, life: undecided.life, writer, offset };
+            match Records::new(bytes).next() {
+                Some(Ok(record)) => {
+                    self.totals.buffered_records += 1;
+                    self.add(survey, &place, &record);
+                }
+                other => {
+                    let expected = format!("a whole record of block {block}");
+                    survey.problem(BUFFERS, offset, &expected, &format!("{other:?}"));
+                }
+            }
+        }
+        survey.undecided = Some(undecided);
     }
 
     fn add(&mut self, survey: &mut Survey, place: &Place<'_>, record: &Record<'_>) {
@@ -141,6 +170,11 @@ impl Ledger {
         if record.stream.0 >= streams {
             let found = format!("stream {}", record.stream);
             survey.problem(place.file, place.offset, &format!("a stream below {streams}"), &found);
+        }
+        let limit = survey.manifest.as_ref().map_or(u64::MAX, |manifest| manifest.seq_limit);
+        if record.seq >= limit {
+            let found = format!("seq {}", record.seq);
+            survey.problem(place.file, place.offset, &format!("a seq below {limit}"), &found);
         }
         let run = self.runs.add(place, record);
         if record.kind == RecordKind::Part {
@@ -247,7 +281,10 @@ fn check_directory(
     };
     if !is_whole {
         let found: usize = listed.values().map(Vec::len).sum();
-        let expected = format!("the {} records that the directory lists", directory.records);
+        let expected = format!(
+            "the {} that the directory lists",
+            counted(u64::from(directory.records), "record", "records")
+        );
         survey.problem(file, offset + PAYLOAD_AT, &expected, &format!("{found} in whole blocks"));
         return;
     }
@@ -263,7 +300,13 @@ fn check_directory(
         }
     }
     if seen != listed.len() {
-        let expected = format!("a directory of {} tables", listed.len());
-        survey.problem(file, offset + PAYLOAD_AT, &expected, &format!("{seen} tables"));
+        let expected =
+            format!("a directory of {}", counted(listed.len() as u64, "table", "tables"));
+        survey.problem(
+            file,
+            offset + PAYLOAD_AT,
+            &expected,
+            &counted(seen as u64, "table", "tables"),
+        );
     }
 }

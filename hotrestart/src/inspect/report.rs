@@ -46,8 +46,8 @@ pub struct Report {
     pub maps: Vec<MapReport>,
     /// The chunk files.
     pub chunks: Vec<ChunkReport>,
-    /// Sums over all valid blocks; absent when the records were not read.
-    pub totals: Option<Totals>,
+    /// Sums over everything that counts.
+    pub totals: Totals,
 }
 
 /// One copy of the manifest.
@@ -102,8 +102,8 @@ pub struct MapReport {
     pub key_type: String,
     /// The codec of its values.
     pub value_type: String,
-    /// Keys that have a value, if the records were read.
-    pub entries: Option<u64>,
+    /// Keys that have a value.
+    pub entries: u64,
 }
 
 /// One chunk file.
@@ -123,19 +123,21 @@ pub struct ChunkReport {
     pub records: u64,
     /// Whether it ends with a directory.
     pub is_sealed: bool,
-    /// Bytes of records that are still needed, if the records were read.
-    pub live_bytes: Option<u64>,
-    /// Bytes of records that are superseded, if the records were read.
-    pub garbage_bytes: Option<u64>,
+    /// Bytes of records that are still needed.
+    pub live_bytes: u64,
+    /// Bytes of records that are superseded.
+    pub garbage_bytes: u64,
 }
 
-/// Sums over all valid blocks.
+/// Sums over everything that counts: valid blocks, and log buffers of a dead process.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct Totals {
     /// Blocks.
     pub blocks: u64,
     /// Records, parts included.
     pub records: u64,
+    /// Records of these that only log buffers hold.
+    pub buffered_records: u64,
     /// Keys that have a value.
     pub entries: u64,
     /// Keys whose newest record says that they are gone.
@@ -148,7 +150,7 @@ pub struct Totals {
     pub garbage_bytes: u64,
 }
 
-pub(super) fn of_survey(survey: &Survey, ledger: Option<&Ledger>) -> Report {
+pub(super) fn of_survey(survey: &Survey, ledger: &Ledger) -> Report {
     let manifest = survey.manifest.as_ref();
     let lives = manifest.map_or(&[][..], |manifest| &manifest.lives);
     let maps = manifest.map_or(&[][..], |manifest| &manifest.maps);
@@ -169,17 +171,22 @@ pub(super) fn of_survey(survey: &Survey, ledger: Option<&Ledger>) -> Report {
                 name: map.name.clone(),
                 key_type: map.key_type.clone(),
                 value_type: map.value_type.clone(),
-                entries: ledger.map(|ledger| ledger.entries_of(map.id)),
+                entries: ledger.entries_of(map.id),
             })
             .collect(),
         chunks: survey
             .chunks
             .iter()
             .enumerate()
-            .map(|(index, chunk)| chunk.report(ledger.map(|ledger| ledger.bytes_of(index))))
+            .map(|(index, chunk)| chunk.report(ledger.bytes_of(index)))
             .collect(),
-        totals: ledger.map(Ledger::totals),
+        totals: ledger.totals(),
     }
+}
+
+/// A number with its noun.
+pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 fn life_report(survey: &Survey, life: &Life) -> LifeReport {

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::records::Place;
+use super::report::counted;
 use super::survey::Survey;
 use crate::format::{LifeNumber, Record, RecordKind, WriterId};
 
@@ -42,7 +43,7 @@ impl Runs {
     /// Takes a record that belongs to a run; the index of the entry if it is one.
     pub(super) fn add(&mut self, place: &Place<'_>, record: &Record<'_>) -> Option<u32> {
         let part = record.part?;
-        let run = (place.header.life, place.header.writer, part.run);
+        let run = (place.life, place.writer, part.run);
         if record.kind == RecordKind::Part {
             let chunk = place.chunk;
             let (record_len, value_len) = (record.len as u64, record.value_len);
@@ -73,8 +74,10 @@ impl Runs {
     pub(super) fn judge(&self, survey: &mut Survey) {
         for head in &self.heads {
             let expected = format!(
-                "an entry of {} parts and {} bytes with checksum {:#010x}",
-                head.count, head.value_len, head.body_crc
+                "an entry of {} and {} with checksum {:#010x}",
+                counted(head.count.into(), "part", "parts"),
+                counted(head.value_len.into(), "byte", "bytes"),
+                head.body_crc
             );
             if let Err(found) = self.whole(head) {
                 survey.problem(&head.file, head.offset, &expected, &found);
@@ -88,7 +91,8 @@ impl Runs {
         let len: u64 = parts.values().map(|part| u64::from(part.value_len)).sum();
         let in_order = parts.keys().zip(0..).all(|(number, index)| *number == index);
         if parts.len() != head.count as usize || !in_order || len != u64::from(head.value_len) {
-            return Err(format!("{} parts and {len} bytes", parts.len()));
+            let parts = counted(parts.len() as u64, "part", "parts");
+            return Err(format!("{parts} and {}", counted(len, "byte", "bytes")));
         }
         let combine =
             |crc, part: &Part| crc32c::crc32c_combine(crc, part.crc, part.value_len as usize);

@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::InspectError;
+use super::buffers::{self, Undecided};
 use super::chunks::ChunkFile;
 use super::judge::{self, Extent};
-use super::report::{ManifestReport, Problem};
-use crate::format::manifest::{BuffersPlace, LifeState, MANIFEST_NAMES};
+use super::report::{ManifestReport, Problem, counted};
+use super::{InspectError, Options};
+use crate::format::manifest::MANIFEST_NAMES;
 use crate::format::{ChunkHeaderError, FileNumber, LifeNumber, Manifest, ManifestError, WriterId};
 
 /// What was found without looking into payloads.
@@ -19,19 +20,21 @@ pub(super) struct Survey {
     pub(super) manifest: Option<Manifest>,
     pub(super) copies: Vec<ManifestReport>,
     pub(super) chunks: Vec<ChunkFile>,
+    pub(super) undecided: Option<Undecided>,
     pub(super) extents: BTreeMap<(LifeNumber, WriterId), Extent>,
     pub(super) problems: Vec<Problem>,
     pub(super) notes: Vec<String>,
 }
 
 impl Survey {
-    pub(super) fn of(path: &Path) -> Result<Survey, InspectError> {
+    pub(super) fn of(path: &Path, options: &Options) -> Result<Survey, InspectError> {
         let numbers = chunk_numbers(path)?;
         let mut survey = Survey {
             path: path.to_owned(),
             manifest: None,
             copies: Vec::new(),
             chunks: Vec::new(),
+            undecided: None,
             extents: BTreeMap::new(),
             problems: Vec::new(),
             notes: Vec::new(),
@@ -50,6 +53,7 @@ impl Survey {
             }
         }
         survey.judge_manifests();
+        survey.undecided = buffers::read(&mut survey, options);
         judge::judge(&mut survey);
         Ok(survey)
     }
@@ -127,16 +131,6 @@ impl Survey {
         if manifest.generation > 1 && !self.copies.iter().any(|copy| copy.file == other) {
             self.problem(other, 0, "the other copy of the manifest", "no such file");
         }
-        let last = manifest.lives.iter().find(|life| life.number == manifest.life);
-        if let Some(life) = last.filter(|life| life.state == LifeState::Open) {
-            let place = match life.buffers {
-                BuffersPlace::None => "nowhere",
-                BuffersPlace::SharedMemory => "in shared memory",
-                BuffersPlace::Directory => "in the directory",
-            };
-            let number = life.number;
-            self.notes.push(format!("life {number} was not closed; its log buffers are {place}"));
-        }
         self.judge_headers(&manifest);
     }
 
@@ -168,7 +162,10 @@ impl Survey {
                 }
                 Ok(_) | Err(ChunkHeaderError::Blank) => {}
                 Err(ChunkHeaderError::TooShort { len }) => {
-                    self.notes.push(format!("{name} has {len} bytes: its making was interrupted"));
+                    self.notes.push(format!(
+                        "{name} has {}: its making was interrupted",
+                        counted(*len as u64, "byte", "bytes")
+                    ));
                 }
                 Err(error) => {
                     self.problem_if_clean(name, 0, "a valid chunk header", &error.to_string());

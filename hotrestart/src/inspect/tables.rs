@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use comfy_table::{Table, presets};
 
-use super::report::Report;
+use super::report::{Report, counted};
 
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
@@ -47,7 +47,7 @@ pub fn list_text(report: &Report) -> String {
     let mut maps = table(&["map", "name", "keys", "values", "entries"]);
     for map in &report.maps {
         let texts = [map.name.clone(), map.key_type.clone(), map.value_type.clone()];
-        maps.add_row([&[map.id.to_string()][..], &texts, &[optional(map.entries)]].concat());
+        maps.add_row([&[map.id.to_string()][..], &texts, &[map.entries.to_string()]].concat());
     }
     format!("{manifests}\n{lives}\n{maps}\n{}\n{}", chunk_table(report), check_text(report))
 }
@@ -70,8 +70,8 @@ fn chunk_table(report: &Report) -> Table {
             blocks.unwrap_or_default(),
             chunk.records.to_string(),
             if chunk.is_sealed { "yes" } else { "" }.to_owned(),
-            optional(chunk.live_bytes),
-            optional(chunk.garbage_bytes),
+            chunk.live_bytes.to_string(),
+            chunk.garbage_bytes.to_string(),
         ]);
     }
     chunks
@@ -81,27 +81,30 @@ fn chunk_table(report: &Report) -> Table {
 #[must_use]
 pub fn check_text(report: &Report) -> String {
     let mut text = String::new();
-    if let Some(totals) = report.totals {
-        let _ = writeln!(
-            text,
-            "{} entries of {} bytes (keys and values), {} absences, in {} records in {} blocks; \
-             {} bytes of records live, {} garbage",
-            totals.entries,
-            totals.entry_bytes,
-            totals.absences,
-            totals.records,
-            totals.blocks,
-            totals.live_bytes,
-            totals.garbage_bytes
-        );
+    let totals = &report.totals;
+    let _ = writeln!(
+        text,
+        "{} of {} (keys and values) and {}, in {} in {}; {} of records live, {} garbage",
+        counted(totals.entries, "entry", "entries"),
+        counted(totals.entry_bytes, "byte", "bytes"),
+        counted(totals.absences, "absence", "absences"),
+        counted(totals.records, "record", "records"),
+        counted(totals.blocks, "block", "blocks"),
+        counted(totals.live_bytes, "byte", "bytes"),
+        totals.garbage_bytes
+    );
+    if totals.buffered_records > 0 {
+        let records = counted(totals.buffered_records, "record", "records");
+        let _ = writeln!(text, "{records} of these only in the log buffers of a dead process");
     }
     for note in &report.notes {
         let _ = writeln!(text, "note: {note}");
     }
     for problem in &report.problems {
-        let file = if problem.file.is_empty() { "(no file)" } else { &problem.file };
-        let (offset, expected, found) = (problem.offset, &problem.expected, &problem.found);
-        let _ = writeln!(text, "corrupt: {file} at {offset}: expected {expected}; found {found}");
+        let (file, offset) = (&problem.file, problem.offset);
+        let place = if file.is_empty() { String::new() } else { format!("{file} at {offset}: ") };
+        let (expected, found) = (&problem.expected, &problem.found);
+        let _ = writeln!(text, "corrupt: {place}expected {expected}; found {found}");
     }
     let end = if report.closed_cleanly { "closed cleanly" } else { "not closed cleanly" };
     let verdict = if report.is_sound { "sound" } else { "corrupt" };

@@ -8,16 +8,19 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use hdstore::{Applied, Change, Loading, Seq};
+use hdstore::{Applied, Change, IndexHash, Loading, Seq, Stamp};
 
+use super::gather::Gather;
 use super::plan::Settled;
 use super::read::ChunkReader;
 use super::report::Progress;
 use super::runs::Runs;
+use crate::chunks::catalogue::Catalogue;
 use crate::error::{OpenError, Problem};
 use crate::format::{BlockKind, ChunkWalk, MapId, Record, RecordKind, Records, StreamId, Walked};
 use crate::io::Disk;
-use crate::log::DiskLog;
+use crate::log::{DiskLog, Shared};
+use crate::runs::RunOf;
 
 /// Records that go to memory together.
 const GROUP: usize = 64;
@@ -31,6 +34,9 @@ pub(crate) struct Fold<'a> {
     pub(crate) disk: &'a dyn Disk,
     pub(crate) loading: &'a Loading<DiskLog>,
     pub(crate) runs: Runs,
+    log: &'a Shared,
+    pub(crate) catalogue: &'a Catalogue,
+    pub(crate) hash: IndexHash,
     pub(crate) chunk_size: usize,
     pub(crate) salvage: bool,
     problems: Mutex<Vec<Problem>>,
@@ -58,6 +64,7 @@ impl<'a> Fold<'a> {
     pub(crate) fn new(
         disk: &'a dyn Disk,
         loading: &'a Loading<DiskLog>,
+        log: &'a Shared,
         (chunk_size, streams): (u64, u32),
         salvage: bool,
         start: Instant,
@@ -67,6 +74,9 @@ impl<'a> Fold<'a> {
             disk,
             loading,
             runs: Runs::default(),
+            catalogue: &log.catalogue,
+            hash: log.hash.clone(),
+            log,
             chunk_size: chunk_size as usize,
             salvage,
             problems: Mutex::default(),
@@ -154,6 +164,8 @@ impl<'a> Fold<'a> {
     fn chunk(&self, chunk: &Settled, bytes: &[u8]) -> Result<(), OpenError> {
         let header = &chunk.file.header;
         let mut next = header.first_block.0;
+        let mut gather = Gather::new(&chunk.file, &self.hash);
+        let mut is_whole = true;
         for walked in ChunkWalk::new(bytes, header.binding()) {
             if next >= chunk.end {
                 break;
@@ -162,26 +174,37 @@ impl<'a> Fold<'a> {
                 Walked::Block { offset, header: block, payload } => {
                     if block.number.0 != next {
                         self.missing(&chunk.file.name, offset, next, block.number.0);
+                        is_whole = false;
                     }
                     next = block.number.0 + 1;
+                    if block.number.0 < chunk.end {
+                        gather.block(offset, block.kind, payload);
+                    }
                     if block.kind == BlockKind::Records && block.number.0 < chunk.end {
                         let from = (header.life.0, header.writer.0);
                         self.payload(from, &chunk.file.name, offset, payload, None)?;
                     }
                 }
-                Walked::Gap { offset, error, .. } => self.problem(Problem {
-                    file: chunk.file.name.clone(),
-                    offset: offset as u64,
-                    what: format!(
-                        "block {next} of {} to {}: {error}",
-                        header.first_block.0,
-                        chunk.end - 1
-                    ),
-                }),
+                Walked::Gap { offset, error, .. } => {
+                    is_whole = false;
+                    self.problem(Problem {
+                        file: chunk.file.name.clone(),
+                        offset: offset as u64,
+                        what: format!(
+                            "block {next} of {} to {}: {error}",
+                            header.first_block.0,
+                            chunk.end - 1
+                        ),
+                    });
+                }
             }
         }
         if next < chunk.end {
             self.missing(&chunk.file.name, bytes.len(), next, chunk.end);
+            is_whole = false;
+        }
+        if is_whole {
+            gather.finish(chunk.end, self.catalogue);
         }
         self.note_chunk(bytes.len());
         Ok(())
@@ -270,6 +293,10 @@ impl<'a> Fold<'a> {
                 let change =
                     Change::Entry { key: &whole.key, value: &whole.value, expiry_ms: whole.expiry };
                 let (map, stream, seq) = (whole.map, whole.stream, Seq(whole.seq));
+                let stamp = Stamp { map, stream, hash: self.hash.of(&whole.key), seq };
+                if let Some(part) = record.part {
+                    self.log.runs.set(part.run, RunOf::Entry(stamp));
+                }
                 self.loading
                     .apply(&[Applied { map, stream, seq, change }])
                     .map_err(OpenError::Memory)?;

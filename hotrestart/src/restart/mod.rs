@@ -6,6 +6,7 @@
 //! `docs/restart.md` has the rules.
 
 pub(crate) mod fold;
+pub(crate) mod gather;
 pub(crate) mod plan;
 pub(crate) mod read;
 pub mod report;

@@ -13,7 +13,9 @@ use super::read::ChunkReader;
 use crate::error::{OpenError, Problem};
 use crate::format::chunk::CHUNK_HEADER_LEN;
 use crate::format::manifest::LifeState;
-use crate::format::{BootId, ChunkHeader, ChunkHeaderError, FileNumber, LifeNumber, Manifest};
+use crate::format::{
+    BootId, ChunkHeader, ChunkHeaderError, FileNumber, FreedBlocks, LifeNumber, Manifest,
+};
 use crate::io::{DirEntry, Disk};
 
 /// A chunk's file with its header.
@@ -59,6 +61,8 @@ pub(crate) struct Plan {
     pub(crate) unflushed: Vec<String>,
     /// Files without any block that counts. They may go once nothing turned out to be missing.
     pub(crate) unused: Vec<String>,
+    /// The clock by which chunks age, as far as it was noted.
+    pub(crate) clock: u64,
     newest_chunk: u64,
 }
 
@@ -118,6 +122,8 @@ pub(crate) fn make(
         for writer in 0..life.valid_blocks.len() as u32 {
             let mut chunks = sequences.remove(&(life.number.0, writer)).unwrap_or_default();
             chunks.sort_by_key(|chunk| chunk.header.first_block);
+            let freed = Freed { blocks: &life.freed, writer };
+            let chunks = freed.without(&mut plan, chunks);
             let before = plan.problems.len();
             match life.state {
                 LifeState::Cut => {
@@ -125,7 +131,7 @@ pub(crate) fn make(
                         &mut plan,
                         chunks,
                         life.number.0,
-                        writer,
+                        &freed,
                         life.valid_blocks[writer as usize],
                     );
                 }
@@ -134,14 +140,21 @@ pub(crate) fn make(
                 }
                 LifeState::Open => {
                     let same_boot = life.boot == boot;
-                    settle_open(&mut plan, chunks, life.number.0, writer, same_boot);
+                    settle_open(&mut plan, chunks, life.number.0, &freed, same_boot);
                 }
             }
             missing |= plan.problems.len() > before;
         }
     }
     for ((life, writer), chunks) in sequences {
+        // A life is forgotten when compaction has freed all its chunks; files may still look like them.
+        let is_forgotten =
+            life < manifest.life.0 && manifest.lives.iter().all(|listed| listed.number.0 != life);
         for chunk in chunks {
+            if is_forgotten {
+                plan.unused.push(chunk.name);
+                continue;
+            }
             plan.problems.push(Problem {
                 file: chunk.name,
                 offset: 40,
@@ -190,6 +203,7 @@ fn accept(
         plan.newest_chunk = header.chunk.0;
         plan.live_bytes = header.live_bytes;
     }
+    plan.clock = plan.clock.max(header.clock + header.chunk_size);
     let place = sequences.entry((header.life.0, header.writer.0)).or_default();
     place.push(ChunkFile { name: entry.name.clone(), header });
     Ok(())
@@ -203,8 +217,41 @@ fn missing_blocks(life: u64, writer: u32, from: u64, to: u64) -> Problem {
     }
 }
 
-/// A life whose end is decided: all blocks below `valid` must be there, those from it on are void.
-fn settle_cut(plan: &mut Plan, chunks: Vec<ChunkFile>, life: u64, writer: u32, valid: u64) {
+/// What compaction has freed of one writer's blocks.
+struct Freed<'a> {
+    blocks: &'a FreedBlocks,
+    writer: u32,
+}
+
+impl Freed<'_> {
+    /// The chunks that are not freed; the others are void.
+    fn without(&self, plan: &mut Plan, chunks: Vec<ChunkFile>) -> Vec<ChunkFile> {
+        let (freed, left): (Vec<ChunkFile>, Vec<ChunkFile>) =
+            chunks.into_iter().partition(|chunk| {
+                let first = chunk.header.first_block.0;
+                self.blocks.covers(self.writer, &(first..first + 1))
+            });
+        plan.unused.extend(freed.into_iter().map(|chunk| chunk.name));
+        left
+    }
+
+    /// The end of a chunk's blocks: where the next chunk begins, or what was freed after it, or `end`.
+    fn end_of(&self, first: u64, next: Option<u64>, end: u64) -> u64 {
+        let gap = self.blocks.first_gap(self.writer, first..next.unwrap_or(end));
+        gap.map_or(end, |gap| gap.end)
+    }
+
+    /// Tells of blocks that are missing and not freed.
+    fn missing(&self, plan: &mut Plan, life: u64, blocks: std::ops::Range<u64>) {
+        if let Some(gap) = self.blocks.first_gap(self.writer, blocks) {
+            plan.problems.push(missing_blocks(life, self.writer, gap.start, gap.end));
+        }
+    }
+}
+
+/// A life whose end is decided: all blocks below `valid` must be there, but for those that were freed; those
+/// from it on are void.
+fn settle_cut(plan: &mut Plan, chunks: Vec<ChunkFile>, life: u64, freed: &Freed<'_>, valid: u64) {
     let mut next = 0;
     let (counting, void): (Vec<ChunkFile>, Vec<ChunkFile>) =
         chunks.into_iter().partition(|chunk| chunk.header.first_block.0 < valid);
@@ -212,45 +259,50 @@ fn settle_cut(plan: &mut Plan, chunks: Vec<ChunkFile>, life: u64, writer: u32, v
     let firsts: Vec<u64> = counting.iter().map(|chunk| chunk.header.first_block.0).collect();
     for (index, file) in counting.into_iter().enumerate() {
         let first = firsts[index];
-        if first > next {
-            plan.problems.push(missing_blocks(life, writer, next, first));
-        }
-        next = firsts.get(index + 1).copied().unwrap_or(valid);
+        freed.missing(plan, life, next..first);
+        next = freed.end_of(first, firsts.get(index + 1).copied(), valid);
         plan.settled.push(Settled { file, end: next });
     }
-    if next < valid {
-        plan.problems.push(missing_blocks(life, writer, next, valid));
-    }
+    freed.missing(plan, life, next..valid);
 }
 
 /// A life that ended without a decision: what is known flushed is settled, the rest is its tail.
-fn settle_open(plan: &mut Plan, chunks: Vec<ChunkFile>, life: u64, writer: u32, same_boot: bool) {
+fn settle_open(
+    plan: &mut Plan,
+    chunks: Vec<ChunkFile>,
+    life: u64,
+    freed: &Freed<'_>,
+    same_boot: bool,
+) {
     let known = |chunk: &ChunkFile| {
         let flushed = chunk.header.flushed.0;
         if same_boot { flushed.max(chunk.header.written.0) } else { flushed }
     };
-    let mark = chunks.iter().map(known).max().unwrap_or(0);
+    // What was freed was flushed.
+    let freed_end = freed.blocks.end(freed.writer);
+    let mark = chunks.iter().map(known).max().unwrap_or(0).max(freed_end);
     let flushed = chunks.iter().map(|chunk| chunk.header.flushed.0).max().unwrap_or(0);
+    let flushed = flushed.max(freed_end);
     let firsts: Vec<u64> = chunks.iter().map(|chunk| chunk.header.first_block.0).collect();
     let mut next = 0;
     let mut tail = Vec::new();
-    let mut from = 0;
     for (index, file) in chunks.into_iter().enumerate() {
-        let end = firsts.get(index + 1).copied();
+        let after = firsts.get(index + 1).copied();
+        // A chunk that has something after it, be it freed, is whole.
+        let end = freed.end_of(firsts[index], after, u64::MAX);
+        let end = (end != u64::MAX).then_some(end);
         if end.is_none_or(|end| end > flushed) {
             plan.unflushed.push(file.name.clone());
         }
         match end {
             Some(end) if end <= mark && tail.is_empty() => {
-                if firsts[index] > next {
-                    plan.problems.push(missing_blocks(life, writer, next, firsts[index]));
-                }
+                freed.missing(plan, life, next..firsts[index]);
                 plan.settled.push(Settled { file, end });
                 next = end;
-                from = end;
             }
             _ => tail.push(file),
         }
     }
-    plan.tails.push(Tail { life, writer, chunks: tail, from, mark, same_boot });
+    let from = freed.blocks.next_kept(freed.writer, next);
+    plan.tails.push(Tail { life, writer: freed.writer, chunks: tail, from, mark, same_boot });
 }

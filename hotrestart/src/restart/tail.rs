@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use super::fold::{Fold, Relog};
+use super::gather::Gather;
 use super::plan::Tail;
 use super::read::ChunkReader;
 use super::report::Cut;
@@ -50,6 +51,7 @@ pub(crate) fn judge(
     let mut first_gap: Option<(String, usize, String)> = None;
     for chunk in &tail.chunks {
         let bytes = reader.read_one(&chunk.name, fold.chunk_size)?;
+        let mut gather = Gather::new(chunk, &fold.hash);
         for walked in ChunkWalk::new(&bytes, chunk.header.binding()) {
             match walked {
                 Walked::Block { offset, header, payload } => {
@@ -59,6 +61,7 @@ pub(crate) fn judge(
                     }
                     let is_directory = header.kind == BlockKind::Directory;
                     if header.number.0 == next {
+                        gather.block(offset, header.kind, payload);
                         if !is_directory {
                             fold.payload(from, &chunk.name, offset, payload, None)?;
                         }
@@ -81,6 +84,7 @@ pub(crate) fn judge(
                 }
             }
         }
+        gather.finish(next, fold.catalogue);
         fold.note_chunk(bytes.len());
     }
     if next < mark {

@@ -1,4 +1,4 @@
-//! The end of a life: threads, buffers, manifest, lock, in this order.
+//! The end of a life: compactor, writers, keeper, buffers, manifest, lock, in this order.
 //!
 //! Invariant: the manifest says "closed cleanly" only after every committed record is flushed, the last
 //! chunks are sealed and no more room is handed out; the log buffers are removed after that, the lock is
@@ -25,6 +25,7 @@ use crate::writer::drive::Control;
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) writers: Vec<(Arc<Control>, JoinHandle<()>)>,
+    pub(crate) compactor: Option<(Arc<Control>, JoinHandle<()>)>,
     pub(crate) keeper: JoinHandle<()>,
     pub(crate) places: Places,
     pub(crate) place: BuffersPlace,
@@ -74,6 +75,14 @@ impl Store {
     fn finish(&mut self) -> Result<(), CloseError> {
         let Some(running) = self.running.take() else { return Ok(()) };
         self.shared.closed.store(true, Ordering::SeqCst);
+        // The compactor ends first, while the writers can still make durable what it waits for.
+        let mut compacted = 0;
+        if let Some((control, thread)) = running.compactor {
+            control.close.store(true, Ordering::Release);
+            // A panic in it has been told.
+            let _ = thread.join();
+            compacted = control.blocks.load(Ordering::Acquire);
+        }
         for (control, _) in &running.writers {
             control.close.store(true, Ordering::Release);
         }
@@ -86,6 +95,7 @@ impl Store {
             gave_up |= control.gave_up.load(Ordering::Acquire);
             blocks.push(control.blocks.load(Ordering::Acquire));
         }
+        blocks.push(compacted);
         self.shared.supply.stop();
         let _ = running.keeper.join();
         self.shared.poison.check()?;
@@ -121,7 +131,8 @@ impl Store {
     #[doc(hidden)]
     pub fn abandon(mut self) {
         if let Some(running) = self.running.take() {
-            stop(&self.shared, running.writers, Some(running.keeper));
+            let threads = running.writers.into_iter().chain(running.compactor).collect();
+            stop(&self.shared, threads, Some(running.keeper));
         }
     }
 }

@@ -74,9 +74,12 @@ pub(super) fn boot_id(builder: &Builder, directory: &Path) -> Result<BootId, Ope
     if let Some(boot) = builder.boot {
         return Ok(BootId(boot));
     }
-    let path = Path::new("/proc/sys/kernel/random/boot_id");
-    let text =
-        std::fs::read_to_string(path).map_err(environment(directory, "reading the boot id"))?;
+    current_boot().map_err(environment(directory, "reading the boot id"))
+}
+
+/// The machine's boot id.
+pub(crate) fn current_boot() -> std::io::Result<BootId> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
     let mut boot = [0; 16];
     for (byte, pair) in boot.iter_mut().zip(digits.chunks_exact(2)) {

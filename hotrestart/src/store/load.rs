@@ -103,7 +103,7 @@ pub(super) fn load(
     let on_progress = builder.on_progress.as_deref();
     let shared = &memory.log().shared;
     let shape = (shared.supply.chunk_size(), shared.streams);
-    let fold = Fold::new(disk, &loading, shape, salvage, start, on_progress);
+    let fold = Fold::new(disk, &loading, shared, shape, salvage, start, on_progress);
     fold.expect_chunks(
         plan.settled.len() + plan.tails.iter().map(|tail| tail.chunks.len()).sum::<usize>(),
     );
@@ -132,6 +132,11 @@ pub(super) fn load(
         return Err(OpenError::Corrupt { problems });
     }
     report.problems.append(&mut problems);
+    shared.counters.clock.store(plan.clock, std::sync::atomic::Ordering::Relaxed);
+    shared.supply.adopt(
+        plan.settled.len() as u64
+            + plan.tails.iter().map(|tail| tail.chunks.len() as u64).sum::<u64>(),
+    );
     (report.bytes_read, report.chunks, report.records) = fold.counts();
     relog.durable = fold.highest_seqs();
     drop(fold);

@@ -4,10 +4,11 @@
 //! what one can do in between.
 
 pub(crate) mod close;
-mod identity;
+pub(crate) mod identity;
 mod load;
 pub(crate) mod open;
 pub(crate) mod relog;
+mod threads;
 pub mod waiters;
 
 use std::sync::Arc;
@@ -70,6 +71,18 @@ pub struct Stats {
     pub flushes: u64,
     /// Chunks begun in this life.
     pub chunks: u64,
+    /// Chunk files, the stock of empty ones included, in bytes.
+    pub allocated_bytes: u64,
+    /// What they may be: the disk budget.
+    pub disk_budget_bytes: u64,
+    /// Chunks that compaction may choose from.
+    pub chunks_known: u64,
+    /// Chunks that compaction has freed in this life.
+    pub chunks_freed: u64,
+    /// Chunk files that cannot be compacted, and why.
+    pub chunks_damaged: Vec<(String, String)>,
+    /// Why compaction has ended before the store did, if it has.
+    pub compaction_stopped: Option<String>,
     /// The bytes that a chunk needs and the disk does not have, while it is full.
     pub no_space_bytes: Option<u64>,
     /// The first failure, if the store is poisoned.
@@ -152,6 +165,7 @@ impl Store {
     pub fn stats(&self) -> Stats {
         let counters = &self.shared.counters;
         let of = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let (files, files_max) = self.shared.supply.files();
         let facts = self.running.as_ref().map(|running| running.facts.clone()).unwrap_or_default();
         Stats {
             memory: self.memory.stats(),
@@ -167,6 +181,12 @@ impl Store {
             records: of(&counters.records),
             flushes: of(&counters.flushes),
             chunks: of(&counters.chunks),
+            allocated_bytes: files * self.shared.supply.chunk_size(),
+            disk_budget_bytes: files_max.saturating_mul(self.shared.supply.chunk_size()),
+            chunks_known: of(&self.shared.compaction.chunks),
+            chunks_freed: of(&self.shared.compaction.freed),
+            chunks_damaged: self.shared.compaction.damage(),
+            compaction_stopped: self.shared.compaction.why_stopped(),
             no_space_bytes: self.shared.supply.no_space_bytes(),
             poisoned: self.shared.poison.get().map(ToString::to_string),
         }

@@ -20,29 +20,31 @@ use std::time::{Duration, Instant};
 use hdstore::{IndexHash, MapSpec};
 
 use super::Store;
-use super::close::{self, ClockHandle, Facts, Running};
-use super::identity::{boot_id, check_fixed, environment, find_manifest, open_disk};
+use super::identity::{boot_id, check_fixed, find_manifest, open_disk};
 use super::load::{ToRelog, is_whole, left_behind, load, sweep};
+use super::threads;
 use crate::buffers::layout::{Geometry, Owner};
 use crate::buffers::place::{Made, Places};
 use crate::buffers::ring::Ring;
-use crate::chunks::blocks::{Blocks, Counters, Identity};
+use crate::chunks::blocks::Counters;
+use crate::chunks::budget::DiskBudget;
 use crate::chunks::catalogue::Catalogue;
 use crate::chunks::supply::Supply;
 use crate::config::{Builder, RecoveryMode};
-use crate::dir::lock::DirLock;
 use crate::dir::manifests::Manifests;
 use crate::dir::seqs::SeqReserve;
 use crate::error::OpenError;
 use crate::format::manifest::{BuffersPlace, Life, LifeState};
-use crate::format::{BootId, ChunkOrigin, FileNumber, FreedBlocks, LifeNumber, Manifest, WriterId};
+use crate::format::{BootId, FileNumber, FreedBlocks, LifeNumber, Manifest};
 use crate::io::Disk;
 use crate::log::{DiskLog, Lane, Shared};
 use crate::poison::Poison;
 use crate::restart::plan::{self, Plan};
 use crate::restart::report::RecoveryReport;
-use crate::writer::drive::{self, Control};
-use crate::writer::machine::{Intervals, Writer};
+use crate::runs::LiveRuns;
+
+/// Chunks that a compaction may need before it frees anything.
+const COMPACTION_RESERVE: usize = 2;
 
 pub(crate) fn open(builder: Builder, directory: &Path) -> Result<Store, OpenError> {
     let start = Instant::now();
@@ -109,7 +111,7 @@ pub(crate) fn open(builder: Builder, directory: &Path) -> Result<Store, OpenErro
     };
     // From here on the manifest may know the life, so its buffers stay, whatever happens.
     begin_life(&shared, &builder, &made, (boot, life), (is_whole, &relog))?;
-    let running = start_threads(
+    let running = threads::start(
         &builder,
         &disk,
         &memory,
@@ -126,6 +128,9 @@ pub(crate) fn open(builder: Builder, directory: &Path) -> Result<Store, OpenErro
             store.abandon();
             return Err(error);
         }
+    }
+    if let Some(running) = &mut store.running {
+        threads::start_compactor(&builder, &disk, &store.memory, &store.shared, running)?;
     }
     store.report.duration = start.elapsed();
     Ok(store)
@@ -154,7 +159,8 @@ fn begin_life(
     (boot, life): (BootId, LifeNumber),
     (is_swept, relog): (bool, &ToRelog),
 ) -> Result<(), OpenError> {
-    let writers = builder.writer_count() as usize;
+    // The compactor counts as the last.
+    let writers = builder.writer_count() as usize + 1;
     let now_ms = builder.clock.wall_ms();
     let highest = relog.durable.iter().max().copied().unwrap_or(0);
     let seqs_from = relog.seq_start.max(highest + 1);
@@ -201,10 +207,12 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
     let Parts { disk, manifests, geometry, life, next_file } = parts;
     let manifest = manifests.current.clone();
     let poison = Arc::new(Poison::default());
-    // What a writer's buffers hold, the room that ending a chunk early wastes, and one for removals.
+    // What a writer's buffers hold, the room that ending a chunk early wastes, one for removals, and what a
+    // compaction may need before it frees anything.
     let reserve = geometry.writers as usize
         * (geometry.buffers_per_writer as usize).div_ceil(4).max(1)
-        + 2 * geometry.writers as usize;
+        + 2 * geometry.writers as usize
+        + COMPACTION_RESERVE;
     let supply = Supply::new(
         Arc::clone(disk),
         Arc::clone(&poison),
@@ -219,7 +227,13 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
         ring.set_tables(manifest.maps.len() as u64 * u64::from(manifest.streams));
         Lane::new(Arc::new(ring))
     });
+    let budget = DiskBudget {
+        ratio: builder.disk_budget,
+        chunk_size: manifest.chunk_size,
+        standing_files: supply.ahead() + u64::from(geometry.writers) + 1,
+    };
     let shared = Arc::new(Shared {
+        budget,
         lanes: lanes.collect(),
         poison: Arc::clone(&poison),
         supply: Arc::new(supply),
@@ -229,6 +243,10 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
         seqs: SeqReserve::new(builder.seq_step),
         closed: AtomicBool::new(false),
         next_run: AtomicU64::new(life.0 << 32),
+        runs: LiveRuns::default(),
+        pending_bytes: AtomicU64::new(0),
+        compaction: Arc::default(),
+        hash: IndexHash::new(manifest.hash_seed),
         streams: manifest.streams,
         record_max: Ring::record_max(manifest.chunk_size),
         put_timeout: Duration::from_millis(builder.put_timeout_ms),
@@ -275,83 +293,6 @@ impl hdstore::Clock for SharedClock {
     fn monotonic_ms(&self) -> u64 {
         self.clock.monotonic_ms()
     }
-}
-
-fn start_threads(
-    builder: &Builder,
-    disk: &Arc<dyn Disk>,
-    memory: &hdstore::Store<DiskLog>,
-    shared: &Arc<Shared>,
-    poison: &Arc<Poison>,
-    geometry: &Geometry,
-    (places, made, lock, owner): (Places, Made, Option<DirLock>, Owner),
-) -> Result<Running, OpenError> {
-    let (hash_seed, chunk_size) = {
-        let manifests = shared.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        (manifests.current.hash_seed, manifests.current.chunk_size)
-    };
-    shared.counters.live_bytes.store(memory.live_bytes(), Ordering::Relaxed);
-    shared.supply.restock();
-    let intervals =
-        Intervals { write_ms: builder.write_interval_ms, flush_ms: builder.flush_interval_ms };
-    let mut writers = Vec::new();
-    for (index, lane) in shared.lanes.iter().enumerate() {
-        let identity = Identity {
-            store: owner.store,
-            life: owner.life,
-            writer: WriterId(index as u32),
-            chunk_size,
-            origin: ChunkOrigin::Changes,
-        };
-        let blocks = Blocks::new(
-            identity,
-            Arc::clone(&shared.supply),
-            Arc::clone(&shared.counters),
-            Arc::clone(&shared.catalogue),
-        );
-        let writer = Writer::new(
-            blocks,
-            Arc::clone(&lane.ring),
-            Arc::clone(&lane.progress),
-            Arc::clone(&shared.supply),
-            Arc::clone(poison),
-            Arc::clone(&shared.counters),
-            IndexHash::new(hash_seed),
-            intervals,
-        );
-        let control = Arc::new(Control { patience: shared.put_timeout, ..Control::default() });
-        let (disk, ring, poison) = (Arc::clone(disk), Arc::clone(&lane.ring), Arc::clone(poison));
-        let (clock, of_thread) = (Arc::clone(&builder.clock), Arc::clone(&control));
-        let thread = std::thread::Builder::new()
-            .name(format!("hr-writer-{index}"))
-            .spawn(move || drive::run(writer, &*disk, &ring, &poison, &*clock, &of_thread));
-        match thread {
-            Ok(thread) => writers.push((control, thread)),
-            Err(error) => {
-                close::stop(shared, writers, None);
-                return Err(environment(Path::new("."), "starting a writer")(error));
-            }
-        }
-    }
-    let keeper = match drive::keep(Arc::clone(shared), memory.clone()) {
-        Ok(keeper) => keeper,
-        Err(error) => {
-            close::stop(shared, writers, None);
-            return Err(environment(Path::new("."), "starting the keeper")(error));
-        }
-    };
-    Ok(Running {
-        writers,
-        keeper,
-        places,
-        place: made.place,
-        _buffers_lock: made.lock,
-        store: owner.store,
-        life: owner.life,
-        clock: ClockHandle(Arc::clone(&builder.clock)),
-        facts: Facts { io_used: disk.kind(), buffer_bytes: geometry.file_bytes() as u64 },
-        _lock: lock,
-    })
 }
 
 /// Logs again what must be, and decides the end of the former lives.

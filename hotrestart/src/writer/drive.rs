@@ -118,6 +118,7 @@ pub(crate) fn keep(
     let ahead_bytes = (limit_bytes / 128).min(64 << 20);
     std::thread::Builder::new().name("hr-keeper".to_owned()).spawn(move || {
         while shared.supply.wait_for_need(KEEPER_INTERVAL) {
+            shared.look_at(&memory);
             shared.keep_seqs_ahead();
             if shared.supply.restock() {
                 shared.lanes.iter().for_each(|lane| lane.ring.wake_writer());
@@ -125,7 +126,6 @@ pub(crate) fn keep(
                 std::thread::sleep(KEEPER_INTERVAL);
             }
             memory.maintain(ahead_bytes);
-            shared.counters.live_bytes.store(memory.live_bytes(), Ordering::Relaxed);
         }
     })
 }

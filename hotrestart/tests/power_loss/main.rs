@@ -6,6 +6,7 @@
 //! says how to replay a seed.
 
 mod bench;
+mod offline;
 mod stamps;
 mod threads;
 

@@ -1,0 +1,145 @@
+//! Which chunks to compact: (garbage / live) x age of the youngest record, by a sample of each.
+//!
+//! Invariant: a choice changes nothing; it needs no count that puts would have to keep. Estimates are
+//! renewed a part at a time, those of the best candidates always before they are chosen. Caller: the
+//! compactor. Cost: some 10 us for each estimate that is renewed. See `docs/compaction.md`.
+
+use hdstore::{Stamp, Stamps};
+
+use crate::chunks::catalogue::Chunk;
+use crate::format::LineKind;
+use crate::log::DiskLog;
+use crate::runs::{LiveRuns, RunOf};
+
+/// Estimates renewed at each choice, in turn.
+const RENEWED: usize = 96;
+/// The best candidates, whose estimates are renewed before the choice.
+const CANDIDATES: usize = 24;
+/// Below this share of garbage a chunk is not worth it.
+const GARBAGE_MIN: f64 = 0.04;
+
+/// A chunk that may be chosen, with what is thought of it.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) chunk: Chunk,
+    /// The share of its bytes that is live, by the last estimate.
+    pub(crate) live: f64,
+}
+
+/// All chunks that may be chosen.
+#[derive(Debug, Default)]
+pub(crate) struct Candidates {
+    known: Vec<Known>,
+    /// Where renewing goes on.
+    next: usize,
+}
+
+impl Candidates {
+    pub(crate) fn add(&mut self, chunk: Chunk) {
+        self.known.push(Known { chunk, live: 1.0 });
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Takes the chunks that are best compacted now, whose survivors are about a chunk's worth and that are
+    /// `most` at most; fewer, or none, when no more are worth it.
+    pub(crate) fn choose(
+        &mut self,
+        most: usize,
+        clock: u64,
+        stamps: &Stamps<DiskLog>,
+        runs: &LiveRuns,
+    ) -> Vec<Chunk> {
+        self.renew(stamps, runs);
+        let score = |known: &Known| score(known.live, age(&known.chunk, clock));
+        let mut order: Vec<usize> = (0..self.known.len()).collect();
+        let best = order.len().min(CANDIDATES);
+        if best == 0 {
+            return Vec::new();
+        }
+        let by_score =
+            |a: &usize, b: &usize| score(&self.known[*b]).total_cmp(&score(&self.known[*a]));
+        order.select_nth_unstable_by(best - 1, by_score);
+        order.truncate(best);
+        for index in &order {
+            let known = &mut self.known[*index];
+            known.live = live_share(&known.chunk, stamps, runs);
+        }
+        order.sort_by(|a, b| score(&self.known[*b]).total_cmp(&score(&self.known[*a])));
+        let mut chosen: Vec<usize> = Vec::new();
+        let mut live = 0.0;
+        for index in order {
+            let known = &self.known[index];
+            let is_worth_it = known.live <= 1.0 - GARBAGE_MIN;
+            if !is_worth_it || chosen.len() == most || (live + known.live > 1.0 && live > 0.0) {
+                break;
+            }
+            live += known.live;
+            chosen.push(index);
+        }
+        chosen.sort_unstable();
+        let mut victims: Vec<Chunk> =
+            chosen.into_iter().rev().map(|index| self.known.swap_remove(index).chunk).collect();
+        // Survivors of one age lie together, so that chunks of the cold ones are left alone later.
+        victims.sort_by_key(|chunk| chunk.youngest);
+        victims
+    }
+
+    /// Renews the estimates of some, in turn.
+    fn renew(&mut self, stamps: &Stamps<DiskLog>, runs: &LiveRuns) {
+        for _ in 0..RENEWED.min(self.known.len()) {
+            self.next = (self.next + 1) % self.known.len();
+            let known = &mut self.known[self.next];
+            known.live = live_share(&known.chunk, stamps, runs);
+        }
+    }
+}
+
+fn age(chunk: &Chunk, clock: u64) -> u64 {
+    clock.saturating_sub(chunk.youngest)
+}
+
+/// What a chunk is worth. The age counts from a megabyte, so that the newest chunk is worth something, too.
+fn score(live: f64, age: u64) -> f64 {
+    (1.0 - live) / live.max(1.0 / 128.0) * (age as f64 + f64::from(1 << 20))
+}
+
+/// The share of a chunk's bytes that is live, by its sample.
+pub(crate) fn live_share(chunk: &Chunk, stamps: &Stamps<DiskLog>, runs: &LiveRuns) -> f64 {
+    if chunk.samples.is_empty() {
+        return 0.0;
+    }
+    let mut asked: Vec<Stamp> = Vec::with_capacity(chunk.samples.len());
+    let mut live = 0_usize;
+    for sample in &chunk.samples {
+        match sample.kind {
+            LineKind::Entry | LineKind::Head => asked.push(sample.stamp),
+            LineKind::Absence => live += 1,
+            LineKind::Part => match runs.get(sample.stamp.seq.0 << 48 | sample.stamp.hash) {
+                Some(RunOf::Entry(stamp)) => asked.push(stamp),
+                Some(RunOf::Pending) => live += 1,
+                None => {}
+            },
+        }
+    }
+    stamps.current(&asked, |_, _| {
+        live += 1;
+        std::ops::ControlFlow::Continue(())
+    });
+    live as f64 / chunk.samples.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_chunks_with_the_same_garbage_the_one_at_rest_is_worth_more() {
+        assert!(score(0.5, 100 << 20) > score(0.5, 10 << 20));
+        assert!(score(0.2, 10 << 20) > score(0.5, 10 << 20));
+        assert!(score(0.0, 0) > score(0.5, 0));
+        assert_eq!(score(1.0, 1 << 40), 0.0, "a chunk without garbage is worth nothing");
+    }
+}

@@ -1,0 +1,43 @@
+//! Freeing: the manifest says that a chunk's blocks are void, then its file is used again.
+//!
+//! Invariant: a file is given back only after the manifest that voids its blocks is durable. So bytes of a
+//! former life of a file never count, whatever a crash leaves of its header, and whoever misses the blocks
+//! knows why. A life of which every block is void is forgotten. Caller: the compactor's thread, which
+//! blocks here for the manifest's two writes and flushes.
+
+use crate::chunks::catalogue::Chunk;
+use crate::format::manifest::LifeState;
+use crate::format::{FileNumber, Manifest};
+use crate::io::IoError;
+use crate::log::Shared;
+
+/// Frees chunks.
+///
+/// # Errors
+/// When the manifest cannot be written, or a file neither be opened nor removed.
+pub(crate) fn free(shared: &Shared, chunks: &[Chunk]) -> Result<(), IoError> {
+    shared
+        .manifests
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .update(|manifest| void(manifest, chunks))?;
+    let files: Vec<FileNumber> = chunks.iter().map(|chunk| chunk.file).collect();
+    let (held, max) = shared.supply.files();
+    // Beyond the budget only every other file is used again, so that puts go on while the store shrinks.
+    let keep = if held > max { files.len().div_ceil(2) } else { files.len() };
+    shared.supply.take_back(&files, keep)
+}
+
+fn void(manifest: &mut Manifest, chunks: &[Chunk]) {
+    for chunk in chunks {
+        let life = manifest.lives.iter_mut().find(|life| life.number == chunk.life);
+        if let Some(life) = life {
+            life.freed.add(chunk.writer, chunk.blocks.clone());
+        }
+    }
+    manifest.lives.retain(|life| {
+        let is_void =
+            |(writer, blocks): (usize, &u64)| life.freed.covers(writer as u32, &(0..*blocks));
+        life.state == LifeState::Open || !life.valid_blocks.iter().enumerate().all(is_void)
+    });
+}

@@ -1,0 +1,112 @@
+//! What is in a chunk: its records as directory lines, from its directory or from the records themselves.
+//!
+//! Invariant: the lines of a chunk come in the same order at every reading; nothing is believed that its
+//! block's checksum does not cover. Caller: the compactor. A chunk is read whole when its records' own bytes
+//! are needed (facts of absence, values in parts) or when it has no directory, as at the end of a life that
+//! was not closed; else its directory is enough.
+
+use std::ops::Range;
+
+use hdstore::IndexHash;
+
+use crate::chunks::catalogue::Chunk;
+use crate::format::block::{self, BLOCK_HEADER_LEN};
+use crate::format::{
+    Binding, BlockKind, ChunkWalk, Directory, DirectoryLine, MapId, Records, StreamId, Walked,
+};
+
+/// One record of a chunk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line {
+    pub(crate) map: MapId,
+    pub(crate) stream: StreamId,
+    pub(crate) line: DirectoryLine,
+}
+
+/// Which bytes of a chunk's file must be read to know its records.
+pub(crate) fn wanted(chunk: &Chunk, chunk_size: usize) -> Range<usize> {
+    match &chunk.directory {
+        Some(directory) if chunk.absences == 0 && !chunk.has_runs => directory.clone(),
+        _ => 0..chunk_size,
+    }
+}
+
+/// The lines of a chunk, from the bytes that `wanted` names.
+///
+/// # Errors
+/// Says what is damaged, and where.
+pub(crate) fn read(
+    chunk: &Chunk,
+    binding: Binding,
+    bytes: &[u8],
+    at: &Range<usize>,
+    hash: &IndexHash,
+) -> Result<Vec<Line>, String> {
+    let is_whole = at.start == 0;
+    if is_whole {
+        check_blocks(chunk, binding, bytes)?;
+    }
+    match &chunk.directory {
+        Some(directory) => {
+            let bytes = &bytes[directory.start - at.start..directory.end - at.start];
+            from_directory(binding, bytes).map_err(|what| format!("at {}: {what}", directory.start))
+        }
+        None => from_records(chunk, binding, bytes, hash),
+    }
+}
+
+fn check_blocks(chunk: &Chunk, binding: Binding, bytes: &[u8]) -> Result<(), String> {
+    let mut next = chunk.blocks.start;
+    for walked in ChunkWalk::new(bytes, binding) {
+        match walked {
+            Walked::Block { header, .. } if header.number.0 == next => next += 1,
+            Walked::Block { offset, header, .. } if header.number.0 < chunk.blocks.end => {
+                return Err(format!("at {offset}: block {}, expected {next}", header.number));
+            }
+            Walked::Gap { offset, error, .. } if next < chunk.blocks.end => {
+                return Err(format!("at {offset}: block {next}: {error}"));
+            }
+            _ => {}
+        }
+        if next == chunk.blocks.end {
+            return Ok(());
+        }
+    }
+    Err(format!("block {next} of {:?} is not there", chunk.blocks))
+}
+
+fn from_directory(binding: Binding, bytes: &[u8]) -> Result<Vec<Line>, String> {
+    let header = block::check(bytes, binding).map_err(|error| error.to_string())?;
+    let directory = Directory::decode(header.payload(bytes)).map_err(|error| error.to_string())?;
+    let mut lines = Vec::with_capacity(directory.records as usize);
+    for table in directory.tables() {
+        let (map, stream) = (table.map, table.stream);
+        lines.extend(table.lines().map(|line| Line { map, stream, line }));
+    }
+    Ok(lines)
+}
+
+fn from_records(
+    chunk: &Chunk,
+    binding: Binding,
+    bytes: &[u8],
+    hash: &IndexHash,
+) -> Result<Vec<Line>, String> {
+    let mut lines = Vec::new();
+    for walked in ChunkWalk::new(bytes, binding) {
+        let Walked::Block { offset, header, payload } = walked else { continue };
+        if header.number.0 >= chunk.blocks.end {
+            break;
+        }
+        if header.kind == BlockKind::Directory {
+            continue;
+        }
+        let base = offset + BLOCK_HEADER_LEN;
+        for record in Records::new(payload) {
+            let record = record.map_err(|error| format!("at {base}: {error}"))?;
+            let line = DirectoryLine::of(&record, base + record.offset, |key| hash.of(key));
+            lines.push(Line { map: record.map, stream: record.stream, line });
+        }
+    }
+    Ok(lines)
+}

@@ -1,0 +1,381 @@
+//! The compactor: a state machine from pressure to freed chunks.
+//!
+//! Invariant: a victim is handed out to be freed only after every block with a survivor of it is flushed,
+//! and after everything that the putting threads had logged when it was judged is flushed, too; so whatever
+//! made its records garbage survives what the victim would have survived. Nothing it does changes what the
+//! store holds: an interrupted compaction leaves records twice, which is one too many and none too few.
+//!
+//! `step` takes the time and completions, returns what to submit and which chunks to free; it reads the
+//! memory store and never blocks, but for opening a victim's file. Driven by `drive.rs` and by simulations.
+//! What may go wrong: a victim that cannot be read or is damaged is left alone and told (`State`); a failed
+//! write or flush is poison.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use hdstore::{IndexHash, Stamps};
+
+use super::choose::Candidates;
+use super::lines::{self, Line};
+use super::state::State;
+use super::survivors::{self, Output, Position, Sources, Stop};
+use crate::chunks::blocks::{Blocks, Step};
+use crate::chunks::budget::{pressure, rest_ms};
+use crate::chunks::catalogue::Chunk;
+use crate::durability::{Durability, Ticket};
+use crate::format::StoreId;
+use crate::io::{AlignedBuf, Completion, Disk, IoBuf, Op, OpenMode};
+use crate::log::{DiskLog, Shared};
+
+/// Victims of one round at most.
+const VICTIMS_MAX: usize = 16;
+/// Buffers of survivors on their way to the device.
+const BUFFERS: usize = 3;
+/// How often an idle compactor looks around, in milliseconds.
+const IDLE_MS: u64 = 20;
+const READ_TOKEN: u64 = 1 << 62;
+
+/// The state machine.
+pub(crate) struct Compactor {
+    shared: Arc<Shared>,
+    disk: Arc<dyn Disk>,
+    memory: hdstore::Store<DiskLog>,
+    stamps: Stamps<DiskLog>,
+    state: Arc<State>,
+    store: StoreId,
+    hash: IndexHash,
+    candidates: Candidates,
+    output: Output,
+    work: Work,
+    round: Round,
+    victim_buf: Option<AlignedBuf>,
+    closing: bool,
+}
+
+/// What is being done.
+enum Work {
+    /// Nothing, until a time.
+    Rest { until_ms: u64 },
+    /// Victims are copied, one after the other.
+    Next,
+    /// A victim is being read.
+    Read { victim: Chunk, at: Range<usize> },
+    /// Its survivors are being copied.
+    Copy { victim: Chunk, lines: Vec<Line>, bytes: AlignedBuf, position: Position },
+    /// Survivors, and what made the rest garbage, become durable.
+    Drain { tickets: Vec<Ticket> },
+    /// The driver frees what was done.
+    Free,
+}
+
+/// Victims that are freed together.
+#[derive(Default)]
+struct Round {
+    left: VecDeque<Chunk>,
+    done: Vec<Chunk>,
+    began_ms: u64,
+}
+
+/// What a step asks for.
+#[derive(Default)]
+pub(crate) struct Asked {
+    pub(crate) step: Step,
+    /// Chunks to free, durably; then `freed` is called.
+    pub(crate) free: Vec<Chunk>,
+}
+
+impl Compactor {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        disk: Arc<dyn Disk>,
+        memory: hdstore::Store<DiskLog>,
+        store: StoreId,
+        blocks: Blocks,
+    ) -> Compactor {
+        let chunk_size = shared.supply.chunk_size() as usize;
+        Compactor {
+            stamps: memory.stamps(),
+            state: Arc::clone(&shared.compaction),
+            hash: shared.hash.clone(),
+            output: Output::new(blocks, chunk_size / 4, BUFFERS),
+            shared,
+            disk,
+            memory,
+            store,
+            candidates: Candidates::default(),
+            work: Work::Rest { until_ms: 0 },
+            round: Round::default(),
+            victim_buf: Some(AlignedBuf::zeroed(chunk_size)),
+            closing: false,
+        }
+    }
+
+    /// From now on no victim is taken; what was copied is written and the chunk ended.
+    pub(crate) fn close(&mut self) {
+        self.closing = true;
+    }
+
+    /// Whether nothing is left to be done before the end.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.shared.poison.get().is_some()
+            || (matches!(self.work, Work::Rest { .. }) && self.output.blocks.is_drained())
+    }
+
+    /// The number of blocks written: what a clean close records.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.output.blocks.written()
+    }
+
+    /// One step.
+    pub(crate) fn step(&mut self, now_ms: u64, completions: Vec<Completion>, room: usize) -> Asked {
+        let mut read = None;
+        for mut completion in completions {
+            if completion.token == READ_TOKEN {
+                read = Some(completion);
+                continue;
+            }
+            if let Some(buf) = completion.buf.take().and_then(IoBuf::into_aligned)
+                && buf.capacity() == self.output.block_bytes()
+            {
+                self.output.give(buf);
+            }
+            if let Err(error) = self.output.blocks.complete(completion.token, completion) {
+                self.shared.poison.set(error);
+            }
+        }
+        let mut asked = Asked::default();
+        if self.shared.poison.get().is_some() {
+            return asked;
+        }
+        self.output.blocks.note_written(now_ms);
+        self.output.blocks.note_flushed();
+        for chunk in self.shared.catalogue.take_new() {
+            self.enter(chunk);
+        }
+        if let Some(read) = read {
+            self.take_read(read);
+        }
+        while asked.step.submissions.len() + 8 <= room && self.go_on(now_ms, &mut asked) {}
+        if self.output.blocks.can_flush()
+            && (self.closing || matches!(self.work, Work::Drain { .. }))
+            && !self.output.blocks.has_writes()
+        {
+            self.output.blocks.begin_flush(0);
+        }
+        self.output.blocks.submit_flush(&mut asked.step, room);
+        asked.step.again_in_ms = Some(match &self.work {
+            Work::Rest { until_ms } => until_ms.saturating_sub(now_ms).clamp(1, IDLE_MS),
+            Work::Read { .. } => IDLE_MS,
+            _ => 1,
+        });
+        asked
+    }
+
+    fn enter(&mut self, mut chunk: Chunk) {
+        if !self.memory.charge_log(chunk.memory_bytes()) {
+            // At the memory limit a chunk is known by fewer records, which nobody charges.
+            chunk.samples = chunk.samples.iter().step_by(8).copied().collect();
+            chunk.is_charged = false;
+        }
+        self.candidates.add(chunk);
+        self.state.chunks.store(self.candidates.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Goes on with the work. False when there is nothing to do before something happens.
+    fn go_on(&mut self, now_ms: u64, asked: &mut Asked) -> bool {
+        match std::mem::replace(&mut self.work, Work::Next) {
+            Work::Rest { until_ms } => self.begin(until_ms, now_ms, asked),
+            Work::Next => self.next_victim(asked),
+            Work::Copy { victim, lines, bytes, position } => {
+                self.copy((victim, lines, bytes, position), asked)
+            }
+            Work::Drain { tickets } => self.drain(tickets, asked),
+            work @ (Work::Read { .. } | Work::Free) => {
+                self.work = work;
+                false
+            }
+        }
+    }
+
+    /// Begins a round when there is pressure and something to gain.
+    fn begin(&mut self, until_ms: u64, now_ms: u64, asked: &mut Asked) -> bool {
+        self.work = Work::Rest { until_ms: until_ms.max(now_ms + 1) };
+        if self.closing {
+            self.output.end_chunk(&mut asked.step);
+            return false;
+        }
+        let pressure = self.pressure();
+        // Who must not wait is not kept waiting by a rest that was chosen when there was time.
+        if pressure == 0.0 || (now_ms < until_ms && pressure < 0.9) {
+            self.work = Work::Rest { until_ms: until_ms.max(now_ms + 1).min(now_ms + IDLE_MS) };
+            return false;
+        }
+        self.stamps.refresh();
+        let clock = self.shared.counters.clock.load(Ordering::Relaxed);
+        let victims = self.candidates.choose(VICTIMS_MAX, clock, &self.stamps, &self.shared.runs);
+        if victims.is_empty() {
+            self.work = Work::Rest { until_ms: now_ms + IDLE_MS };
+            return false;
+        }
+        self.round = Round { left: victims.into(), done: Vec::new(), began_ms: now_ms };
+        self.work = Work::Next;
+        true
+    }
+
+    fn pressure(&self) -> f64 {
+        let (files, max) = self.shared.supply.files();
+        if self.shared.supply.no_space_bytes().is_some() { 1.0 } else { pressure(files, max) }
+    }
+
+    /// Reads the next victim, or has what was copied made durable.
+    fn next_victim(&mut self, asked: &mut Asked) -> bool {
+        let next = if self.closing { None } else { self.round.left.pop_front() };
+        let Some(victim) = next else {
+            self.round.left.drain(..).for_each(|chunk| self.candidates.add(chunk));
+            return self.end_round(asked);
+        };
+        let Some(mut buf) = self.victim_buf.take() else {
+            self.round.left.push_front(victim);
+            return false;
+        };
+        let chunk_size = self.shared.supply.chunk_size() as usize;
+        let at = lines::wanted(&victim, chunk_size);
+        let file = match self.disk.open(&victim.file.file_name(), OpenMode::Read) {
+            Ok(file) => file,
+            Err(error) => {
+                self.victim_buf = Some(buf);
+                self.state.damaged(&victim, &error.to_string());
+                return true;
+            }
+        };
+        buf.set_len(at.len());
+        let op = Op::Read { file, offset: at.start as u64, buf: buf.into(), len: at.len() };
+        asked.step.submissions.push((READ_TOKEN, op));
+        self.work = Work::Read { victim, at };
+        true
+    }
+
+    fn take_read(&mut self, completion: Completion) {
+        let buf =
+            completion.buf.and_then(IoBuf::into_aligned).expect("a read gives its buffer back");
+        let Work::Read { victim, at } = std::mem::replace(&mut self.work, Work::Next) else {
+            unreachable!("one victim is read at a time")
+        };
+        let binding = victim.binding(self.store);
+        let read = match completion.result {
+            Ok(_) => lines::read(&victim, binding, &buf[..at.len()], &at, &self.hash),
+            Err(error) => Err(error.to_string()),
+        };
+        match read {
+            Ok(lines) => {
+                let position = Position::default();
+                self.work = Work::Copy { victim, lines, bytes: buf, position };
+            }
+            Err(what) => {
+                self.state.damaged(&victim, &what);
+                self.victim_buf = Some(buf);
+            }
+        }
+    }
+
+    fn copy(
+        &mut self,
+        (victim, lines, bytes, mut position): (Chunk, Vec<Line>, AlignedBuf, Position),
+        asked: &mut Asked,
+    ) -> bool {
+        let sources = Sources {
+            stamps: &self.stamps,
+            runs: &self.shared.runs,
+            victim: &bytes,
+            clock: victim.youngest,
+            may_forget: &|_| false,
+        };
+        let step = &mut asked.step;
+        match survivors::copy(&lines, &mut position, &sources, &mut self.output, step) {
+            Stop::Done => {
+                self.victim_buf = Some(bytes);
+                self.round.done.push(victim);
+                true
+            }
+            Stop::Pending => {
+                self.victim_buf = Some(bytes);
+                self.candidates.add(victim);
+                true
+            }
+            Stop::NoChunk if !self.round.done.is_empty() => {
+                // What is done is freed first; this one then goes on from its beginning.
+                self.victim_buf = Some(bytes);
+                self.round.left.push_front(victim);
+                self.end_round(asked)
+            }
+            Stop::NoChunk if self.closing => {
+                self.victim_buf = Some(bytes);
+                self.round.left.push_front(victim);
+                true
+            }
+            Stop::NoChunk | Stop::NoBuffer => {
+                self.work = Work::Copy { victim, lines, bytes, position };
+                false
+            }
+        }
+    }
+
+    /// Has what was copied made durable, and what made the rest garbage.
+    fn end_round(&mut self, asked: &mut Asked) -> bool {
+        self.output.seal(&mut asked.step);
+        let mut tickets = Vec::new();
+        if !self.round.done.is_empty() {
+            let writers = 0..self.shared.lanes.len() as u32;
+            tickets.extend(writers.filter_map(|writer| self.shared.last_ticket(writer)));
+            for ticket in &tickets {
+                let lane = &self.shared.lanes[ticket.writer as usize];
+                if lane.progress.want(ticket.buffer, Durability::Synced) {
+                    lane.ring.wake_writer();
+                }
+            }
+        }
+        self.work = Work::Drain { tickets };
+        true
+    }
+
+    fn drain(&mut self, mut tickets: Vec<Ticket>, asked: &mut Asked) -> bool {
+        tickets.retain(|ticket| {
+            let lane = &self.shared.lanes[ticket.writer as usize];
+            !lane.progress.reached(ticket.buffer, Durability::Synced)
+        });
+        if !tickets.is_empty() || !self.output.blocks.is_flushed() {
+            self.work = Work::Drain { tickets };
+            return false;
+        }
+        if self.round.done.is_empty() {
+            self.work = Work::Rest { until_ms: 0 };
+            return true;
+        }
+        asked.free.append(&mut self.round.done);
+        self.work = Work::Free;
+        false
+    }
+
+    /// The chunks that the last step asked to free are free, or some are not.
+    pub(crate) fn freed(&mut self, now_ms: u64, chunks: Vec<Chunk>, is_free: bool) {
+        for chunk in chunks {
+            if is_free {
+                if chunk.is_charged {
+                    self.memory.refund_log(chunk.memory_bytes());
+                }
+                self.state.freed.fetch_add(1, Ordering::Relaxed);
+            } else {
+                self.candidates.add(chunk);
+            }
+        }
+        self.state.chunks.store(self.candidates.len() as u64, Ordering::Relaxed);
+        let worked_ms = now_ms.saturating_sub(self.round.began_ms);
+        self.work = if self.round.left.is_empty() {
+            Work::Rest { until_ms: now_ms + rest_ms(worked_ms, self.pressure()) }
+        } else {
+            Work::Next
+        };
+    }
+}

@@ -1,0 +1,13 @@
+//! Compaction: garbage leaves the log, so that disk stays within its budget.
+//!
+//! `choose.rs` says which chunks are worth it, `lines.rs` what is in one, `survivors.rs` which of its records
+//! must be kept and copies them, `machine.rs` is the order of steps as a state machine, `drive.rs` the thread,
+//! `free.rs` makes files free again. The rule and its theory stand in `docs/compaction.md`.
+
+pub(crate) mod choose;
+pub(crate) mod drive;
+pub(crate) mod free;
+pub(crate) mod lines;
+pub(crate) mod machine;
+pub(crate) mod state;
+pub(crate) mod survivors;

@@ -1,0 +1,295 @@
+//! Survivors: which records of a victim must be kept, and their way into blocks of their own.
+//!
+//! Invariants: a record is left behind only when memory holds something newer of its key, or when it is a
+//! fact of absence that no older record can contradict. A survivor keeps its stamp and its body checksum:
+//! the checksum is carried from the victim, never reckoned anew over memory that may have gone bad. An entry
+//! is copied from memory after its slot was seen to hold exactly that stamp; facts of absence and values in
+//! parts are copied from the victim's bytes, which its blocks' checksums cover.
+//!
+//! Caller: the compactor's state machine. Cost of an entry: two cache misses, run side by side with others',
+//! and a copy if it is current. Nothing is locked but the table of runs.
+
+use std::ops::ControlFlow;
+
+use hdstore::{Seq, Stamp, Stamps};
+
+use super::lines::Line;
+use crate::chunks::blocks::{Blocks, Step};
+use crate::format::block::BLOCK_HEADER_LEN;
+use crate::format::{DirectoryLine, LineKind, Record, RecordHeader, Records};
+use crate::io::AlignedBuf;
+use crate::log::DiskLog;
+use crate::runs::{LiveRuns, RunOf};
+
+/// Stamps that are looked up together.
+const LOOKED_UP: usize = 64;
+
+/// Where survivors go: blocks that are being filled.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) blocks: Blocks,
+    free: Vec<AlignedBuf>,
+    filling: Option<AlignedBuf>,
+    payload_len: usize,
+    records: u32,
+    capacity: usize,
+}
+
+/// Why copying stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// The victim is done.
+    Done,
+    /// All buffers are on their way to the device.
+    NoBuffer,
+    /// A chunk is needed and none is there.
+    NoChunk,
+    /// A part belongs to a put that is under way; the victim must wait.
+    Pending,
+}
+
+impl Output {
+    /// Blocks of at most `block_bytes`, of which `buffers` are on their way at most.
+    pub(crate) fn new(blocks: Blocks, block_bytes: usize, buffers: usize) -> Output {
+        Output {
+            blocks,
+            free: (0..buffers).map(|_| AlignedBuf::zeroed(block_bytes)).collect(),
+            filling: None,
+            payload_len: 0,
+            records: 0,
+            capacity: block_bytes - BLOCK_HEADER_LEN,
+        }
+    }
+
+    /// The size of its buffers.
+    pub(crate) fn block_bytes(&self) -> usize {
+        self.capacity + BLOCK_HEADER_LEN
+    }
+
+    /// Takes a buffer back whose write has completed.
+    pub(crate) fn give(&mut self, mut buf: AlignedBuf) {
+        buf.set_len(self.capacity + BLOCK_HEADER_LEN);
+        self.free.push(buf);
+    }
+
+    /// Makes room for a record of `len` bytes; `clock` is the age of a chunk that must be begun for it.
+    fn make_room(&mut self, len: usize, clock: u64, step: &mut Step) -> Result<(), Stop> {
+        let fits = |output: &Output| {
+            output.payload_len + len <= output.capacity
+                && output.payload_len + len <= output.blocks.payload_room(1)
+        };
+        if self.blocks.has_chunk() && self.filling.is_some() && fits(self) {
+            return Ok(());
+        }
+        self.seal(step);
+        if self.blocks.has_chunk() && !fits(self) {
+            self.blocks.end_chunk(self.blocks.next_number(), step);
+        }
+        if !self.blocks.has_chunk()
+            && !self.blocks.open_chunk(self.blocks.next_number(), clock, step)
+        {
+            return Err(Stop::NoChunk);
+        }
+        if self.filling.is_none() {
+            self.filling = Some(self.free.pop().ok_or(Stop::NoBuffer)?);
+        }
+        Ok(())
+    }
+
+    /// Adds a record, for which there is room.
+    fn add(&mut self, line: &Line, len: usize, body: usize, encode: impl FnOnce(&mut [u8])) {
+        let offset = self.blocks.payload_base() + self.payload_len;
+        let listed = DirectoryLine { offset: offset as u32, ..line.line };
+        self.blocks.list(line.map, line.stream, &listed, len, body);
+        let buf = self.filling.as_mut().expect("room was made");
+        encode(&mut buf[BLOCK_HEADER_LEN + self.payload_len..][..len]);
+        self.payload_len += len;
+        self.records += 1;
+    }
+
+    /// Seals the block that is being filled, if anything is in it.
+    pub(crate) fn seal(&mut self, step: &mut Step) {
+        if self.payload_len == 0 {
+            return;
+        }
+        let Some(mut buf) = self.filling.take() else { return };
+        let sealed = crate::format::block::sealed_len(self.payload_len);
+        buf.set_len(sealed);
+        buf[BLOCK_HEADER_LEN + self.payload_len..].fill(0);
+        let of_block = (self.blocks.next_number(), self.payload_len, self.records);
+        self.blocks.append(buf.into(), of_block, None, step);
+        (self.payload_len, self.records) = (0, 0);
+    }
+
+    /// Seals what is being filled and ends the chunk.
+    pub(crate) fn end_chunk(&mut self, step: &mut Step) {
+        self.seal(step);
+        self.blocks.end_chunk(self.blocks.next_number(), step);
+    }
+}
+
+/// What copying needs to know.
+pub(crate) struct Sources<'a> {
+    pub(crate) stamps: &'a Stamps<DiskLog>,
+    pub(crate) runs: &'a LiveRuns,
+    /// Bytes of the victim from the chunk's start, if it was read whole.
+    pub(crate) victim: &'a [u8],
+    /// The age of the victim's records.
+    pub(crate) clock: u64,
+    /// Whether the fact of absence with this number among the victim's may be forgotten.
+    pub(crate) may_forget: &'a dyn Fn(usize) -> bool,
+}
+
+/// How far copying a victim has got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Position {
+    line: usize,
+    absences: usize,
+}
+
+/// Copies the survivors among `lines` from `position` on, which it moves, until done or stopped.
+pub(crate) fn copy(
+    lines: &[Line],
+    position: &mut Position,
+    sources: &Sources<'_>,
+    output: &mut Output,
+    step: &mut Step,
+) -> Stop {
+    while let Some(line) = lines.get(position.line) {
+        let copied = match line.line.kind {
+            LineKind::Entry => {
+                let rest = &lines[position.line..];
+                let count = rest.iter().take(LOOKED_UP).take_while(|line| is_entry(line)).count();
+                copy_entries(&rest[..count], &mut position.line, sources, output, step)
+            }
+            LineKind::Absence => {
+                copy_absence(line, position.absences, sources, output, step).map(|()| {
+                    position.absences += 1;
+                    position.line += 1;
+                })
+            }
+            LineKind::Part | LineKind::Head => {
+                copy_of_run(line, sources, output, step).map(|()| position.line += 1)
+            }
+        };
+        if let Err(stop) = copied {
+            return stop;
+        }
+    }
+    Stop::Done
+}
+
+fn is_entry(line: &Line) -> bool {
+    line.line.kind == LineKind::Entry
+}
+
+fn stamp_of(line: &Line) -> Stamp {
+    let (map, stream) = (line.map, line.stream);
+    Stamp { map, stream, hash: line.line.hash, seq: Seq(line.line.seq) }
+}
+
+fn copy_entries(
+    lines: &[Line],
+    at: &mut usize,
+    sources: &Sources<'_>,
+    output: &mut Output,
+    step: &mut Step,
+) -> Result<(), Stop> {
+    let mut stamps = [Stamp::default(); LOOKED_UP];
+    for (stamp, line) in stamps.iter_mut().zip(lines) {
+        *stamp = stamp_of(line);
+    }
+    let first = *at;
+    let mut stopped = None;
+    sources.stamps.current(&stamps[..lines.len()], |index, entry| {
+        let line = &lines[index];
+        let (key, value) = (entry.key, entry.value);
+        let header =
+            RecordHeader::entry(line.map, line.stream, key.len(), value.len(), entry.expiry_ms);
+        let header = RecordHeader { seq: line.line.seq, body_crc: line.line.body_crc, ..header };
+        let len = header.encoded_len();
+        if let Err(stop) = output.make_room(len, sources.clock, step) {
+            *at = first + index;
+            stopped = Some(stop);
+            return ControlFlow::Break(());
+        }
+        output.add(line, len, key.len() + value.len(), |out| {
+            header.encode_into(key, value, out);
+        });
+        ControlFlow::Continue(())
+    });
+    match stopped {
+        Some(stop) => Err(stop),
+        None => {
+            *at = first + lines.len();
+            Ok(())
+        }
+    }
+}
+
+fn copy_absence(
+    line: &Line,
+    number: usize,
+    sources: &Sources<'_>,
+    output: &mut Output,
+    step: &mut Step,
+) -> Result<(), Stop> {
+    if (sources.may_forget)(number) {
+        return Ok(());
+    }
+    let (record, bytes) = record_at(sources.victim, line);
+    let newest = sources.stamps.newest(line.map, line.stream, record.key);
+    if newest.is_some_and(|newest| newest.0 > record.seq) {
+        return Ok(());
+    }
+    copy_bytes(line, &record, bytes, sources, output, step)
+}
+
+fn copy_of_run(
+    line: &Line,
+    sources: &Sources<'_>,
+    output: &mut Output,
+    step: &mut Step,
+) -> Result<(), Stop> {
+    let (record, bytes) = record_at(sources.victim, line);
+    let Some(part) = record.part else { return Ok(()) };
+    let stamp = match sources.runs.get(part.run) {
+        Some(RunOf::Pending) => return Err(Stop::Pending),
+        Some(RunOf::Entry(stamp)) => stamp,
+        None => return Ok(()),
+    };
+    let mut is_current = false;
+    sources.stamps.current(&[stamp], |_, _| {
+        is_current = true;
+        ControlFlow::Break(())
+    });
+    if !is_current {
+        // The entry was replaced: its parts elsewhere are garbage, too, and are so without this.
+        sources.runs.forget(part.run);
+        return Ok(());
+    }
+    copy_bytes(line, &record, bytes, sources, output, step)
+}
+
+fn copy_bytes(
+    line: &Line,
+    record: &Record<'_>,
+    bytes: &[u8],
+    sources: &Sources<'_>,
+    output: &mut Output,
+    step: &mut Step,
+) -> Result<(), Stop> {
+    output.make_room(bytes.len(), sources.clock, step)?;
+    let body = record.key.len() + record.value.len();
+    output.add(line, bytes.len(), body, |out| out.copy_from_slice(bytes));
+    Ok(())
+}
+
+/// A record of a victim whose blocks have been checked.
+fn record_at<'a>(victim: &'a [u8], line: &Line) -> (Record<'a>, &'a [u8]) {
+    let offset = line.line.offset as usize;
+    let record = Records::new(&victim[offset..]).next();
+    let record = record.and_then(Result::ok).expect("a checked block holds what was written");
+    let bytes = &victim[offset..offset + record.len];
+    (record, bytes)
+}

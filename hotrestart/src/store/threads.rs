@@ -1,0 +1,125 @@
+//! The threads of an open store: how they are made.
+//!
+//! Invariant: writers run from before anything is logged again; the compactor only once the former lives are
+//! decided, since until then what they logged may not be freed. Callers: the opening, in this order.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::close::{self, ClockHandle, Facts, Running};
+use super::identity::environment;
+use crate::buffers::layout::{Geometry, Owner};
+use crate::buffers::place::{Made, Places};
+use crate::chunks::blocks::{Blocks, Identity};
+use crate::compact;
+use crate::compact::machine::Compactor;
+use crate::config::Builder;
+use crate::dir::lock::DirLock;
+use crate::error::OpenError;
+use crate::format::{ChunkOrigin, LifeNumber, StoreId, WriterId};
+use crate::io::Disk;
+use crate::log::{DiskLog, Shared};
+use crate::poison::Poison;
+use crate::writer::drive::{self, Control};
+use crate::writer::machine::{Intervals, Writer};
+
+fn blocks_of(
+    shared: &Shared,
+    (store, life, writer): (StoreId, LifeNumber, WriterId),
+    origin: ChunkOrigin,
+) -> Blocks {
+    let chunk_size = shared.supply.chunk_size();
+    Blocks::new(
+        Identity { store, life, writer, chunk_size, origin },
+        Arc::clone(&shared.supply),
+        Arc::clone(&shared.counters),
+        Arc::clone(&shared.catalogue),
+    )
+}
+
+/// Starts the writers and the keeper.
+pub(super) fn start(
+    builder: &Builder,
+    disk: &Arc<dyn Disk>,
+    memory: &hdstore::Store<DiskLog>,
+    shared: &Arc<Shared>,
+    poison: &Arc<Poison>,
+    geometry: &Geometry,
+    (places, made, lock, owner): (Places, Made, Option<DirLock>, Owner),
+) -> Result<Running, OpenError> {
+    shared.look_at(memory);
+    shared.supply.restock();
+    let intervals =
+        Intervals { write_ms: builder.write_interval_ms, flush_ms: builder.flush_interval_ms };
+    let mut writers = Vec::new();
+    for (index, lane) in shared.lanes.iter().enumerate() {
+        let who = (owner.store, owner.life, WriterId(index as u32));
+        let blocks = blocks_of(shared, who, ChunkOrigin::Changes);
+        let writer = Writer::new(
+            blocks,
+            Arc::clone(&lane.ring),
+            Arc::clone(&lane.progress),
+            Arc::clone(&shared.supply),
+            Arc::clone(poison),
+            Arc::clone(&shared.counters),
+            shared.hash.clone(),
+            intervals,
+        );
+        let control = Arc::new(Control { patience: shared.put_timeout, ..Control::default() });
+        let (disk, ring, poison) = (Arc::clone(disk), Arc::clone(&lane.ring), Arc::clone(poison));
+        let (clock, of_thread) = (Arc::clone(&builder.clock), Arc::clone(&control));
+        let thread = std::thread::Builder::new()
+            .name(format!("hr-writer-{index}"))
+            .spawn(move || drive::run(writer, &*disk, &ring, &poison, &*clock, &of_thread));
+        match thread {
+            Ok(thread) => writers.push((control, thread)),
+            Err(error) => {
+                close::stop(shared, writers, None);
+                return Err(environment(Path::new("."), "starting a writer")(error));
+            }
+        }
+    }
+    let keeper = match drive::keep(Arc::clone(shared), memory.clone()) {
+        Ok(keeper) => keeper,
+        Err(error) => {
+            close::stop(shared, writers, None);
+            return Err(environment(Path::new("."), "starting the keeper")(error));
+        }
+    };
+    Ok(Running {
+        writers,
+        compactor: None,
+        keeper,
+        places,
+        place: made.place,
+        _buffers_lock: made.lock,
+        store: owner.store,
+        life: owner.life,
+        clock: ClockHandle(Arc::clone(&builder.clock)),
+        facts: Facts { io_used: disk.kind(), buffer_bytes: geometry.file_bytes() as u64 },
+        _lock: lock,
+    })
+}
+
+/// Starts the compactor.
+pub(super) fn start_compactor(
+    builder: &Builder,
+    disk: &Arc<dyn Disk>,
+    memory: &hdstore::Store<DiskLog>,
+    shared: &Arc<Shared>,
+    running: &mut Running,
+) -> Result<(), OpenError> {
+    let writer = WriterId(shared.lanes.len() as u32);
+    let blocks = blocks_of(shared, (running.store, running.life, writer), ChunkOrigin::Survivors);
+    let compactor =
+        Compactor::new(Arc::clone(shared), Arc::clone(disk), memory.clone(), running.store, blocks);
+    let control = Arc::new(Control::default());
+    let (disk, shared) = (Arc::clone(disk), Arc::clone(shared));
+    let (clock, of_thread) = (Arc::clone(&builder.clock), Arc::clone(&control));
+    let thread = std::thread::Builder::new()
+        .name("hr-compactor".to_owned())
+        .spawn(move || compact::drive::run(compactor, &shared, &*disk, &*clock, &of_thread))
+        .map_err(environment(Path::new("."), "starting the compactor"))?;
+    running.compactor = Some((control, thread));
+    Ok(())
+}
