@@ -18,7 +18,7 @@ use crate::buffers::ring::{NoRoom, Ring, Room};
 use crate::chunks::blocks::Counters;
 use crate::chunks::budget::DiskBudget;
 use crate::chunks::catalogue::Catalogue;
-use crate::chunks::supply::Supply;
+use crate::chunks::supply::{Space, Supply};
 use crate::compact::state::State;
 use crate::dir::manifests::Manifests;
 use crate::dir::seqs::SeqReserve;
@@ -73,15 +73,6 @@ pub(crate) struct Shared {
     pub(crate) record_max: usize,
     pub(crate) put_timeout: Duration,
     pub(crate) ack_timeout: Duration,
-}
-
-/// Which chunks a change may count on when the disk is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Space {
-    /// Only those that can still be made.
-    Common,
-    /// Those in stock, too: for what frees space, and for what must be logged before a store can open.
-    Reserve,
 }
 
 /// Room for the record of one change.
@@ -148,13 +139,13 @@ impl Shared {
         space: Space,
     ) -> Result<Room<'a>, LogFailure> {
         let keep_on = || self.poison.get().is_none() && !self.closed.load(Ordering::Relaxed);
-        let must_wait = space == Space::Common && self.supply.is_low();
+        let must_wait = self.supply.is_low(space);
         // The clock is read only when there is no room at once.
         if !must_wait && let Ok(room) = lane.ring.reserve(len, None, keep_on) {
             return Ok(room);
         }
         let deadline = Instant::now() + self.put_timeout;
-        if must_wait && !self.supply.wait_for_space(deadline, keep_on) {
+        if must_wait && !self.supply.wait_for_space(space, deadline, keep_on) {
             self.check()?;
             return Err(self.refusal(&NoRoom::Timeout));
         }
@@ -323,7 +314,7 @@ impl Log for DiskLog {
         change: Change<'_>,
     ) -> Result<LogRoom<'_>, LogError> {
         let space = match change {
-            Change::Absence { .. } => Space::Reserve,
+            Change::Absence { .. } => Space::Removal,
             _ => Space::Common,
         };
         Ok(self.shared.write_record(map, stream, change, space)?)

@@ -186,7 +186,9 @@ impl Blocks {
 
     /// Begins a chunk with its header. False when none is at hand. `clock` is the age of what it will hold.
     pub(crate) fn open_chunk(&mut self, first_block: u64, clock: u64, step: &mut Step) -> bool {
-        let Some(FreshChunk { file, id }) = self.supply.take() else { return false };
+        let Some(FreshChunk { file, id }) = self.supply.take(self.identity.origin) else {
+            return false;
+        };
         let header = ChunkHeader {
             store: self.identity.store,
             chunk: id,

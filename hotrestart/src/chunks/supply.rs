@@ -4,17 +4,54 @@
 //! freed is handed out again under a new chunk id. No file is made beyond the disk budget (`budget.rs`). A
 //! full disk is no poison: it is remembered with the bytes needed, tried again, and forgotten when a chunk
 //! could be made.
-//! Puts wait as soon as the stock is below the reserve, whatever the cause: what is left then is for what
+//! Puts wait as soon as the stock is low, removals when it is lower, whatever the cause (`Reserve`): what is
+//! left then is for what
 //! lies in the log buffers already, for removals, and for what an opening logs again.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::format::{ChunkId, FileNumber, LifeNumber};
+use crate::format::{ChunkId, ChunkOrigin, FileNumber, LifeNumber};
 use crate::io::{Disk, FileHandle, Fill, IoError, IoErrorClass, OpenMode};
 use crate::poison::Poison;
+
+/// Which chunks a change may count on when there are few.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Space {
+    /// Those that puts may use.
+    Common,
+    /// A few more, for what frees space.
+    Removal,
+    /// All, for what must be logged before a store can open.
+    All,
+}
+
+/// How many chunks are kept for what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reserve {
+    /// For what the log buffers already hold.
+    pub(crate) buffers: usize,
+    /// For what a compaction writes before it frees anything.
+    pub(crate) compaction: usize,
+    /// For removals.
+    pub(crate) removals: usize,
+}
+
+impl Reserve {
+    fn wanted(self, space: Space) -> usize {
+        match space {
+            Space::Common => self.for_puts(),
+            Space::Removal => self.buffers + self.compaction,
+            Space::All => 0,
+        }
+    }
+
+    fn for_puts(self) -> usize {
+        self.buffers + self.compaction + self.removals
+    }
+}
 
 /// A chunk's file, ready to be written.
 #[derive(Debug)]
@@ -37,10 +74,9 @@ pub(crate) struct Supply {
     zero_fill_bytes: AtomicU64,
     state: Mutex<SupplyState>,
     changed: Condvar,
-    /// Chunks that are kept for what the log buffers already hold, and for removals.
-    reserve: usize,
-    /// Whether the stock is down to that.
-    is_low: AtomicBool,
+    reserve: Reserve,
+    /// Chunks in stock.
+    stock: AtomicUsize,
     /// Chunk files that the store has, the stock included.
     files: AtomicU64,
     /// And how many it may have.
@@ -62,7 +98,7 @@ impl Supply {
         fill: Fill,
         life: LifeNumber,
         next_file: FileNumber,
-        reserve: usize,
+        reserve: Reserve,
     ) -> Supply {
         Supply {
             disk,
@@ -70,14 +106,14 @@ impl Supply {
             chunk_size,
             fill,
             life,
-            ahead: reserve + 2,
+            ahead: reserve.for_puts() + 2,
             reserve,
             next_file: AtomicU32::new(next_file.0),
             next_in_life: AtomicU64::new(0),
             zero_fill_bytes: AtomicU64::new(0),
             state: Mutex::default(),
             changed: Condvar::new(),
-            is_low: AtomicBool::new(true),
+            stock: AtomicUsize::new(0),
             files: AtomicU64::new(0),
             files_max: AtomicU64::new(u64::MAX),
         }
@@ -88,11 +124,15 @@ impl Supply {
         ChunkId(life.0 << 32)
     }
 
-    /// Takes a chunk if one is ready, and asks for another.
-    pub(crate) fn take(&self) -> Option<FreshChunk> {
+    /// Takes a chunk if one is ready, and asks for another. Compaction leaves those for the log buffers.
+    pub(crate) fn take(&self, origin: ChunkOrigin) -> Option<FreshChunk> {
         let mut state = self.lock();
-        let taken = state.ready.pop_front();
-        self.is_low.store(state.ready.len() < self.reserve, Ordering::Relaxed);
+        let left = match origin {
+            ChunkOrigin::Changes => 0,
+            ChunkOrigin::Survivors => self.reserve.buffers,
+        };
+        let taken = if state.ready.len() > left { state.ready.pop_front() } else { None };
+        self.stock.store(state.ready.len(), Ordering::Relaxed);
         drop(state);
         self.changed.notify_all();
         taken
@@ -113,7 +153,7 @@ impl Supply {
                     let mut state = self.lock();
                     state.ready.push_back(chunk);
                     state.no_space_bytes = None;
-                    self.is_low.store(state.ready.len() < self.reserve, Ordering::Relaxed);
+                    self.stock.store(state.ready.len(), Ordering::Relaxed);
                     drop(state);
                     self.changed.notify_all();
                     made = true;
@@ -170,7 +210,7 @@ impl Supply {
         if keep > 0 && !freed.is_empty() {
             state.no_space_bytes = None;
         }
-        self.is_low.store(state.ready.len() < self.reserve, Ordering::Relaxed);
+        self.stock.store(state.ready.len(), Ordering::Relaxed);
         drop(state);
         self.changed.notify_all();
         Ok(())
@@ -223,17 +263,22 @@ impl Supply {
         self.changed.notify_all();
     }
 
-    /// Whether changes that need space must wait, so that what is in the buffers can still be written: one
-    /// load.
+    /// Whether a change must wait for chunks, so that what is in the buffers can still be written, and
+    /// compaction can go on: one load.
     #[inline]
-    pub(crate) fn is_low(&self) -> bool {
-        self.is_low.load(Ordering::Relaxed)
+    pub(crate) fn is_low(&self, space: Space) -> bool {
+        self.stock.load(Ordering::Relaxed) < self.reserve.wanted(space)
     }
 
-    /// Waits until there is more than the reserve: true; or `deadline` came, or `keep_on` says no: false.
-    pub(crate) fn wait_for_space(&self, deadline: Instant, keep_on: impl Fn() -> bool) -> bool {
+    /// Waits until there are as many as a change may count on: true; or `deadline` came, or `keep_on` says no: false.
+    pub(crate) fn wait_for_space(
+        &self,
+        space: Space,
+        deadline: Instant,
+        keep_on: impl Fn() -> bool,
+    ) -> bool {
         let mut state = self.lock();
-        while state.ready.len() < self.reserve {
+        while state.ready.len() < self.reserve.wanted(space) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || !keep_on() {
                 return false;

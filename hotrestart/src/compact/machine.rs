@@ -345,6 +345,11 @@ impl Compactor {
             let lane = &self.shared.lanes[ticket.writer as usize];
             !lane.progress.reached(ticket.buffer, Durability::Synced)
         });
+        if self.closing && !tickets.is_empty() {
+            // The writers may lack the chunks to go on: nothing is freed then, and nothing lost.
+            self.round.done.drain(..).for_each(|chunk| self.candidates.add(chunk));
+            tickets.clear();
+        }
         if !tickets.is_empty() || !self.output.blocks.is_flushed() {
             self.work = Work::Drain { tickets };
             return false;

@@ -29,7 +29,7 @@ use crate::buffers::ring::Ring;
 use crate::chunks::blocks::Counters;
 use crate::chunks::budget::DiskBudget;
 use crate::chunks::catalogue::Catalogue;
-use crate::chunks::supply::Supply;
+use crate::chunks::supply::{Reserve, Supply};
 use crate::config::{Builder, RecoveryMode};
 use crate::dir::manifests::Manifests;
 use crate::dir::seqs::SeqReserve;
@@ -42,9 +42,6 @@ use crate::poison::Poison;
 use crate::restart::plan::{self, Plan};
 use crate::restart::report::RecoveryReport;
 use crate::runs::LiveRuns;
-
-/// Chunks that a compaction may need before it frees anything.
-const COMPACTION_RESERVE: usize = 2;
 
 pub(crate) fn open(builder: Builder, directory: &Path) -> Result<Store, OpenError> {
     let start = Instant::now();
@@ -207,12 +204,13 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
     let Parts { disk, manifests, geometry, life, next_file } = parts;
     let manifest = manifests.current.clone();
     let poison = Arc::new(Poison::default());
-    // What a writer's buffers hold, the room that ending a chunk early wastes, one for removals, and what a
-    // compaction may need before it frees anything.
-    let reserve = geometry.writers as usize
-        * (geometry.buffers_per_writer as usize).div_ceil(4).max(1)
-        + 2 * geometry.writers as usize
-        + COMPACTION_RESERVE;
+    // What a writer's buffers hold, and the room that ending a chunk early wastes.
+    let of_writer = (geometry.buffers_per_writer as usize).div_ceil(4).max(1) + 1;
+    let reserve = Reserve {
+        buffers: geometry.writers as usize * of_writer,
+        compaction: 2,
+        removals: geometry.writers as usize,
+    };
     let supply = Supply::new(
         Arc::clone(disk),
         Arc::clone(&poison),

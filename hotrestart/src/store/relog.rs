@@ -9,8 +9,9 @@ use std::collections::HashMap;
 
 use hdstore::{Change, Log, MapId, Seq, StreamId};
 
+use crate::chunks::supply::Space;
 use crate::durability::{Durability, LogFailure};
-use crate::log::{DiskLog, Shared, Space};
+use crate::log::{DiskLog, Shared};
 use crate::restart::fold::Relog;
 
 /// Logs the records again and waits until they are flushed. Returns how many there were.
@@ -32,14 +33,14 @@ pub(crate) fn relog(
                 return Ok(false);
             }
             let change = Change::Entry { key: &key, value, expiry_ms };
-            log.commit(shared.write_record(map, stream, change, Space::Reserve)?, current);
+            log.commit(shared.write_record(map, stream, change, Space::All)?, current);
             Ok(true)
         });
         let written = match written {
             Some(written) => written?,
             None => {
                 let change = Change::Absence { key: &key };
-                let room = shared.write_record(map, stream, change, Space::Reserve)?;
+                let room = shared.write_record(map, stream, change, Space::All)?;
                 log.commit(room, Seq(seq));
                 true
             }

@@ -1,0 +1,147 @@
+//! Compaction on a real file system: the disk stays within its budget, and nothing that is live is lost.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use hotrestart::codec::{Bytes, U64};
+use hotrestart::{Builder, Map, MapOptions, Stats, Store};
+
+const CHUNK: u64 = 256 << 10;
+
+fn builder() -> Builder {
+    Store::builder().memory_limit_bytes(256 << 20).streams(4).chunk_bytes(CHUNK)
+}
+
+/// What a store of these entries may occupy.
+fn bound_bytes(stats: &Stats, ratio: f64) -> u64 {
+    let record_bytes = stats.memory.live_bytes + 16 * stats.memory.entries;
+    ((ratio * record_bytes as f64) as u64).max(record_bytes * 5 / 4 + 40 * CHUNK)
+}
+
+fn value(key: u64, round: u64, len: usize) -> Vec<u8> {
+    let mut value = vec![(key ^ round) as u8; len];
+    value[..8].copy_from_slice(&round.to_le_bytes());
+    value
+}
+
+fn chunk_bytes_on_disk(path: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(path).expect("a directory");
+    let is_chunk = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("chunk-");
+    entries
+        .filter_map(Result::ok)
+        .filter(|entry| is_chunk(&entry.file_name()))
+        .map(|entry| entry.metadata().map_or(0, |metadata| metadata.len()))
+        .sum()
+}
+
+fn put(map: &Map<U64, Bytes>, oracle: &mut HashMap<u64, Vec<u8>>, key: u64, value: Vec<u8>) {
+    map.insert(&key, &value).expect("room");
+    oracle.insert(key, value);
+}
+
+fn check(map: &Map<U64, Bytes>, oracle: &HashMap<u64, Vec<u8>>) {
+    assert_eq!(map.len(), oracle.len() as u64);
+    for (key, value) in oracle {
+        assert_eq!(map.get_owned(key).expect("readable").as_ref(), Some(value), "key {key}");
+    }
+}
+
+#[test]
+fn overwriting_for_ever_takes_no_more_than_the_budget() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut oracle = HashMap::new();
+    let store = builder().open(dir.path()).expect("a store");
+    let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
+    let mut highest = 0.0_f64;
+    for round in 0..40 {
+        for step in 0..20_000_u64 {
+            let key = (step * 7919 + round * 31) % 60_000;
+            put(&map, &mut oracle, key, value(key, round, 200 + (key % 100) as usize));
+        }
+        let stats = store.stats();
+        let on_disk = chunk_bytes_on_disk(dir.path());
+        highest = highest.max(on_disk as f64 / bound_bytes(&stats, 2.0) as f64);
+        assert!(highest <= 1.0, "{on_disk} bytes of {}", bound_bytes(&stats, 2.0));
+    }
+    let stats = store.stats();
+    assert!(stats.chunks_freed > 500, "{} chunks were freed", stats.chunks_freed);
+    assert_eq!((stats.compaction_stopped, stats.chunks_damaged), (None, Vec::new()));
+    println!("at most {:.0} % of the bound, {} chunks freed", highest * 100.0, stats.chunks_freed);
+    check(&map, &oracle);
+    drop(map);
+    store.abandon();
+    let store = builder().open(dir.path()).expect("recovery");
+    let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("the map");
+    check(&map, &oracle);
+    drop(map);
+    store.close().expect("a clean end");
+    let store = builder().open(dir.path()).expect("again");
+    assert!(store.recovery().problems.is_empty());
+    check(&store.map("m", MapOptions::default()).expect("the map"), &oracle);
+}
+
+#[test]
+fn removed_keys_stay_removed_through_compaction_and_restarts() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut oracle = HashMap::new();
+    for life in 0..4_u64 {
+        let store = builder().open(dir.path()).expect("a store");
+        let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
+        check(&map, &oracle);
+        for round in 0..8 {
+            for step in 0..6_000_u64 {
+                let key = (step * 31 + life * 1009 + round) % 20_000;
+                if (step + round) % 3 == 0 {
+                    map.remove(&key).expect("removed");
+                    oracle.remove(&key);
+                } else {
+                    put(&map, &mut oracle, key, value(key, round, 300));
+                }
+            }
+        }
+        drop(map);
+        if life % 2 == 0 { store.abandon() } else { store.close().expect("a clean end") }
+    }
+    let store = builder().open(dir.path()).expect("a store");
+    check(&store.map("m", MapOptions::default()).expect("the map"), &oracle);
+}
+
+#[test]
+fn long_values_survive_compaction_in_parts() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut oracle = HashMap::new();
+    let store = builder().open(dir.path()).expect("a store");
+    let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
+    for round in 0..60_u64 {
+        put(&map, &mut oracle, round % 7, value(round % 7, round, 300_000 + 1000 * round as usize));
+        for key in 100..3_000 {
+            put(&map, &mut oracle, key, value(key, round, 200));
+        }
+    }
+    assert!(store.stats().chunks_freed > 50, "{} chunks were freed", store.stats().chunks_freed);
+    check(&map, &oracle);
+    drop(map);
+    store.abandon();
+    let store = builder().open(dir.path()).expect("recovery");
+    check(&store.map("m", MapOptions::default()).expect("the map"), &oracle);
+}
+
+/// A store that is emptied gives its disk back.
+#[test]
+fn a_store_that_is_emptied_gives_its_disk_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = builder().open(dir.path()).expect("a store");
+    let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
+    for key in 0..100_000_u64 {
+        map.insert(&key, &[1; 200]).expect("room");
+    }
+    let full = chunk_bytes_on_disk(dir.path());
+    for key in 0..100_000_u64 {
+        map.remove(&key).expect("removed");
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while chunk_bytes_on_disk(dir.path()) > full / 2 {
+        assert!(Instant::now() < deadline, "{} of {full}", chunk_bytes_on_disk(dir.path()));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
