@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     /// Bytes of values in parts that are being put: no garbage, and not live yet.
     pub(crate) pending_bytes: AtomicU64,
     pub(crate) compaction: Arc<State>,
+    /// Whether all chunks are known, so that facts of absence may be forgotten.
+    pub(crate) may_forget: AtomicBool,
     pub(crate) hash: IndexHash,
     pub(crate) streams: u32,
     pub(crate) record_max: usize,

@@ -294,6 +294,12 @@ impl Ring {
         self.active.load(Ordering::Acquire)
     }
 
+    /// Turns that may hold records and are not on the device, the active one included.
+    pub(crate) fn unwritten_turns(&self) -> usize {
+        let released = self.released.load(Ordering::Acquire);
+        (self.active_turn() + 1).saturating_sub(released) as usize
+    }
+
     /// The last turn that has any record; `None` before the first.
     pub(crate) fn last_used_turn(&self) -> Option<u64> {
         let turn = self.active_turn();

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::catalogue::{Catalogue, Chunk};
+use super::catalogue::{Catalogue, Chunk, Forgettable};
 use super::sample::{Sampler, of_line};
 use super::supply::{FreshChunk, Supply};
 use crate::format::block::{self, BLOCK_HEADER_LEN, BlockHeader, BlockKind, sealed_len};
@@ -304,6 +304,7 @@ impl Blocks {
             absences: chunk.absences,
             has_runs: chunk.has_runs,
             samples: self.sampler.take(),
+            forgettable: Forgettable::default(),
             is_charged: true,
         });
         self.push(None, Some(number), chunk.file, chunk.used as u64, buf.into(), step);

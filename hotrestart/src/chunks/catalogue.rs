@@ -28,6 +28,8 @@ pub(crate) struct Chunk {
     /// Whether parts of values, or entries of such, are in it.
     pub(crate) has_runs: bool,
     pub(crate) samples: Box<[Sample]>,
+    /// Facts of absence in it that may be forgotten.
+    pub(crate) forgettable: Forgettable,
     /// Whether its memory is charged to the store's limit.
     pub(crate) is_charged: bool,
 }
@@ -41,6 +43,32 @@ impl Chunk {
     /// Bytes of memory that knowing it costs.
     pub(crate) fn memory_bytes(&self) -> u64 {
         (size_of::<Chunk>() + size_of_val(&*self.samples)) as u64
+    }
+}
+
+/// Which facts of a chunk may be forgotten, by their number among its facts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Forgettable {
+    bits: Vec<u64>,
+    count: u32,
+}
+
+impl Forgettable {
+    pub(crate) fn contains(&self, number: usize) -> bool {
+        self.bits.get(number / 64).is_some_and(|bits| bits >> (number % 64) & 1 == 1)
+    }
+
+    /// How many they are.
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
+    pub(crate) fn insert(&mut self, number: usize) {
+        if self.bits.len() <= number / 64 {
+            self.bits.resize(number / 64 + 1, 0);
+        }
+        self.bits[number / 64] |= 1 << (number % 64);
+        self.count += 1;
     }
 }
 

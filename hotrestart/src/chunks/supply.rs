@@ -13,9 +13,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::buffers::ring::Ring;
 use crate::format::{ChunkId, ChunkOrigin, FileNumber, LifeNumber};
 use crate::io::{Disk, FileHandle, Fill, IoError, IoErrorClass, OpenMode};
 use crate::poison::Poison;
+
+/// A log buffer is a quarter of a chunk.
+pub(crate) const BUFFERS_PER_CHUNK: usize = 4;
 
 /// Which chunks a change may count on when there are few.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +35,10 @@ pub(crate) enum Space {
 /// How many chunks are kept for what.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reserve {
-    /// For what the log buffers already hold.
+    /// For what full log buffers hold.
     pub(crate) buffers: usize,
+    /// For the room that ending chunks early wastes.
+    pub(crate) waste: usize,
     /// For what a compaction writes before it frees anything.
     pub(crate) compaction: usize,
     /// For removals.
@@ -40,16 +46,18 @@ pub(crate) struct Reserve {
 }
 
 impl Reserve {
-    fn wanted(self, space: Space) -> usize {
+    /// The stock that a change must find while the log buffers hold `buffered` chunks' worth.
+    fn wanted(self, space: Space, buffered: usize) -> usize {
         match space {
-            Space::Common => self.for_puts(),
-            Space::Removal => self.buffers + self.compaction,
+            Space::Common => buffered + self.waste + self.compaction + self.removals,
+            Space::Removal => buffered + self.waste + self.compaction,
             Space::All => 0,
         }
     }
 
-    fn for_puts(self) -> usize {
-        self.buffers + self.compaction + self.removals
+    /// A stock that is enough for everything.
+    fn ample(self) -> usize {
+        self.wanted(Space::Common, self.buffers)
     }
 }
 
@@ -75,6 +83,8 @@ pub(crate) struct Supply {
     state: Mutex<SupplyState>,
     changed: Condvar,
     reserve: Reserve,
+    /// The log buffers, whose content needs chunks.
+    rings: Vec<Arc<Ring>>,
     /// Chunks in stock.
     stock: AtomicUsize,
     /// Chunk files that the store has, the stock included.
@@ -99,6 +109,7 @@ impl Supply {
         life: LifeNumber,
         next_file: FileNumber,
         reserve: Reserve,
+        rings: Vec<Arc<Ring>>,
     ) -> Supply {
         Supply {
             disk,
@@ -106,8 +117,9 @@ impl Supply {
             chunk_size,
             fill,
             life,
-            ahead: reserve.for_puts() + 2,
+            ahead: reserve.ample() + 2,
             reserve,
+            rings,
             next_file: AtomicU32::new(next_file.0),
             next_in_life: AtomicU64::new(0),
             zero_fill_bytes: AtomicU64::new(0),
@@ -129,7 +141,7 @@ impl Supply {
         let mut state = self.lock();
         let left = match origin {
             ChunkOrigin::Changes => 0,
-            ChunkOrigin::Survivors => self.reserve.buffers,
+            ChunkOrigin::Survivors => self.buffered() + self.reserve.waste,
         };
         let taken = if state.ready.len() > left { state.ready.pop_front() } else { None };
         self.stock.store(state.ready.len(), Ordering::Relaxed);
@@ -263,11 +275,18 @@ impl Supply {
         self.changed.notify_all();
     }
 
-    /// Whether a change must wait for chunks, so that what is in the buffers can still be written, and
-    /// compaction can go on: one load.
+    /// Whether a change must wait for chunks, so that what is in the buffers can still be written and
+    /// compaction can go on. One load, unless the stock is not ample.
     #[inline]
     pub(crate) fn is_low(&self, space: Space) -> bool {
-        self.stock.load(Ordering::Relaxed) < self.reserve.wanted(space)
+        let stock = self.stock.load(Ordering::Relaxed);
+        stock < self.reserve.ample() && stock < self.reserve.wanted(space, self.buffered())
+    }
+
+    /// How many chunks' worth the log buffers hold that is not written.
+    #[cold]
+    fn buffered(&self) -> usize {
+        self.rings.iter().map(|ring| ring.unwritten_turns().div_ceil(BUFFERS_PER_CHUNK)).sum()
     }
 
     /// Waits until there are as many as a change may count on: true; or `deadline` came, or `keep_on` says no: false.
@@ -278,7 +297,7 @@ impl Supply {
         keep_on: impl Fn() -> bool,
     ) -> bool {
         let mut state = self.lock();
-        while state.ready.len() < self.reserve.wanted(space) {
+        while state.ready.len() < self.reserve.wanted(space, self.buffered()) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || !keep_on() {
                 return false;

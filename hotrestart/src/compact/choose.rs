@@ -4,10 +4,12 @@
 //! renewed a part at a time, those of the best candidates always before they are chosen. Caller: the
 //! compactor. Cost: some 10 us for each estimate that is renewed. See `docs/compaction.md`.
 
+use std::collections::HashMap;
+
 use hdstore::{Stamp, Stamps};
 
-use crate::chunks::catalogue::Chunk;
-use crate::format::LineKind;
+use crate::chunks::catalogue::{Chunk, Forgettable};
+use crate::format::{ChunkId, LineKind};
 use crate::log::DiskLog;
 use crate::runs::{LiveRuns, RunOf};
 
@@ -37,6 +39,26 @@ pub(crate) struct Candidates {
 impl Candidates {
     pub(crate) fn add(&mut self, chunk: Chunk) {
         self.known.push(Known { chunk, live: 1.0 });
+    }
+
+    /// All of them, in no order.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = &Chunk> {
+        self.known.iter().map(|known| &known.chunk)
+    }
+
+    /// Facts of absence that cannot be forgotten, as far as is known.
+    pub(crate) fn facts(&self) -> u64 {
+        let left = |known: &Known| known.chunk.absences - known.chunk.forgettable.count();
+        self.known.iter().map(|known| u64::from(left(known))).sum()
+    }
+
+    /// Notes what may be forgotten.
+    pub(crate) fn note_forgettable(&mut self, mut by_chunk: HashMap<ChunkId, Forgettable>) {
+        for known in &mut self.known {
+            if let Some(forgettable) = by_chunk.remove(&known.chunk.id) {
+                known.chunk.forgettable = forgettable;
+            }
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -107,16 +129,16 @@ fn score(live: f64, age: u64) -> f64 {
 }
 
 /// The share of a chunk's bytes that is live, by its sample.
-pub(crate) fn live_share(chunk: &Chunk, stamps: &Stamps<DiskLog>, runs: &LiveRuns) -> f64 {
+fn live_share(chunk: &Chunk, stamps: &Stamps<DiskLog>, runs: &LiveRuns) -> f64 {
     if chunk.samples.is_empty() {
         return 0.0;
     }
     let mut asked: Vec<Stamp> = Vec::with_capacity(chunk.samples.len());
-    let mut live = 0_usize;
+    let (mut live, mut facts) = (0_usize, 0_usize);
     for sample in &chunk.samples {
         match sample.kind {
             LineKind::Entry | LineKind::Head => asked.push(sample.stamp),
-            LineKind::Absence => live += 1,
+            LineKind::Absence => facts += 1,
             LineKind::Part => match runs.get(sample.stamp.seq.0 << 48 | sample.stamp.hash) {
                 Some(RunOf::Entry(stamp)) => asked.push(stamp),
                 Some(RunOf::Pending) => live += 1,
@@ -128,7 +150,8 @@ pub(crate) fn live_share(chunk: &Chunk, stamps: &Stamps<DiskLog>, runs: &LiveRun
         live += 1;
         std::ops::ControlFlow::Continue(())
     });
-    live as f64 / chunk.samples.len() as f64
+    let kept = 1.0 - f64::from(chunk.forgettable.count()) / f64::from(chunk.absences.max(1));
+    (live as f64 + facts as f64 * kept) / chunk.samples.len() as f64
 }
 
 #[cfg(test)]

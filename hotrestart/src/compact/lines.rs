@@ -31,7 +31,12 @@ pub(crate) fn wanted(chunk: &Chunk, chunk_size: usize) -> Range<usize> {
     }
 }
 
-/// The lines of a chunk, from the bytes that `wanted` names.
+/// Which bytes must be read to know which records there are, but not what is in them.
+pub(crate) fn wanted_to_survey(chunk: &Chunk, chunk_size: usize) -> Range<usize> {
+    chunk.directory.clone().unwrap_or(0..chunk_size)
+}
+
+/// The lines of a chunk, from the bytes that one of these names.
 ///
 /// # Errors
 /// Says what is damaged, and where.

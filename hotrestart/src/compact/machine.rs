@@ -18,8 +18,10 @@ use std::sync::atomic::Ordering;
 use hdstore::{IndexHash, Stamps};
 
 use super::choose::Candidates;
+use super::facts::Survey;
 use super::lines::{self, Line};
 use super::state::State;
+use super::survey::{Left, Surveys};
 use super::survivors::{self, Output, Position, Sources, Stop};
 use crate::chunks::blocks::{Blocks, Step};
 use crate::chunks::budget::{pressure, rest_ms};
@@ -39,23 +41,24 @@ const READ_TOKEN: u64 = 1 << 62;
 
 /// The state machine.
 pub(crate) struct Compactor {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     disk: Arc<dyn Disk>,
     memory: hdstore::Store<DiskLog>,
     stamps: Stamps<DiskLog>,
-    state: Arc<State>,
+    pub(super) state: Arc<State>,
     store: StoreId,
     hash: IndexHash,
-    candidates: Candidates,
+    pub(super) candidates: Candidates,
     output: Output,
-    work: Work,
+    pub(super) work: Work,
     round: Round,
-    victim_buf: Option<AlignedBuf>,
-    closing: bool,
+    pub(super) victim_buf: Option<AlignedBuf>,
+    pub(super) closing: bool,
+    pub(super) surveys: Surveys,
 }
 
 /// What is being done.
-enum Work {
+pub(super) enum Work {
     /// Nothing, until a time.
     Rest { until_ms: u64 },
     /// Victims are copied, one after the other.
@@ -68,6 +71,10 @@ enum Work {
     Drain { tickets: Vec<Ticket> },
     /// The driver frees what was done.
     Free,
+    /// It is found out which facts of absence may be forgotten: the next chunk is due.
+    Survey { survey: Survey, left: Left },
+    /// A chunk's directory is being read for that.
+    SurveyRead { survey: Survey, left: Left, chunk: Chunk, at: Range<usize> },
 }
 
 /// Victims that are freed together.
@@ -109,6 +116,7 @@ impl Compactor {
             round: Round::default(),
             victim_buf: Some(AlignedBuf::zeroed(chunk_size)),
             closing: false,
+            surveys: Surveys::default(),
         }
     }
 
@@ -167,7 +175,7 @@ impl Compactor {
         self.output.blocks.submit_flush(&mut asked.step, room);
         asked.step.again_in_ms = Some(match &self.work {
             Work::Rest { until_ms } => until_ms.saturating_sub(now_ms).clamp(1, IDLE_MS),
-            Work::Read { .. } => IDLE_MS,
+            Work::Read { .. } | Work::SurveyRead { .. } => IDLE_MS,
             _ => 1,
         });
         asked
@@ -192,7 +200,8 @@ impl Compactor {
                 self.copy((victim, lines, bytes, position), asked)
             }
             Work::Drain { tickets } => self.drain(tickets, asked),
-            work @ (Work::Read { .. } | Work::Free) => {
+            Work::Survey { survey, left } => self.survey(survey, left, now_ms, asked),
+            work @ (Work::Read { .. } | Work::SurveyRead { .. } | Work::Free) => {
                 self.work = work;
                 false
             }
@@ -211,6 +220,13 @@ impl Compactor {
         if pressure == 0.0 || (now_ms < until_ms && pressure < 0.9) {
             self.work = Work::Rest { until_ms: until_ms.max(now_ms + 1).min(now_ms + IDLE_MS) };
             return false;
+        }
+        if self.is_survey_due() {
+            // Whatever was copied so far must be among the chunks that are read.
+            self.output.end_chunk(&mut asked.step);
+            self.work = Work::Drain { tickets: Vec::new() };
+            self.surveys.wanted = true;
+            return true;
         }
         self.stamps.refresh();
         let clock = self.shared.counters.clock.load(Ordering::Relaxed);
@@ -236,48 +252,67 @@ impl Compactor {
             self.round.left.drain(..).for_each(|chunk| self.candidates.add(chunk));
             return self.end_round(asked);
         };
-        let Some(mut buf) = self.victim_buf.take() else {
+        let Some(buf) = self.victim_buf.take() else {
             self.round.left.push_front(victim);
             return false;
         };
-        let chunk_size = self.shared.supply.chunk_size() as usize;
-        let at = lines::wanted(&victim, chunk_size);
-        let file = match self.disk.open(&victim.file.file_name(), OpenMode::Read) {
-            Ok(file) => file,
-            Err(error) => {
-                self.victim_buf = Some(buf);
-                self.state.damaged(&victim, &error.to_string());
-                return true;
-            }
-        };
-        buf.set_len(at.len());
-        let op = Op::Read { file, offset: at.start as u64, buf: buf.into(), len: at.len() };
-        asked.step.submissions.push((READ_TOKEN, op));
-        self.work = Work::Read { victim, at };
+        let at = lines::wanted(&victim, self.shared.supply.chunk_size() as usize);
+        if self.begin_read(&victim, &at, buf, asked) {
+            self.work = Work::Read { victim, at };
+        }
         true
     }
 
     fn take_read(&mut self, completion: Completion) {
         let buf =
             completion.buf.and_then(IoBuf::into_aligned).expect("a read gives its buffer back");
-        let Work::Read { victim, at } = std::mem::replace(&mut self.work, Work::Next) else {
-            unreachable!("one victim is read at a time")
+        let (chunk, at, survey) = match std::mem::replace(&mut self.work, Work::Next) {
+            Work::Read { victim, at } => (victim, at, None),
+            Work::SurveyRead { survey, left, chunk, at } => (chunk, at, Some((survey, left))),
+            _ => unreachable!("one chunk is read at a time"),
         };
-        let binding = victim.binding(self.store);
+        let binding = chunk.binding(self.store);
         let read = match completion.result {
-            Ok(_) => lines::read(&victim, binding, &buf[..at.len()], &at, &self.hash),
+            Ok(_) => lines::read(&chunk, binding, &buf[..at.len()], &at, &self.hash),
             Err(error) => Err(error.to_string()),
         };
-        match read {
-            Ok(lines) => {
+        match (read, survey) {
+            (Ok(lines), None) => {
                 let position = Position::default();
-                self.work = Work::Copy { victim, lines, bytes: buf, position };
+                self.work = Work::Copy { victim: chunk, lines, bytes: buf, position };
+                return;
             }
-            Err(what) => {
-                self.state.damaged(&victim, &what);
-                self.victim_buf = Some(buf);
+            (Ok(lines), Some((survey, left))) => self.take_lines(survey, left, &chunk, &lines),
+            (Err(what), survey) => {
+                self.state.damaged(&chunk, &what);
+                if survey.is_some() {
+                    self.work = Work::Rest { until_ms: 0 };
+                }
             }
         }
+        self.victim_buf = Some(buf);
+    }
+
+    /// Begins to read a part of a chunk. Gives the chunk back when it cannot be opened, which is told.
+    pub(super) fn begin_read(
+        &mut self,
+        chunk: &Chunk,
+        at: &Range<usize>,
+        mut buf: AlignedBuf,
+        asked: &mut Asked,
+    ) -> bool {
+        let file = match self.disk.open(&chunk.file.file_name(), OpenMode::Read) {
+            Ok(file) => file,
+            Err(error) => {
+                self.victim_buf = Some(buf);
+                self.state.damaged(chunk, &error.to_string());
+                return false;
+            }
+        };
+        buf.set_len(at.len());
+        let op = Op::Read { file, offset: at.start as u64, buf: buf.into(), len: at.len() };
+        asked.step.submissions.push((READ_TOKEN, op));
+        true
     }
 
     fn copy(
@@ -290,7 +325,7 @@ impl Compactor {
             runs: &self.shared.runs,
             victim: &bytes,
             clock: victim.youngest,
-            may_forget: &|_| false,
+            may_forget: &|number| victim.forgettable.contains(number),
         };
         let step = &mut asked.step;
         match survivors::copy(&lines, &mut position, &sources, &mut self.output, step) {
@@ -356,6 +391,9 @@ impl Compactor {
         }
         if self.round.done.is_empty() {
             self.work = Work::Rest { until_ms: 0 };
+            if std::mem::take(&mut self.surveys.wanted) && !self.closing {
+                self.begin_survey();
+            }
             return true;
         }
         asked.free.append(&mut self.round.done);

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, HashMap};
 use super::records::Place;
 use super::report::counted;
 use super::survey::Survey;
-use crate::format::{LifeNumber, Record, RecordKind, WriterId};
+use crate::format::{Record, RecordKind};
 
-type RunKey = (LifeNumber, WriterId, u64);
+/// The id of a run, unique in the store.
+type RunKey = u64;
 
 /// All parts and all entries whose values are in parts.
 #[derive(Debug, Default)]
@@ -43,7 +44,7 @@ impl Runs {
     /// Takes a record that belongs to a run; the index of the entry if it is one.
     pub(super) fn add(&mut self, place: &Place<'_>, record: &Record<'_>) -> Option<u32> {
         let part = record.part?;
-        let run = (place.life, place.writer, part.run);
+        let run = part.run;
         if record.kind == RecordKind::Part {
             let chunk = place.chunk;
             let (record_len, value_len) = (record.len as u64, record.value_len);

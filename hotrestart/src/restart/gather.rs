@@ -7,7 +7,7 @@
 use hdstore::IndexHash;
 
 use super::plan::ChunkFile;
-use crate::chunks::catalogue::{Catalogue, Chunk};
+use crate::chunks::catalogue::{Catalogue, Chunk, Forgettable};
 use crate::chunks::sample::{Sampler, of_line};
 use crate::format::block::{BLOCK_HEADER_LEN, sealed_len};
 use crate::format::{BlockKind, ChunkOrigin, DirectoryLine, FileNumber, RecordKind, Records};
@@ -73,6 +73,7 @@ impl<'a> Gather<'a> {
             absences: self.absences,
             has_runs: self.has_runs,
             samples: self.sampler.take(),
+            forgettable: Forgettable::default(),
             is_charged: true,
         });
     }

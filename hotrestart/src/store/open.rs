@@ -29,7 +29,7 @@ use crate::buffers::ring::Ring;
 use crate::chunks::blocks::Counters;
 use crate::chunks::budget::DiskBudget;
 use crate::chunks::catalogue::Catalogue;
-use crate::chunks::supply::{Reserve, Supply};
+use crate::chunks::supply::{BUFFERS_PER_CHUNK, Reserve, Supply};
 use crate::config::{Builder, RecoveryMode};
 use crate::dir::manifests::Manifests;
 use crate::dir::seqs::SeqReserve;
@@ -106,6 +106,7 @@ pub(crate) fn open(builder: Builder, directory: &Path) -> Result<Store, OpenErro
             return Err(error);
         }
     };
+    shared.may_forget.store(is_whole, Ordering::Relaxed);
     // From here on the manifest may know the life, so its buffers stay, whatever happens.
     begin_life(&shared, &builder, &made, (boot, life), (is_whole, &relog))?;
     let running = threads::start(
@@ -204,13 +205,19 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
     let Parts { disk, manifests, geometry, life, next_file } = parts;
     let manifest = manifests.current.clone();
     let poison = Arc::new(Poison::default());
-    // What a writer's buffers hold, and the room that ending a chunk early wastes.
-    let of_writer = (geometry.buffers_per_writer as usize).div_ceil(4).max(1) + 1;
+    let writers = geometry.writers as usize;
     let reserve = Reserve {
-        buffers: geometry.writers as usize * of_writer,
-        compaction: 2,
-        removals: geometry.writers as usize,
+        buffers: writers * (geometry.buffers_per_writer as usize).div_ceil(BUFFERS_PER_CHUNK),
+        waste: writers,
+        compaction: 1,
+        removals: writers,
     };
+    let rings = (0..geometry.writers).map(|writer| {
+        let ring = Ring::new(Arc::clone(&made.region), geometry, writer, manifest.chunk_size);
+        ring.set_tables(manifest.maps.len() as u64 * u64::from(manifest.streams));
+        Arc::new(ring)
+    });
+    let rings: Vec<Arc<Ring>> = rings.collect();
     let supply = Supply::new(
         Arc::clone(disk),
         Arc::clone(&poison),
@@ -219,12 +226,8 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
         life,
         next_file,
         reserve,
+        rings.clone(),
     );
-    let lanes = (0..geometry.writers).map(|writer| {
-        let ring = Ring::new(Arc::clone(&made.region), geometry, writer, manifest.chunk_size);
-        ring.set_tables(manifest.maps.len() as u64 * u64::from(manifest.streams));
-        Lane::new(Arc::new(ring))
-    });
     let budget = DiskBudget {
         ratio: builder.disk_budget,
         chunk_size: manifest.chunk_size,
@@ -232,7 +235,7 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
     };
     let shared = Arc::new(Shared {
         budget,
-        lanes: lanes.collect(),
+        lanes: rings.into_iter().map(Lane::new).collect(),
         poison: Arc::clone(&poison),
         supply: Arc::new(supply),
         counters: Arc::new(Counters::new(manifest.streams)),
@@ -244,6 +247,7 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
         runs: LiveRuns::default(),
         pending_bytes: AtomicU64::new(0),
         compaction: Arc::default(),
+        may_forget: AtomicBool::new(false),
         hash: IndexHash::new(manifest.hash_seed),
         streams: manifest.streams,
         record_max: Ring::record_max(manifest.chunk_size),

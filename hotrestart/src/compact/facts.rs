@@ -1,0 +1,136 @@
+//! Facts of absence: which of them may be forgotten.
+//!
+//! Invariant: a fact may be forgotten when no chunk that is not durably free holds an older entry of its key.
+//! That stays so: later records are newer, and compaction copies no entry that a fact has ended. So what a
+//! survey finds is true for good. Keys are told apart by their hashes: two that share one can only make a
+//! fact stay longer.
+//!
+//! A survey reads the directories of all chunks, those with facts first. It holds `FACTS_MAX` facts at most,
+//! some 60 bytes each; with more than that in the log there are several surveys. Caller: the compactor, when
+//! enough of the disk budget is facts. See `docs/compaction.md`.
+
+use std::collections::HashMap;
+
+use super::lines::Line;
+use crate::chunks::catalogue::Forgettable;
+use crate::format::{ChunkId, LineKind};
+
+/// Facts that one survey looks at, at most.
+pub(crate) const FACTS_MAX: usize = 1 << 19;
+
+/// A survey under way.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    facts: Vec<Fact>,
+    /// The last fact of each key.
+    by_key: HashMap<u64, u32>,
+}
+
+#[derive(Debug)]
+struct Fact {
+    chunk: ChunkId,
+    number: u32,
+    /// The fact of the same key before this one, plus one.
+    next: u32,
+    seq: u64,
+    /// Whether an older entry was seen.
+    is_needed: bool,
+}
+
+impl Survey {
+    /// How many facts are looked at.
+    pub(crate) fn len(&self) -> usize {
+        self.facts.len()
+    }
+
+    /// Takes the facts of a chunk in.
+    pub(crate) fn collect(&mut self, chunk: ChunkId, lines: &[Line]) {
+        let facts = lines.iter().filter(|line| line.line.kind == LineKind::Absence);
+        for (number, line) in facts.enumerate() {
+            let index = self.facts.len() as u32;
+            let former = self.by_key.insert(key_of(line), index);
+            self.facts.push(Fact {
+                chunk,
+                number: number as u32,
+                next: former.map_or(0, |former| former + 1),
+                seq: line.line.seq,
+                is_needed: false,
+            });
+        }
+    }
+
+    /// Looks for older entries of the facts' keys in a chunk.
+    pub(crate) fn look_at(&mut self, lines: &[Line]) {
+        for line in lines {
+            if !matches!(line.line.kind, LineKind::Entry | LineKind::Head) {
+                continue;
+            }
+            let mut next = self.by_key.get(&key_of(line)).map_or(0, |index| index + 1);
+            while next != 0 {
+                let fact = &mut self.facts[next as usize - 1];
+                fact.is_needed |= line.line.seq < fact.seq;
+                next = fact.next;
+            }
+        }
+    }
+
+    /// By chunk, the facts that may be forgotten. To be asked when every chunk has been looked at.
+    pub(crate) fn finish(self) -> HashMap<ChunkId, Forgettable> {
+        let mut forgettable: HashMap<ChunkId, Forgettable> = HashMap::new();
+        for fact in &self.facts {
+            let of_chunk = forgettable.entry(fact.chunk).or_default();
+            if !fact.is_needed {
+                of_chunk.insert(fact.number as usize);
+            }
+        }
+        forgettable
+    }
+}
+
+/// A number for a key; two that share one are taken for the same.
+fn key_of(line: &Line) -> u64 {
+    let table = u64::from(line.map.0) << 32 | u64::from(line.stream.0);
+    line.line.hash ^ table.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{DirectoryLine, MapId, StreamId};
+
+    fn line(kind: LineKind, key: u64, seq: u64) -> Line {
+        let line = DirectoryLine { seq, hash: key, offset: 0, kind, body_crc: 0 };
+        Line { map: MapId(1), stream: StreamId(2), line }
+    }
+
+    #[test]
+    fn a_fact_is_forgotten_only_when_no_older_entry_is_left_anywhere() {
+        let old = [line(LineKind::Entry, 1, 10), line(LineKind::Entry, 3, 12)];
+        let middle = [
+            line(LineKind::Absence, 1, 20),
+            line(LineKind::Absence, 2, 21),
+            line(LineKind::Entry, 2, 22),
+            line(LineKind::Head, 4, 23),
+        ];
+        let new = [
+            line(LineKind::Absence, 2, 30),
+            line(LineKind::Absence, 1, 31),
+            line(LineKind::Absence, 4, 32),
+            line(LineKind::Absence, 5, 33),
+        ];
+        let mut survey = Survey::default();
+        survey.collect(ChunkId(2), &middle);
+        survey.collect(ChunkId(3), &new);
+        for lines in [&old[..], &middle, &new] {
+            survey.look_at(lines);
+        }
+        let forgettable = survey.finish();
+        let of = |chunk, count| {
+            let chunk = &forgettable[&ChunkId(chunk)];
+            (0..count).filter(|number| chunk.contains(*number)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(2, 2), [1], "key 1 has an older entry, key 2 only a newer one");
+        assert_eq!(of(3, 4), [3], "only key 5 has no entry at all");
+        assert_eq!((forgettable[&ChunkId(2)].count(), forgettable[&ChunkId(3)].count()), (1, 1));
+    }
+}
