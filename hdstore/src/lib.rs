@@ -54,5 +54,6 @@ pub use map::{Map, MapOptions};
 pub use store::Store;
 pub use store::apply::{Applied, Loading};
 pub use store::census::{MapStats, Stats};
+pub use store::fill::{Filling, Outline};
 pub use store::stamps::{Current, Stamp, Stamps};
 pub use store::sweep::SweepReport;

@@ -33,7 +33,7 @@ fn entry<'a>(key: &'a [u8], value: &'a [u8]) -> Change<'a> {
 #[test]
 fn a_reader_who_comes_while_a_store_loads_keeps_its_value() {
     let store = store_with_map();
-    let loading = store.start_load();
+    let loading = store.start_load(1 << 20);
     loading.apply(&[record(1, entry(b"k", &[1; 100]))]).expect("memory");
     let map = store.map::<Bytes, Bytes>("m", MapOptions::default()).expect("the same types");
     let batch = store.read_batch();
@@ -51,7 +51,7 @@ fn a_reader_who_comes_while_a_store_loads_keeps_its_value() {
 #[test]
 fn a_fact_of_absence_is_absent_for_readers_writers_and_walks_before_the_load_ends() {
     let store = store_with_map();
-    let loading = store.start_load();
+    let loading = store.start_load(1 << 20);
     let absence = Change::Absence { key: b"k" };
     loading.apply(&[record(1, entry(b"k", b"v")), record(2, absence)]).expect("memory");
     let map = store.map::<Bytes, Bytes>("m", MapOptions::default()).expect("the same types");
@@ -67,7 +67,7 @@ fn a_fact_of_absence_is_absent_for_readers_writers_and_walks_before_the_load_end
 #[test]
 fn a_stream_out_of_seqs_refuses_changes_and_keeps_what_it_has() {
     let store = store_with_map();
-    let loading = store.start_load();
+    let loading = store.start_load(1 << 20);
     let beyond = Seq(Seq::MAX.0 + 1);
     assert!(loading.raise_seq(StreamId(0), beyond).is_err());
     let refused = loading.apply(&[record(beyond.0, entry(b"k", b"v"))]);

@@ -105,7 +105,7 @@ proptest! {
             level: (),
         };
         store.restore_map(spec).expect("memory");
-        let loading = store.start_load();
+        let loading = store.start_load(1 << 20);
         let loader = &loading;
         std::thread::scope(|scope| {
             for part in shuffled.chunks(shuffled.len().div_ceil(3)) {

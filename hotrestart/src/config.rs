@@ -67,6 +67,7 @@ pub struct Builder {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) on_progress: Option<OnProgress>,
     pub(crate) seq_step: u64,
+    pub(crate) absence_bytes: Option<u64>,
 }
 
 /// Bytes of chunks for each live record byte, when nothing else was asked for.
@@ -103,6 +104,7 @@ impl Default for Builder {
             clock: Arc::new(SystemClock::default()),
             on_progress: None,
             seq_step: seqs::STEP,
+            absence_bytes: None,
         }
     }
 }
@@ -251,6 +253,14 @@ impl Builder {
         self
     }
 
+    /// The memory for facts of absence while a store loads, instead of a sixteenth of the limit: for tests of
+    /// a load in several passes.
+    #[doc(hidden)]
+    pub fn absence_bytes_max(mut self, bytes: u64) -> Self {
+        self.absence_bytes = Some(bytes);
+        self
+    }
+
     /// Opens the store in a directory, or makes a new one where there is none; returns when every key can
     /// be read.
     ///
@@ -299,6 +309,11 @@ impl Builder {
 
     pub(crate) fn writer_count(&self) -> u32 {
         self.writers.unwrap_or_else(|| (processors() / 4).clamp(1, 16) as u32)
+    }
+
+    /// What a load may take for facts of absence, beside the memory limit.
+    pub(crate) fn absence_bytes(&self) -> u64 {
+        self.absence_bytes.unwrap_or(self.memory_limit_bytes / 16)
     }
 
     pub(crate) fn loader_count(&self) -> usize {

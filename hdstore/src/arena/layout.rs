@@ -46,6 +46,12 @@ pub(crate) struct Layout {
     pub(crate) end: u64,
 }
 
+/// What a load may commit beyond the limit when the store was at its limit: its records come in another order
+/// than they did, so pages fill and tables grow somewhat differently.
+pub(crate) fn load_overdraft(limit_bytes: u64) -> u64 {
+    (4 << 20) + limit_bytes / 32
+}
+
 impl Layout {
     /// Places the regions for a memory limit, streams, and a largest value.
     pub(crate) fn new(limit_bytes: u64, streams: u32, slot_max_bytes: u64) -> Layout {
@@ -57,14 +63,15 @@ impl Layout {
         };
         let superblock = region(SUPERBLOCK + u64::from(streams) * STREAM_HEAD);
         let maps = region(MAPS_MAX * 8);
-        let pages_max = limit_bytes / PAGE;
+        let most_bytes = limit_bytes + load_overdraft(limit_bytes);
+        let pages_max = most_bytes / PAGE;
         let page_table = region(pages_max * PAGE_META);
         let mut large_max = [0; LARGE_CLASSES];
         let mut large_table = [0; LARGE_CLASSES];
         for class in 0..LARGE_CLASSES {
             let smallest = (LARGE_MIN << class) / 2;
             if smallest <= slot_max_bytes {
-                large_max[class] = limit_bytes / smallest + 1;
+                large_max[class] = most_bytes / smallest + 1;
             }
             large_table[class] = region(large_max[class] * 8);
         }

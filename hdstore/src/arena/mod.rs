@@ -26,11 +26,14 @@ use os::{PageKind, Reservation, UNIT};
 pub(crate) struct Budget {
     limit_bytes: u64,
     committed_bytes: StdAtomicU64,
+    /// What may be committed beyond the limit, while a store loads that was at its limit.
+    overdraft_bytes: StdAtomicU64,
 }
 
 impl Budget {
     pub(crate) fn new(limit_bytes: u64) -> Budget {
-        Budget { limit_bytes, committed_bytes: StdAtomicU64::new(0) }
+        let (committed_bytes, overdraft_bytes) = (StdAtomicU64::new(0), StdAtomicU64::new(0));
+        Budget { limit_bytes, committed_bytes, overdraft_bytes }
     }
 
     pub(crate) fn limit_bytes(&self) -> u64 {
@@ -44,11 +47,17 @@ impl Budget {
     /// Charges `bytes`, or charges nothing and says no.
     #[must_use]
     pub(crate) fn charge(&self, bytes: u64) -> bool {
+        let most_bytes = self.limit_bytes + self.overdraft_bytes.load(Ordering::Relaxed);
         self.committed_bytes
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |committed| {
-                committed.checked_add(bytes).filter(|sum| *sum <= self.limit_bytes)
+                committed.checked_add(bytes).filter(|sum| *sum <= most_bytes)
             })
             .is_ok()
+    }
+
+    /// Allows to commit so much beyond the limit from now on; 0 ends that.
+    pub(crate) fn allow_overdraft(&self, bytes: u64) {
+        self.overdraft_bytes.store(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn refund(&self, bytes: u64) {

@@ -19,8 +19,6 @@ const SEQ_MASK: u64 = (1 << 48) - 1;
 
 /// The entry has an expiry time.
 pub(crate) const HAS_EXPIRY: u8 = 1;
-/// The slot says that the key is absent (only while a store loads).
-pub(crate) const ABSENT: u8 = 2;
 /// The slot holds an entry.
 pub(crate) const LIVE: u8 = 4;
 

@@ -51,10 +51,6 @@ impl<'a> EntryView<'a> {
         layout::generation_of(self.word0)
     }
 
-    pub(crate) fn is_absent(&self) -> bool {
-        layout::flags_of(self.word0) & layout::ABSENT != 0
-    }
-
     pub(crate) fn value_len(&self) -> u64 {
         layout::value_len_of(self.word1)
     }

@@ -19,6 +19,7 @@ use crate::index::word::Word;
 use crate::reclaim::hazard::Published;
 use crate::reclaim::pin::Pinned;
 use crate::slab::Slot;
+use crate::store::node::Prepared;
 use crate::sync::MutexGuard;
 
 /// A stream whose lock is held: its head may be read and changed.
@@ -88,7 +89,7 @@ pub(crate) fn find_pinned<'p>(
         }
         equal
     });
-    hit.filter(|view| !view.is_absent())
+    hit
 }
 
 /// Finds the entry that was published with a seq, under a pin. A seq is given once in a stream, so no key is
@@ -111,7 +112,7 @@ pub(crate) fn find_stamp<'p>(
         }
         equal
     });
-    hit.filter(|view| !view.is_absent())
+    hit
 }
 
 /// Whether two keys are equal; the most common length is compared without a call.
@@ -132,7 +133,7 @@ pub(crate) fn view_pinned<'p>(arena: &'p Arena, word: Word, _pin: &'p Pinned<'_>
     unsafe { EntryView::at(arena, word.location()) }
 }
 
-/// Finds a key under its stream's lock. A fact of absence counts as found: it must be replaced, not joined.
+/// Finds a key under its stream's lock.
 #[inline]
 pub(crate) fn find_locked<'l>(
     arena: &'l Arena,
@@ -156,16 +157,6 @@ pub(crate) fn find_locked<'l>(
         equal
     })?;
     hit.map(|view| (found, view))
-}
-
-/// The view of a word of the locked stream's table.
-pub(crate) fn view_locked<'l>(
-    arena: &'l Arena,
-    word: Word,
-    _locked: &'l Locked<'_>,
-) -> EntryView<'l> {
-    // SAFETY: as in `find_locked`.
-    unsafe { EntryView::at(arena, word.location()) }
 }
 
 /// The index hash of the entry at a location that stands in the locked stream's table.
@@ -194,10 +185,44 @@ pub(crate) fn view_published<'g>(
 /// Fills a slot that was taken for this entry and that nobody else knows, but for its seq.
 pub(crate) fn fill(arena: &Arena, slot: Slot, parts: &EntryParts<'_>, value: &[u8]) {
     debug_assert_eq!(parts.value_len, value.len() as u64);
+    fill_head(arena, slot, parts);
+    // SAFETY: as in `fill_head`; the head was just written with this length.
+    unsafe { view::write_value(arena, slot, 0, value) };
+}
+
+/// Like [`fill`], but for the value, which comes piece by piece.
+pub(crate) fn fill_head(arena: &Arena, slot: Slot, parts: &EntryParts<'_>) {
     // SAFETY: the slot comes from `Node::prepare` for this need and is not published.
     unsafe { view::write_head(arena, slot, parts) };
-    // SAFETY: as above; the head was just written with this length.
-    unsafe { view::write_value(arena, slot, 0, value) };
+}
+
+/// Writes a piece of the value of a slot whose head is filled; false when it does not lie within the value.
+pub(crate) fn fill_piece(
+    arena: &Arena,
+    prepared: &mut Prepared<'_>,
+    from: u64,
+    piece: &[u8],
+) -> bool {
+    let Some(slot) = prepared.slot() else { return false };
+    // SAFETY: the slot is the caller's alone and its head was written; the view ends in this call.
+    let value_len = unsafe { EntryView::at(arena, slot.location) }.value_len();
+    if from.checked_add(piece.len() as u64).is_none_or(|end| end > value_len) {
+        return false;
+    }
+    // SAFETY: as above; the piece lies within the value.
+    unsafe { view::write_value(arena, slot, from, piece) };
+    true
+}
+
+/// The entry in a slot whose head is filled and that nobody else knows. What has not been written of its
+/// value is what the memory held before.
+pub(crate) fn view_prepared<'p>(
+    arena: &'p Arena,
+    prepared: &'p Prepared<'_>,
+) -> Option<EntryView<'p>> {
+    let slot = prepared.slot()?;
+    // SAFETY: the slot is the caller's as long as `prepared` is borrowed, and `fill_piece` borrows it mutably.
+    Some(unsafe { EntryView::at(arena, slot.location) })
 }
 
 /// Bytes of keys and values of an entry.

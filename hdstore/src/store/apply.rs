@@ -1,18 +1,21 @@
 //! Restart: records go back into memory in any order, from any number of threads.
 //!
 //! Invariant: for each key the record with the highest seq wins, whatever the order, so the result does not
-//! depend on it. A fact of absence is an entry with the `ABSENT` flag, which no reader sees, until
-//! [`Loading::finish`] takes it out. Replaced slots are retired as in a put, so it is safe, if pointless, to
-//! read while a store loads.
+//! depend on it. Facts of absence take no slots: they are remembered in a table of fixed size (`facts.rs`),
+//! and where that is too small, part of the keys is left to a further pass over all records
+//! ([`Loading::next_pass`]). Replaced slots are retired as in a put, so it is safe, if pointless, to read
+//! while a store loads. Values that come in pieces are put together in their slot (`fill.rs`).
 //!
 //! Caller: the loader of `hotrestart`. Records come in batches whose cache misses run side by side.
 
 use super::access::{find_locked, hash_locked, live_bytes, need};
-use super::node::NoRoom;
+use super::facts::Facts;
+use super::node::{NoRoom, Prepared};
 use super::put::Spares;
 use super::read::GROUP;
-use super::{Inner, MapCore, Store};
-use crate::entry::layout::{ABSENT, LIVE};
+use super::{Inner, MapCore, Place, Store};
+use crate::arena::layout::load_overdraft;
+use crate::entry::layout::LIVE;
 use crate::entry::view::{EntryParts, write_seq};
 use crate::error::Error;
 use crate::ids::{MapId, Seq, StreamId};
@@ -20,6 +23,7 @@ use crate::index::grow::buckets_for;
 use crate::index::table::Wants;
 use crate::index::word::{Word, tag_of};
 use crate::log::{Change, Log, MapSpec};
+use crate::reclaim::retire::BATCH_BYTES;
 
 /// A record of a stream's history.
 #[derive(Clone, Copy, Debug)]
@@ -34,10 +38,11 @@ pub struct Applied<'a> {
     pub change: Change<'a>,
 }
 
-/// The maps of a store that is loading, by number.
+/// A store that is loading: its maps by number, and the keys that are known to be gone.
 pub struct Loading<L: Log> {
-    store: Store<L>,
+    pub(crate) store: Store<L>,
     maps: Vec<Option<std::sync::Arc<MapCore<L>>>>,
+    pub(crate) facts: Facts,
 }
 
 impl<L: Log> Store<L> {
@@ -49,8 +54,10 @@ impl<L: Log> Store<L> {
         self.inner.restore_map(spec)
     }
 
-    /// Starts loading into a store that nobody reads or writes yet.
-    pub fn start_load(&self) -> Loading<L> {
+    /// Starts loading into a store that nobody reads or writes yet. Facts of absence take up to
+    /// `facts_max_bytes`, and at least 24 KiB, of the process's heap, beside the memory limit, until the load
+    /// ends; what they do not fit in is made up for by more passes.
+    pub fn start_load(&self, facts_max_bytes: u64) -> Loading<L> {
         let all = self.inner.all_maps();
         let highest = all.iter().map(|map| map.spec.id.0).max().unwrap_or(0);
         let mut maps = vec![None; highest as usize + 1];
@@ -58,7 +65,7 @@ impl<L: Log> Store<L> {
             let id = map.spec.id.0 as usize;
             maps[id] = Some(map);
         }
-        Loading { store: self.clone(), maps }
+        Loading { store: self.clone(), maps, facts: Facts::new(facts_max_bytes, self.inner.seed()) }
     }
 }
 
@@ -117,7 +124,7 @@ impl<L: Log> Loading<L> {
             }
             for (record, hash) in group.iter().zip(&hashes) {
                 if let Some(core) = self.map(record.map) {
-                    newer += u64::from(inner.apply_one(core, record, *hash)?);
+                    newer += u64::from(self.apply_one(core, record, *hash)?);
                 }
             }
         }
@@ -139,19 +146,52 @@ impl<L: Log> Loading<L> {
         Ok(())
     }
 
-    /// Forgets the facts of absence: what is left is the map. Returns the number of entries.
-    pub fn finish(self) -> u64 {
+    /// Removes the entries that are older than these records, without entering anything: it makes room.
+    ///
+    /// # Errors
+    /// As for [`Loading::apply`].
+    pub fn drop_older(&self, records: &[Applied<'_>]) -> Result<(), Error> {
         let inner = &*self.store.inner;
-        let mut entries = 0;
-        for core in self.maps.iter().flatten() {
-            for stream in 0..inner.streams {
-                entries += inner.drop_absent(core, StreamId(stream));
+        for record in records {
+            inner.check_stream(record.stream)?;
+            let key = key_of(record);
+            if let Some(core) = self.map(record.map) {
+                inner.drop_if_older(&inner.place(core, record.stream), key, record.seq)?;
             }
         }
-        entries
+        Ok(())
     }
 
-    fn map(&self, map: MapId) -> Option<&MapCore<L>> {
+    /// Whether the facts of absence were too many for one pass: then everything must be applied once more,
+    /// for the keys that were left over.
+    #[must_use]
+    pub fn next_pass(&self) -> bool {
+        self.facts.next_pass()
+    }
+
+    /// Lets the load go 4 MiB and 1/32 of the limit beyond it, until it ends: for a store that was at its
+    /// limit, since its records come in another order than they did, and pages and tables fill differently.
+    pub fn allow_overdraft(&self) {
+        let budget = self.store.inner.nodes[0].arena.budget();
+        budget.allow_overdraft(load_overdraft(budget.limit_bytes()));
+    }
+
+    /// Forgets the facts of absence: what is left is the map. Free memory beyond the limit is given back.
+    /// Returns the number of entries.
+    pub fn finish(self) -> u64 {
+        let inner = &*self.store.inner;
+        let budget = inner.nodes[0].arena.budget();
+        budget.allow_overdraft(0);
+        for node in &inner.nodes {
+            let beyond = budget.committed_bytes().saturating_sub(budget.limit_bytes());
+            if beyond > 0 {
+                node.give_back(beyond);
+            }
+        }
+        self.store.entries()
+    }
+
+    pub(crate) fn map(&self, map: MapId) -> Option<&MapCore<L>> {
         self.maps.get(map.0 as usize)?.as_deref()
     }
 
@@ -162,7 +202,7 @@ impl<L: Log> Loading<L> {
 }
 
 /// A seq that a record can hold.
-fn check_seq(stream: StreamId, seq: Seq) -> Result<(), Error> {
+pub(crate) fn check_seq(stream: StreamId, seq: Seq) -> Result<(), Error> {
     if seq > Seq::MAX {
         return Err(Error::SeqExhausted { stream: stream.0, seq: seq.0 });
     }
@@ -175,33 +215,91 @@ fn key_of<'a>(record: &Applied<'a>) -> &'a [u8] {
     }
 }
 
-impl<L: Log> Inner<L> {
+impl<L: Log> Loading<L> {
     fn apply_one(&self, map: &MapCore<L>, record: &Applied<'_>, hash: u64) -> Result<bool, Error> {
-        let (key, value, expiry_ms, flags): (_, &[u8], _, _) = match record.change {
-            Change::Entry { key, value, expiry_ms } => (key, value, expiry_ms, LIVE),
-            Change::Absence { key } => (key, &[], None, ABSENT),
+        let inner = &*self.store.inner;
+        let place = inner.place(map, record.stream);
+        let Change::Entry { key, value, expiry_ms } = record.change else {
+            return self.apply_absence(&place, record, hash);
         };
-        self.check_lengths(key, value.len() as u64)?;
-        let place = self.place(map, record.stream);
-        let arena = &place.node.arena;
+        inner.check_lengths(key, value.len() as u64)?;
+        let parts = EntryParts { key, value_len: value.len() as u64, expiry_ms, flags: LIVE };
+        let take = || {
+            let prepared = inner.prepare_filled(place.node, &parts)?;
+            let Some(slot) = prepared.slot() else { return Ok(prepared) };
+            super::access::fill(&place.node.arena, slot, &parts, value);
+            Ok(prepared)
+        };
+        let id = RecordId { map: record.map, key, hash, seq: record.seq };
+        self.enter(&place, &id, None, take)
+    }
+
+    fn apply_absence(
+        &self,
+        place: &Place<'_>,
+        record: &Applied<'_>,
+        hash: u64,
+    ) -> Result<bool, Error> {
+        let (inner, key) = (&*self.store.inner, key_of(record));
+        inner.check_lengths(key, 0)?;
+        let is_known = {
+            let locked = inner.lock_stream(place);
+            locked.set_seq(locked.seq().max(record.seq));
+            let old = find_locked(&place.node.arena, place.table, hash, key, &locked);
+            if old.is_some_and(|(_, view)| view.seq() >= record.seq) {
+                return Ok(false);
+            }
+            self.facts.put(self.facts.key(record.map, key, hash), record.seq)
+        };
+        // An entry that comes between is newer than the fact, and stays.
+        inner.drop_if_older(place, key, record.seq)?;
+        Ok(is_known)
+    }
+
+    /// Whether a record is the newest that is known of its key, and its key's turn has come.
+    pub(crate) fn is_wanted(&self, id: &RecordId<'_>, newest: Option<Seq>) -> bool {
+        match newest {
+            Some(newest) if newest >= id.seq => false,
+            // A fact that is newer than an entry has removed it, so the table need not be asked; but the key
+            // may be left to another pass.
+            Some(_) => {
+                self.facts.is_idle() || self.facts.covers(self.facts.key(id.map, id.key, id.hash))
+            }
+            None => {
+                self.facts.is_idle()
+                    || !self.facts.hides(self.facts.key(id.map, id.key, id.hash), id.seq)
+            }
+        }
+    }
+
+    /// Enters a record if it is wanted: from `ready`, or from a slot that `take` finds and fills.
+    pub(crate) fn enter<'p>(
+        &self,
+        place: &Place<'p>,
+        id: &RecordId<'_>,
+        mut ready: Option<Prepared<'p>>,
+        take: impl Fn() -> Result<Prepared<'p>, Error>,
+    ) -> Result<bool, Error> {
+        let inner = &*self.store.inner;
+        let (arena, hash) = (&place.node.arena, id.hash);
         let mut spare = Spares::new(place.node);
         loop {
             let wants = place.table.wants();
-            spare.take(wants).map_err(|bytes| self.capacity(place.node, bytes))?;
-            let locked = self.lock_stream(&place);
-            locked.set_seq(locked.seq().max(record.seq));
-            let old = find_locked(arena, place.table, hash, key, &locked);
-            if old.as_ref().is_some_and(|(_, view)| view.seq() >= record.seq) {
+            spare.take(wants).map_err(|bytes| inner.capacity(place.node, bytes))?;
+            let locked = inner.lock_stream(place);
+            locked.set_seq(locked.seq().max(id.seq));
+            let old = find_locked(arena, place.table, hash, id.key, &locked);
+            if !self.is_wanted(id, old.as_ref().map(|(_, view)| view.seq())) {
                 return Ok(false);
             }
-            let need = need(key, value.len() as u64, expiry_ms);
-            let prepared =
-                place.node.prepare(Some(need)).map_err(|NoRoom| self.capacity(place.node, need))?;
-            let Some(slot) = prepared.slot() else { return Err(self.capacity(place.node, need)) };
-            let parts = EntryParts { key, value_len: value.len() as u64, expiry_ms, flags };
-            super::access::fill(arena, slot, &parts, value);
-            write_seq(arena, slot.location, record.seq);
+            let prepared = match ready.take() {
+                Some(prepared) => prepared,
+                None => take()?,
+            };
+            let Some(slot) = prepared.slot() else { return Ok(false) };
+            write_seq(arena, slot.location, id.seq);
             let new = Word::entry(tag_of(hash), slot.generation, slot.location);
+            let live = super::access::view_prepared(arena, &prepared).map_or(0, |v| live_bytes(&v));
             let replaced = match old {
                 Some((found, view)) => {
                     let old_bytes = place.node.slabs.slot_bytes(arena, view.location());
@@ -210,20 +308,21 @@ impl<L: Log> Inner<L> {
                     Some(view.location())
                 }
                 None => {
-                    let hash_of = |location| hash_locked(arena, &self.hash, location, &locked);
+                    let hash_of = |location| hash_locked(arena, &inner.hash, location, &locked);
                     if let Err(wants) = place.table.insert(hash, new, &mut spare.spare, hash_of) {
-                        drop((locked, prepared));
-                        spare.take(wants).map_err(|bytes| self.capacity(place.node, bytes))?;
+                        drop(locked);
+                        ready = Some(prepared);
+                        spare.take(wants).map_err(|bytes| inner.capacity(place.node, bytes))?;
                         continue;
                     }
                     None
                 }
             };
             let slot_bytes = place.node.slabs.slot_bytes(arena, slot.location);
-            place.table.add((key.len() + value.len()) as u64, slot_bytes);
+            place.table.add(live, slot_bytes);
             if replaced.is_none() {
                 place.table.grow(&mut spare.spare, |location| {
-                    hash_locked(arena, &self.hash, location, &locked)
+                    hash_locked(arena, &inner.hash, location, &locked)
                 });
             }
             drop(locked);
@@ -231,32 +330,49 @@ impl<L: Log> Inner<L> {
             return Ok(true);
         }
     }
+}
 
-    fn drop_absent(&self, map: &MapCore<L>, stream: StreamId) -> u64 {
-        let place = self.place(map, stream);
+/// Which record: its key and its place in the stream's history.
+pub(crate) struct RecordId<'a> {
+    pub(crate) map: MapId,
+    pub(crate) key: &'a [u8],
+    pub(crate) hash: u64,
+    pub(crate) seq: Seq,
+}
+
+impl<L: Log> Inner<L> {
+    /// Takes a slot for an entry of these parts.
+    pub(crate) fn prepare_filled<'n>(
+        &self,
+        node: &'n super::Node,
+        parts: &EntryParts<'_>,
+    ) -> Result<Prepared<'n>, Error> {
+        let need = need(parts.key, parts.value_len, parts.expiry_ms);
+        node.prepare(Some(need)).map_err(|NoRoom| self.capacity(node, need))
+    }
+
+    /// Removes a key's entry if it is older than `seq`.
+    fn drop_if_older(&self, place: &Place<'_>, key: &[u8], seq: Seq) -> Result<(), Error> {
+        let hash = self.hash.of(key);
         let arena = &place.node.arena;
-        let locked = self.lock_stream(&place);
-        let mut absent = Vec::new();
-        for bucket in 0..place.table.buckets() {
-            place.table.for_each_in_bucket(bucket, |found| {
-                let view = super::access::view_locked(arena, found.word, &locked);
-                if view.is_absent() {
-                    absent.push((found, live_bytes(&view)));
-                }
-            });
+        let is_older = |locked: &super::access::Locked<'_>| {
+            let old = find_locked(arena, place.table, hash, key, locked);
+            old.is_some_and(|(_, view)| view.seq() < seq)
+        };
+        if !is_older(&self.lock_stream(place)) {
+            return Ok(());
         }
-        let mut left = absent.len() as u64;
-        for (found, live) in absent {
-            // Without a kilobyte to remember what is retired the fact stays: it is absent for every reader
-            // and writer.
-            let Ok(prepared) = place.node.prepare(None) else { break };
-            let location = found.word.location();
-            place.table.sub(live, place.node.slabs.slot_bytes(arena, location));
-            place.table.publish(found.place, Word::EMPTY);
-            prepared.settle(Some(location));
-            left -= 1;
-        }
-        place.table.entries() - left
+        let prepared =
+            place.node.prepare(None).map_err(|NoRoom| self.capacity(place.node, BATCH_BYTES))?;
+        let locked = self.lock_stream(place);
+        let old = find_locked(arena, place.table, hash, key, &locked);
+        let Some((found, view)) = old.filter(|(_, view)| view.seq() < seq) else { return Ok(()) };
+        let location = view.location();
+        place.table.sub(live_bytes(&view), place.node.slabs.slot_bytes(arena, location));
+        place.table.publish(found.place, Word::EMPTY);
+        drop(locked);
+        prepared.settle(Some(location));
+        Ok(())
     }
 }
 

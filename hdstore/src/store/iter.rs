@@ -142,7 +142,7 @@ impl<'a, L: Log> Walk<'a, L> {
         let node = place.node;
         for word in &self.words {
             let view = view_pinned(&node.arena, *word, pin);
-            if !view.is_absent() && !self.inner.is_expired(&view) {
+            if !self.inner.is_expired(&view) {
                 self.ready.push(self.inner.hold_view(node, &view));
             }
         }

@@ -1,11 +1,13 @@
 //! The store: nodes, streams, maps, and the order of steps in each operation.
 //!
 //! Reading order: `access.rs` (how bytes are reached), `read.rs`, `put.rs`, `remove.rs`; then `node.rs`
-//! (memory of a put), `apply.rs` (restart), `sweep.rs` (expiry), `iter.rs`, `census.rs` (statistics).
+//! (memory of a put), `apply.rs`, `fill.rs`, `facts.rs` (restart), `sweep.rs` (expiry), `iter.rs`, `census.rs` (statistics).
 
 pub(crate) mod access;
 pub(crate) mod apply;
 pub(crate) mod census;
+pub(crate) mod facts;
+pub(crate) mod fill;
 pub(crate) mod iter;
 pub(crate) mod node;
 pub(crate) mod put;
@@ -35,6 +37,8 @@ use crate::sync::{Mutex, RwLock, lock};
 use access::Locked;
 use node::Node;
 
+/// Where the superblock has the seed of the index hash.
+const SEED_AT: u64 = 32;
 /// Bytes that a superblock starts with.
 const MAGIC: u64 = u64::from_le_bytes(*b"HDARENA1");
 
@@ -319,6 +323,11 @@ impl<L: Log> Inner<L> {
     /// All maps, in the order in which they were made or restored.
     pub(crate) fn all_maps(&self) -> Vec<Arc<MapCore<L>>> {
         self.maps.read().unwrap_or_else(std::sync::PoisonError::into_inner).in_order.clone()
+    }
+
+    /// The seed of the index hash.
+    pub(crate) fn seed(&self) -> u64 {
+        self.nodes[0].arena.word(SEED_AT).load(Relaxed)
     }
 
     /// The place of a map's keys in a stream.

@@ -142,10 +142,7 @@ impl<L: Log> Inner<L> {
                 continue;
             }
             let old = find_locked(&place.node.arena, place.table, hash, entry.key, &locked);
-            let current = old
-                .as_ref()
-                .map(|(_, view)| view)
-                .filter(|view| !view.is_absent() && !self.is_expired(view));
+            let current = old.as_ref().map(|(_, view)| view).filter(|view| !self.is_expired(view));
             if !condition.holds(current) {
                 return Ok(Done::Refused);
             }

@@ -49,7 +49,7 @@ impl<L: Log> Inner<L> {
             else {
                 return Ok(None);
             };
-            if view.is_absent() || !wanted(&view) {
+            if !wanted(&view) {
                 return Ok(None);
             }
             let seq = locked.next_seq(stream)?;

@@ -11,8 +11,7 @@ use super::report::{Totals, counted};
 use super::runs::Runs;
 use super::survey::Survey;
 use crate::format::{
-    BlockKind, Directory, DirectoryLine, LifeNumber, LineKind, MapId, Record, RecordKind, Records,
-    StreamId, WriterId,
+    BlockKind, Directory, DirectoryLine, LineKind, MapId, Record, RecordKind, Records, StreamId,
 };
 
 /// What the log buffers are called where a file is named.
@@ -52,8 +51,6 @@ struct Newest {
 pub(super) struct Place<'a> {
     pub(super) chunk: usize,
     pub(super) file: &'a str,
-    pub(super) life: LifeNumber,
-    pub(super) writer: WriterId,
     /// Where the record begins in the file.
     pub(super) offset: u64,
 }
@@ -72,7 +69,8 @@ impl Ledger {
         }
         survey.chunks = chunks;
         ledger.read_buffers(survey);
-        ledger.runs.judge(survey);
+        let current = ledger.newest.values().filter_map(|newest| newest.run);
+        ledger.runs.judge(survey, current);
         ledger.sum_up();
         ledger
     }
@@ -86,8 +84,8 @@ impl Ledger {
     ) {
         let chunk = &chunks[index];
         let Ok(header) = &chunk.header else { return };
-        let (life, writer) = (header.life, header.writer);
-        let valid = survey.extents.get(&(life, writer)).map_or(0, |extent| extent.valid);
+        let extent = survey.extents.get(&(header.life, header.writer));
+        let valid = extent.map_or(0, |extent| extent.valid);
         let mut listed = Listed::new();
         for (offset, block) in chunk.blocks.iter().filter(|(_, block)| block.number.0 < valid) {
             self.totals.blocks += 1;
@@ -115,7 +113,7 @@ impl Ledger {
                 };
                 count += 1;
                 let offset = offset + PAYLOAD_AT + record.offset as u64;
-                let place = Place { chunk: index, file: &chunk.name, life, writer, offset };
+                let place = Place { chunk: index, file: &chunk.name, offset };
                 self.add(survey, &place, &record);
                 let line = DirectoryLine::of(&record, offset as usize, |_| 0);
                 listed.entry((record.map, record.stream)).or_default().push(line);
@@ -139,9 +137,9 @@ impl Ledger {
     /// The records that only the log buffers of a dead process hold.
     fn read_buffers(&mut self, survey: &mut Survey) {
         let Some(undecided) = survey.undecided.take() else { return };
-        for (writer, block, offset, bytes) in undecided.records() {
+        for (_, block, offset, bytes) in undecided.records() {
             let (chunk, offset) = (self.bytes.len() - 1, offset as u64);
-            let place = Place { chunk, file: BUFFERS, life: undecided.life, writer, offset };
+            let place = Place { chunk, file: BUFFERS, offset };
             match Records::new(bytes).next() {
                 Some(Ok(record)) => {
                     self.totals.buffered_records += 1;

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, HashMap};
 use super::records::Place;
 use super::report::counted;
 use super::survey::Survey;
-use crate::format::{LifeNumber, Record, RecordKind, WriterId};
+use crate::format::{Record, RecordKind};
 
-type RunKey = (LifeNumber, WriterId, u64);
+/// The id of a run, unique in the store.
+type RunKey = u64;
 
 /// All parts and all entries whose values are in parts.
 #[derive(Debug, Default)]
@@ -43,7 +44,7 @@ impl Runs {
     /// Takes a record that belongs to a run; the index of the entry if it is one.
     pub(super) fn add(&mut self, place: &Place<'_>, record: &Record<'_>) -> Option<u32> {
         let part = record.part?;
-        let run = (place.life, place.writer, part.run);
+        let run = part.run;
         if record.kind == RecordKind::Part {
             let chunk = place.chunk;
             let (record_len, value_len) = (record.len as u64, record.value_len);
@@ -70,9 +71,12 @@ impl Runs {
         parts.into_iter().flat_map(BTreeMap::values).map(|part| (part.chunk, part.record_len))
     }
 
-    /// Reports every entry whose parts are not all there or do not fit.
-    pub(super) fn judge(&self, survey: &mut Survey) {
-        for head in &self.heads {
+    /// Reports every one of these entries whose parts are not all there or do not fit. Parts of a value that
+    /// was replaced may be freed before its head.
+    pub(super) fn judge(&self, survey: &mut Survey, current: impl Iterator<Item = u32>) {
+        let mut current: Vec<u32> = current.collect();
+        current.sort_unstable();
+        for head in current.into_iter().filter_map(|head| self.heads.get(head as usize)) {
             let expected = format!(
                 "an entry of {} and {} with checksum {:#010x}",
                 counted(head.count.into(), "part", "parts"),

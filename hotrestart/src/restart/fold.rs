@@ -1,29 +1,34 @@
 //! The fold: blocks to records to memory, from any number of threads, in any order.
 //!
 //! Invariant: the newest record of each key wins (`hdstore::Loading`), so neither the order of chunks nor
-//! the number of threads changes the result. Records go in groups, so that their cache misses run side by
-//! side. Every block's checksum has been checked by the walk before its records are looked at.
+//! the number of threads changes the result. Chunks are taken from the newest to the oldest all the same:
+//! what is superseded is then met when its successor is there, and takes no memory. Where one thread is ahead
+//! of another it may; a chunk for which memory ran out is put by, and loaded when the others are done
+//! (`rest.rs`).
+//!
+//! Records go in groups, so that their cache misses run side by side. Every block's checksum has been
+//! checked by the walk before its records are looked at.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use hdstore::{Applied, Change, IndexHash, Loading, Seq, Stamp};
+use hdstore::{Applied, Change, Loading, Seq};
 
 use super::gather::Gather;
 use super::plan::Settled;
 use super::read::ChunkReader;
 use super::report::Progress;
-use super::runs::Runs;
-use crate::chunks::catalogue::Catalogue;
+use super::runs::{Added, PartPlace, Runs};
+use super::tail::Beyond;
 use crate::error::{OpenError, Problem};
+use crate::format::block::BLOCK_HEADER_LEN;
 use crate::format::{BlockKind, ChunkWalk, MapId, Record, RecordKind, Records, StreamId, Walked};
 use crate::io::Disk;
 use crate::log::{DiskLog, Shared};
-use crate::runs::RunOf;
 
 /// Records that go to memory together.
-const GROUP: usize = 64;
+pub(super) const GROUP: usize = 64;
 /// Chunks that a thread reads ahead of the one it applies.
 const BUFFERS: usize = 3;
 
@@ -31,15 +36,17 @@ type OnProgress<'a> = Option<&'a (dyn Fn(&Progress) + Send + Sync)>;
 
 /// What all threads of a restart share.
 pub(crate) struct Fold<'a> {
-    pub(crate) disk: &'a dyn Disk,
-    pub(crate) loading: &'a Loading<DiskLog>,
-    pub(crate) runs: Runs,
+    pub(super) disk: &'a dyn Disk,
+    pub(super) loading: &'a Loading<DiskLog>,
+    pub(super) runs: Runs<'a>,
     log: &'a Shared,
-    pub(crate) catalogue: &'a Catalogue,
-    pub(crate) hash: IndexHash,
-    pub(crate) chunk_size: usize,
-    pub(crate) salvage: bool,
+    pub(super) chunk_size: usize,
+    /// What lies beyond the settled chunks, in order.
+    pub(super) beyond: &'a [Beyond<'a>],
+    pub(super) relog: Mutex<Vec<Relog>>,
     problems: Mutex<Vec<Problem>>,
+    /// Later passes meet the same records again.
+    is_first_pass: AtomicBool,
     /// By stream, the highest seq that was found.
     seqs: Box<[AtomicU64]>,
     bytes_total: AtomicU64,
@@ -60,26 +67,32 @@ pub(crate) struct Relog {
     pub(crate) seq: u64,
 }
 
+/// Where a payload is: its file, and its first byte there.
+pub(super) struct Source<'s> {
+    pub(super) name: &'s Arc<str>,
+    pub(super) offset: usize,
+}
+
 impl<'a> Fold<'a> {
     pub(crate) fn new(
         disk: &'a dyn Disk,
         loading: &'a Loading<DiskLog>,
         log: &'a Shared,
-        (chunk_size, streams): (u64, u32),
-        salvage: bool,
+        (chunk_size, streams, threads): (u64, u32, usize),
+        beyond: &'a [Beyond<'a>],
         start: Instant,
         on_progress: OnProgress<'a>,
     ) -> Fold<'a> {
         Fold {
             disk,
             loading,
-            runs: Runs::default(),
-            catalogue: &log.catalogue,
-            hash: log.hash.clone(),
+            runs: Runs::new(loading, log, threads * chunk_size as usize),
             log,
             chunk_size: chunk_size as usize,
-            salvage,
+            beyond,
+            relog: Mutex::default(),
             problems: Mutex::default(),
+            is_first_pass: AtomicBool::new(true),
             seqs: (0..streams).map(|_| AtomicU64::new(0)).collect(),
             bytes_total: AtomicU64::new(0),
             bytes_read: AtomicU64::new(0),
@@ -91,16 +104,20 @@ impl<'a> Fold<'a> {
         }
     }
 
-    pub(crate) fn expect_chunks(&self, chunks: usize) {
-        self.bytes_total.fetch_add((chunks * self.chunk_size) as u64, Ordering::Relaxed);
-    }
-
+    /// Adds a problem, unless it is known.
     pub(crate) fn problem(&self, problem: Problem) {
-        self.problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(problem);
+        let mut problems = self.problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
     }
 
     pub(crate) fn take_problems(&self) -> Vec<Problem> {
         std::mem::take(&mut self.problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    pub(crate) fn take_relog(&self) -> Vec<Relog> {
+        std::mem::take(&mut self.relog.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     /// By stream, the highest seq that was found; 0 without a record.
@@ -113,34 +130,65 @@ impl<'a> Fold<'a> {
         (of(&self.bytes_read), of(&self.chunks), of(&self.records))
     }
 
-    /// Applies settled chunks from `threads` threads.
-    pub(crate) fn run(&self, settled: &[Settled], threads: usize) -> Result<(), OpenError> {
+    /// Loads everything: `settled` from `threads` threads, in as many passes as facts of absence need.
+    pub(crate) fn load(&self, settled: &mut [Settled], threads: usize) -> Result<(), OpenError> {
+        settled.sort_by_key(|chunk| {
+            let header = &chunk.file.header;
+            std::cmp::Reverse((header.clock, header.chunk))
+        });
+        loop {
+            let bytes = (settled.len() * self.chunk_size) as u64;
+            let bytes_total = self.bytes_read.load(Ordering::Relaxed) + bytes;
+            self.bytes_total.store(bytes_total, Ordering::Relaxed);
+            let is_all_in = self.load_beyond()?;
+            let put_by = self.run(settled, threads)?;
+            if !put_by.is_empty() || !is_all_in {
+                self.load_put_by(settled, put_by)?;
+            }
+            self.finish_runs()?;
+            if !self.loading.next_pass() {
+                return Ok(());
+            }
+            self.is_first_pass.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Applies settled chunks; returns the numbers of those for which memory ran out.
+    fn run(&self, settled: &[Settled], threads: usize) -> Result<Vec<usize>, OpenError> {
         let next = AtomicUsize::new(0);
         let threads = threads.min(settled.len());
-        let results: Vec<Result<(), OpenError>> = std::thread::scope(|scope| {
+        let results: Vec<Result<Vec<usize>, OpenError>> = std::thread::scope(|scope| {
             let spawned: Vec<_> = (0..threads)
                 .map(|_| {
                     scope.spawn(|| {
+                        let mut put_by = Vec::new();
                         let mut reader = ChunkReader::new(self.disk, self.chunk_size, BUFFERS)?;
                         let take = || {
                             let index = next.fetch_add(1, Ordering::Relaxed);
-                            settled.get(index).map(|chunk| (chunk, chunk.file.name.clone()))
+                            settled.get(index).map(|chunk| (index, chunk.file.name.clone()))
                         };
-                        reader.read_all(self.chunk_size, take, |chunk, bytes| {
-                            self.chunk(chunk, bytes)
-                        })
+                        reader.read_all(self.chunk_size, take, |index, bytes| {
+                            match self.chunk(&settled[index], bytes) {
+                                Err(error) if is_no_memory(&error) => put_by.push(index),
+                                other => other?,
+                            }
+                            self.note_bytes(bytes.len());
+                            Ok(())
+                        })?;
+                        Ok(put_by)
                     })
                 })
                 .collect();
             spawned.into_iter().map(join).collect()
         });
-        results.into_iter().collect()
+        let mut put_by = results.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
+        put_by.sort_unstable();
+        Ok(put_by)
     }
 
-    /// Notes that a chunk was read, and reports progress now and then.
-    pub(crate) fn note_chunk(&self, bytes: usize) {
+    /// Notes that bytes were read, and reports progress now and then.
+    pub(crate) fn note_bytes(&self, bytes: usize) {
         let bytes_done = self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
-        self.chunks.fetch_add(1, Ordering::Relaxed);
         let Some(on_progress) = self.on_progress else { return };
         let elapsed = self.start.elapsed();
         let now = elapsed.as_millis() as u64;
@@ -162,9 +210,48 @@ impl<'a> Fold<'a> {
     }
 
     fn chunk(&self, chunk: &Settled, bytes: &[u8]) -> Result<(), OpenError> {
+        let name: Arc<str> = chunk.file.name.as_str().into();
+        let (mut count, mut of_runs) = (0, Vec::new());
+        let mut gather = self.gather(chunk);
+        let is_whole = self.payloads(chunk, bytes, gather.as_mut(), |offset, payload| {
+            let source = Source { name: &name, offset };
+            count += self.payload(&source, payload, &mut of_runs)?;
+            Ok(())
+        })?;
+        self.run_records(&name, &of_runs)?;
+        self.note_chunk(chunk, gather.filter(|_| is_whole), count);
+        Ok(())
+    }
+
+    /// What gathers for compaction from a chunk, the first time that it is loaded.
+    pub(super) fn gather<'c>(&'c self, chunk: &'c Settled) -> Option<Gather<'c>> {
+        let is_first = self.is_first_pass.load(Ordering::Relaxed);
+        is_first.then(|| Gather::new(&chunk.file, &self.log.hash))
+    }
+
+    /// Counts a chunk that is loaded, once, and hands on what was gathered from it.
+    pub(super) fn note_chunk(&self, chunk: &Settled, gathered: Option<Gather<'_>>, records: u64) {
+        if !self.is_first_pass.load(Ordering::Relaxed) {
+            return;
+        }
+        self.records.fetch_add(records, Ordering::Relaxed);
+        self.chunks.fetch_add(1, Ordering::Relaxed);
+        if let Some(gathered) = gathered {
+            gathered.finish(chunk.end, &self.log.catalogue);
+        }
+    }
+
+    /// Calls `each` with the payload of each block that counts, and reports those that are missing. Returns
+    /// whether none is.
+    pub(super) fn payloads<'b>(
+        &self,
+        chunk: &Settled,
+        bytes: &'b [u8],
+        mut gather: Option<&mut Gather<'_>>,
+        mut each: impl FnMut(usize, &'b [u8]) -> Result<(), OpenError>,
+    ) -> Result<bool, OpenError> {
         let header = &chunk.file.header;
         let mut next = header.first_block.0;
-        let mut gather = Gather::new(&chunk.file, &self.hash);
         let mut is_whole = true;
         for walked in ChunkWalk::new(bytes, header.binding()) {
             if next >= chunk.end {
@@ -177,12 +264,13 @@ impl<'a> Fold<'a> {
                         is_whole = false;
                     }
                     next = block.number.0 + 1;
-                    if block.number.0 < chunk.end {
+                    if block.number.0 < chunk.end
+                        && let Some(gather) = &mut gather
+                    {
                         gather.block(offset, block.kind, payload);
                     }
                     if block.kind == BlockKind::Records && block.number.0 < chunk.end {
-                        let from = (header.life.0, header.writer.0);
-                        self.payload(from, &chunk.file.name, offset, payload, None)?;
+                        each(offset + BLOCK_HEADER_LEN, payload)?;
                     }
                 }
                 Walked::Gap { offset, error, .. } => {
@@ -203,11 +291,7 @@ impl<'a> Fold<'a> {
             self.missing(&chunk.file.name, bytes.len(), next, chunk.end);
             is_whole = false;
         }
-        if is_whole {
-            gather.finish(chunk.end, self.catalogue);
-        }
-        self.note_chunk(bytes.len());
-        Ok(())
+        Ok(is_whole)
     }
 
     fn missing(&self, file: &str, offset: usize, from: u64, to: u64) {
@@ -218,15 +302,31 @@ impl<'a> Fold<'a> {
         self.problem(Problem { file: file.to_owned(), offset: offset as u64, what });
     }
 
-    /// Applies the records of a block's payload; `relog` collects their keys.
-    pub(crate) fn payload(
+    /// The whole records of a payload; what follows one that is not valid is a problem.
+    pub(super) fn records_of<'p>(
+        &'p self,
+        source: &'p Source<'p>,
+        payload: &'p [u8],
+    ) -> impl Iterator<Item = Record<'p>> {
+        Records::new(payload).map_while(move |record| match record {
+            Ok(record) => Some(record),
+            Err(error) => {
+                let file = source.name.to_string();
+                let offset = source.offset as u64;
+                self.problem(Problem { file, offset, what: error.to_string() });
+                None
+            }
+        })
+    }
+
+    /// Applies the records of a payload but for those of runs, which are collected with the places of their
+    /// bytes. Returns how many there were.
+    fn payload<'p>(
         &self,
-        from: (u64, u32),
-        file: &str,
-        offset: usize,
-        payload: &[u8],
-        mut relog: Option<&mut Vec<Relog>>,
-    ) -> Result<(), OpenError> {
+        source: &Source<'_>,
+        payload: &'p [u8],
+        of_runs: &mut Vec<(Record<'p>, usize)>,
+    ) -> Result<u64, OpenError> {
         let mut group: Vec<Applied<'_>> = Vec::with_capacity(GROUP);
         let mut count = 0;
         for record in Records::new(payload) {
@@ -234,31 +334,19 @@ impl<'a> Fold<'a> {
                 Ok(record) => record,
                 Err(error) => {
                     self.problem(Problem {
-                        file: file.to_owned(),
-                        offset: offset as u64,
+                        file: source.name.to_string(),
+                        offset: source.offset as u64,
                         what: error.to_string(),
                     });
                     break;
                 }
             };
             count += 1;
-            if let Some(highest) = self.seqs.get(record.stream.0 as usize)
-                && highest.load(Ordering::Relaxed) < record.seq
-            {
-                highest.fetch_max(record.seq, Ordering::Relaxed);
-            }
-            if record.kind == RecordKind::Part || record.is_run_head() {
-                self.run_record(from, file, offset, &record, relog.as_deref_mut())?;
+            self.note(source, &record);
+            if is_of_run(&record) {
+                let start = record.offset + record.len - record.value.len();
+                of_runs.push((record, source.offset + start));
                 continue;
-            }
-            self.check_map(file, offset, &record);
-            if let Some(relog) = relog.as_deref_mut() {
-                relog.push(Relog {
-                    map: record.map,
-                    stream: record.stream,
-                    key: record.key.to_vec(),
-                    seq: record.seq,
-                });
             }
             group.push(applied(&record));
             if group.len() == GROUP {
@@ -267,52 +355,112 @@ impl<'a> Fold<'a> {
             }
         }
         self.loading.apply(&group).map_err(OpenError::Memory)?;
-        self.records.fetch_add(count, Ordering::Relaxed);
-        Ok(())
+        Ok(count)
     }
 
-    fn check_map(&self, file: &str, offset: usize, record: &Record<'_>) {
+    /// Remembers the seq of a record, and whether its map is known.
+    pub(super) fn note(&self, source: &Source<'_>, record: &Record<'_>) {
+        if let Some(highest) = self.seqs.get(record.stream.0 as usize)
+            && highest.load(Ordering::Relaxed) < record.seq
+        {
+            highest.fetch_max(record.seq, Ordering::Relaxed);
+        }
         if !self.loading.knows(record.map) {
             let what = format!("a record of map {}, which the manifest does not have", record.map);
-            self.problem(Problem { file: file.to_owned(), offset: offset as u64, what });
+            let offset = source.offset as u64;
+            self.problem(Problem { file: source.name.to_string(), offset, what });
         }
     }
 
-    fn run_record(
+    /// Takes in the heads and then the parts of runs in a chunk.
+    pub(super) fn run_records(
         &self,
-        (life, writer): (u64, u32),
-        file: &str,
-        offset: usize,
-        record: &Record<'_>,
-        relog: Option<&mut Vec<Relog>>,
+        name: &Arc<str>,
+        records: &[(Record<'_>, usize)],
     ) -> Result<(), OpenError> {
-        self.check_map(file, offset, record);
-        match self.runs.add(life, writer, record) {
-            Ok(None) => {}
-            Ok(Some(whole)) => {
-                let change =
-                    Change::Entry { key: &whole.key, value: &whole.value, expiry_ms: whole.expiry };
-                let (map, stream, seq) = (whole.map, whole.stream, Seq(whole.seq));
-                let stamp = Stamp { map, stream, hash: self.hash.of(&whole.key), seq };
-                if let Some(part) = record.part {
-                    self.log.runs.set(part.run, RunOf::Entry(stamp));
-                }
-                self.loading
-                    .apply(&[Applied { map, stream, seq, change }])
-                    .map_err(OpenError::Memory)?;
-                if let Some(relog) = relog {
-                    relog.push(Relog { map, stream, key: whole.key, seq: whole.seq });
-                }
+        for (head, offset) in records.iter().filter(|(record, _)| record.is_run_head()) {
+            self.added(name, *offset, self.runs.add_head(head, false)?);
+        }
+        for (part, offset) in records.iter().filter(|(record, _)| !record.is_run_head()) {
+            let (offset, len) = (*offset, part.value.len());
+            let place = PartPlace::File { name: Arc::clone(name), offset, len };
+            self.added(name, offset, self.runs.add_part(part, place)?);
+        }
+        Ok(())
+    }
+
+    /// What became of a run.
+    pub(super) fn added(&self, file: &str, offset: usize, added: Added) {
+        match added {
+            Added::UnderWay | Added::Whole(None) => {}
+            Added::Whole(Some(relog)) => {
+                let mut all = self.relog.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                all.push(relog);
             }
-            Err(what) => {
+            Added::Bad(what) => {
                 self.problem(Problem { file: file.to_owned(), offset: offset as u64, what });
             }
         }
-        Ok(())
+    }
+
+    /// Applies what lies beyond the settled chunks, and collects it to be logged again. False when memory ran
+    /// out.
+    fn load_beyond(&self) -> Result<bool, OpenError> {
+        let is_first = self.is_first_pass.load(Ordering::Relaxed);
+        let mut is_all_in = true;
+        // Backwards, so that the head of a run comes before its parts.
+        for beyond in self.beyond.iter().rev() {
+            let name: Arc<str> = beyond.file.as_str().into();
+            let source = Source { name: &name, offset: beyond.offset };
+            let mut of_runs = Vec::new();
+            let applied = self.payload(&source, &beyond.payload, &mut of_runs);
+            let count = match applied {
+                Err(error) if is_no_memory(&error) => {
+                    is_all_in = false;
+                    0
+                }
+                other => other?,
+            };
+            for (head, offset) in of_runs.iter().filter(|(record, _)| record.is_run_head()) {
+                self.added(&beyond.file, *offset, self.runs.add_head(head, true)?);
+            }
+            for (part, offset) in of_runs.iter().filter(|(record, _)| !record.is_run_head()) {
+                let place = PartPlace::Memory(part.value);
+                self.added(&beyond.file, *offset, self.runs.add_part(part, place)?);
+            }
+            if is_first {
+                self.records.fetch_add(count, Ordering::Relaxed);
+                self.collect_relog(&source, &beyond.payload);
+            }
+        }
+        Ok(is_all_in)
+    }
+
+    fn collect_relog(&self, source: &Source<'_>, payload: &[u8]) {
+        let again = self.records_of(source, payload).filter(|record| !is_of_run(record));
+        let again = again.map(|record| Relog {
+            map: record.map,
+            stream: record.stream,
+            key: record.key.to_vec(),
+            seq: record.seq,
+        });
+        self.relog.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(again);
     }
 }
 
-fn applied<'a>(record: &Record<'a>) -> Applied<'a> {
+/// Whether memory ran out, which may be since others were ahead.
+pub(super) fn is_no_memory(error: &OpenError) -> bool {
+    matches!(
+        error,
+        OpenError::Memory(hdstore::Error::Capacity { .. } | hdstore::Error::Unreclaimed { .. })
+    )
+}
+
+pub(super) fn is_of_run(record: &Record<'_>) -> bool {
+    record.kind == RecordKind::Part || record.is_run_head()
+}
+
+pub(super) fn applied<'a>(record: &Record<'a>) -> Applied<'a> {
     let change = match record.kind {
         RecordKind::Absence => Change::Absence { key: record.key },
         _ => Change::Entry { key: record.key, value: record.value, expiry_ms: record.expiry },

@@ -2,7 +2,8 @@
 //!
 //! `plan.rs` reads the chunks' headers and says which blocks count; `read.rs` and `fold.rs` read and
 //! apply chunks in parallel; `tail.rs` judges the end of a life that was not closed, with what its log
-//! buffers still hold; `runs.rs` puts long values together; `report.rs` says what was found.
+//! buffers still hold; `runs.rs` puts long values together; `rest.rs` loads what found no memory at first;
+//! `report.rs` says what was found.
 //! `docs/restart.md` has the rules.
 
 pub(crate) mod fold;
@@ -10,5 +11,6 @@ pub(crate) mod gather;
 pub(crate) mod plan;
 pub(crate) mod read;
 pub mod report;
+mod rest;
 pub(crate) mod runs;
 pub(crate) mod tail;

@@ -3,29 +3,41 @@
 //! After a power loss the history of a writer ends at its first missing block above the known-flushed
 //! mark: a torn tail. In the same boot nothing that was acknowledged is gone: each block is on the
 //! device, or its buffer still holds its records; a number that is in neither is a directory whose write
-//! was under way. A missing block below the mark is corruption in both cases. Blocks are applied in their
-//! order, so nothing beyond the end is ever applied; what lies beyond the disk's first gap is collected
-//! to be logged again in the new life.
+//! was under way. A missing block below the mark is corruption in both cases. Nothing is applied here: the
+//! chunks up to the first gap become settled, and what counts beyond it is handed on to be applied and
+//! logged again in the new life. So a tail is read twice, and loaded by all threads, like all the rest.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::fold::{Fold, Relog};
-use super::gather::Gather;
-use super::plan::Tail;
+use super::plan::{Settled, Tail};
 use super::read::ChunkReader;
 use super::report::Cut;
 use crate::buffers::recover::LeftBehind;
 use crate::error::{OpenError, Problem};
 use crate::format::{BlockKind, ChunkWalk, Records, Walked};
+use crate::io::Disk;
+
+/// A block's records that count, though blocks before it are missing on the device: from a block beyond the
+/// gap, or one record from a log buffer.
+#[derive(Debug)]
+pub(crate) struct Beyond<'l> {
+    pub(crate) file: String,
+    pub(crate) offset: usize,
+    pub(crate) payload: Cow<'l, [u8]>,
+}
 
 /// What became of a tail.
 #[derive(Debug)]
-pub(crate) struct Judged {
+pub(crate) struct Judged<'l> {
     pub(crate) life: u64,
     pub(crate) writer: u32,
     /// Blocks of the writer that are on the device without a gap: where the life is cut.
     pub(crate) blocks: u64,
-    pub(crate) relog: Vec<Relog>,
+    /// The chunks of these blocks.
+    pub(crate) settled: Vec<Settled>,
+    /// What counts beyond them, in order.
+    pub(crate) beyond: Vec<Beyond<'l>>,
     pub(crate) cut: Option<Cut>,
 }
 
@@ -37,21 +49,28 @@ struct Later {
     is_directory: bool,
 }
 
-/// Judges and applies a tail.
-pub(crate) fn judge(
-    fold: &Fold<'_>,
+/// What judging needs, and what it finds on the way.
+pub(crate) struct Judging<'a> {
+    pub(crate) disk: &'a dyn Disk,
+    pub(crate) chunk_size: usize,
+    pub(crate) salvage: bool,
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) bytes_read: u64,
+}
+
+/// Judges a tail.
+pub(crate) fn judge<'l>(
+    judging: &mut Judging<'_>,
     tail: &Tail,
-    left: Option<&LeftBehind>,
-) -> Result<Judged, OpenError> {
-    let from = (tail.life, tail.writer);
-    let mut reader = ChunkReader::new(fold.disk, fold.chunk_size, 1)?;
+    left: Option<&'l LeftBehind>,
+) -> Result<Judged<'l>, OpenError> {
+    let mut reader = ChunkReader::new(judging.disk, judging.chunk_size, 1)?;
     let mut next = tail.from;
     let mut mark = tail.mark;
     let mut later: BTreeMap<u64, Later> = BTreeMap::new();
     let mut first_gap: Option<(String, usize, String)> = None;
     for chunk in &tail.chunks {
-        let bytes = reader.read_one(&chunk.name, fold.chunk_size)?;
-        let mut gather = Gather::new(chunk, &fold.hash);
+        let bytes = reader.read_one(&chunk.name, judging.chunk_size)?;
         for walked in ChunkWalk::new(&bytes, chunk.header.binding()) {
             match walked {
                 Walked::Block { offset, header, payload } => {
@@ -61,14 +80,10 @@ pub(crate) fn judge(
                     }
                     let is_directory = header.kind == BlockKind::Directory;
                     if header.number.0 == next {
-                        gather.block(offset, header.kind, payload);
-                        if !is_directory {
-                            fold.payload(from, &chunk.name, offset, payload, None)?;
-                        }
                         next += 1;
                     } else if header.number.0 > next {
                         // What can never count is not kept: after a power loss it may be all of the tail.
-                        let may_count = left.is_some() || fold.salvage;
+                        let may_count = left.is_some() || judging.salvage;
                         let block = Later {
                             file: chunk.name.clone(),
                             offset,
@@ -84,12 +99,11 @@ pub(crate) fn judge(
                 }
             }
         }
-        gather.finish(next, fold.catalogue);
-        fold.note_chunk(bytes.len());
+        judging.bytes_read += bytes.len() as u64;
     }
     if next < mark {
         let (file, offset, error) = first_gap.unwrap_or_default();
-        fold.problem(Problem {
+        judging.problems.push(Problem {
             file,
             offset: offset as u64,
             what: format!(
@@ -100,15 +114,14 @@ pub(crate) fn judge(
             ),
         });
     }
-    let mut judged =
-        Judged { life: tail.life, writer: tail.writer, blocks: next, relog: Vec::new(), cut: None };
-    let end = end_of(tail, left, &later, next, mark, fold.salvage);
-    apply_beyond(fold, tail, left, &later, next..end, &mut judged.relog)?;
+    let end = end_of(tail, left, &later, next, mark, judging.salvage);
+    let (life, writer) = (tail.life, tail.writer);
     let void_blocks = later.range(end..).count() as u64;
-    if void_blocks > 0 || left.is_none() {
-        judged.cut = Some(Cut { life: tail.life, writer: tail.writer, blocks: end, void_blocks });
-    }
-    Ok(judged)
+    let is_cut = void_blocks > 0 || left.is_none();
+    let cut = is_cut.then_some(Cut { life, writer, blocks: end, void_blocks });
+    let settled = settled_below(tail, next);
+    let beyond = collect_beyond(judging, tail, left, later, next..end);
+    Ok(Judged { life, writer, blocks: next, settled, beyond, cut })
 }
 
 /// Where the writer's history ends: the number after its last block that counts.
@@ -133,19 +146,27 @@ fn end_of(
     }
 }
 
-fn apply_beyond(
-    fold: &Fold<'_>,
+/// The chunks of the tail that have blocks below `next`.
+fn settled_below(tail: &Tail, next: u64) -> Vec<Settled> {
+    let ends = tail.chunks.iter().skip(1).map(|chunk| chunk.header.first_block.0).chain([next]);
+    let chunks = tail.chunks.iter().zip(ends);
+    let counting = chunks.filter(|(chunk, _)| chunk.header.first_block.0 < next);
+    counting.map(|(file, end)| Settled { file: file.clone(), end: end.min(next) }).collect()
+}
+
+fn collect_beyond<'l>(
+    judging: &mut Judging<'_>,
     tail: &Tail,
-    left: Option<&LeftBehind>,
-    later: &BTreeMap<u64, Later>,
+    left: Option<&'l LeftBehind>,
+    mut later: BTreeMap<u64, Later>,
     numbers: std::ops::Range<u64>,
-    relog: &mut Vec<Relog>,
-) -> Result<(), OpenError> {
-    let from = (tail.life, tail.writer);
+) -> Vec<Beyond<'l>> {
+    let mut beyond = Vec::new();
     for number in numbers {
-        if let Some(block) = later.get(&number) {
+        if let Some(block) = later.remove(&number) {
             if !block.is_directory {
-                fold.payload(from, &block.file, block.offset, &block.payload, Some(relog))?;
+                let Later { file, offset, payload, .. } = block;
+                beyond.push(Beyond { file, offset, payload: Cow::Owned(payload) });
             }
             continue;
         }
@@ -156,16 +177,17 @@ fn apply_beyond(
             let whole = Records::new(bytes).next();
             let is_valid = matches!(&whole, Some(Ok(record))
                 if record.computed_crc().is_none_or(|crc| crc == record.body_crc));
-            if !is_valid {
-                fold.problem(Problem {
-                    file: "log buffers".to_owned(),
-                    offset: *offset as u64,
-                    what: format!("a committed record of block {number} is not valid: {whole:?}"),
-                });
+            let (file, offset) = ("log buffers".to_owned(), *offset);
+            if is_valid {
+                beyond.push(Beyond { file, offset, payload: Cow::Borrowed(bytes) });
                 continue;
             }
-            fold.payload(from, "log buffers", *offset, bytes, Some(relog))?;
+            judging.problems.push(Problem {
+                file,
+                offset: offset as u64,
+                what: format!("a committed record of block {number} is not valid: {whole:?}"),
+            });
         }
     }
-    Ok(())
+    beyond
 }

@@ -23,7 +23,7 @@ use crate::restart::fold::{Fold, Relog};
 use crate::restart::plan::{self, Plan};
 use crate::restart::read::flush_all;
 use crate::restart::report::RecoveryReport;
-use crate::restart::tail::{self, Judged};
+use crate::restart::tail::{self, Judging};
 
 /// The log buffers of the life that is undecided.
 pub(super) type LeftByLife = Vec<(LifeNumber, LeftBehind)>;
@@ -99,34 +99,33 @@ pub(super) fn load(
     start: Instant,
 ) -> Result<ToRelog, OpenError> {
     let salvage = builder.recovery == RecoveryMode::Salvage;
-    let loading = memory.start_load();
     let on_progress = builder.on_progress.as_deref();
     let shared = &memory.log().shared;
-    let shape = (shared.supply.chunk_size(), shared.streams);
-    let fold = Fold::new(disk, &loading, shared, shape, salvage, start, on_progress);
-    fold.expect_chunks(
-        plan.settled.len() + plan.tails.iter().map(|tail| tail.chunks.len()).sum::<usize>(),
-    );
-    fold.run(&plan.settled, builder.loader_count())?;
+    let (chunk_size, streams) = (shared.supply.chunk_size(), shared.streams);
     let mut relog = ToRelog::default();
     relog.ends.extend(plan.void.iter().map(|(life, writer)| (*life, *writer, 0)));
+    let (mut settled, mut beyond) = (plan.settled.clone(), Vec::new());
+    let mut judging = Judging {
+        disk,
+        chunk_size: chunk_size as usize,
+        salvage,
+        problems: Vec::new(),
+        bytes_read: 0,
+    };
     for tail in &plan.tails {
         let of_life = left.iter().find(|(life, _)| life.0 == tail.life).map(|(_, left)| left);
-        let Judged { life, writer, blocks, relog: records, cut } =
-            tail::judge(&fold, tail, of_life)?;
-        relog.records.extend(records);
-        relog.ends.push((life, writer, blocks));
-        report.cuts.extend(cut);
+        let judged = tail::judge(&mut judging, tail, of_life)?;
+        relog.ends.push((judged.life, judged.writer, judged.blocks));
+        settled.extend(judged.settled);
+        beyond.extend(judged.beyond);
+        report.cuts.extend(judged.cut);
     }
-    for (life, writer, run) in fold.runs.headed_but_not_whole() {
-        fold.problem(Problem {
-            file: String::new(),
-            offset: 0,
-            what: format!(
-                "run {run} of writer {writer} in life {life} has its entry, but not all its parts"
-            ),
-        });
-    }
+    let loading = memory.start_load(builder.absence_bytes());
+    let shape = (chunk_size, streams, builder.loader_count());
+    let fold = Fold::new(disk, &loading, shared, shape, &beyond, start, on_progress);
+    judging.problems.into_iter().for_each(|problem| fold.problem(problem));
+    fold.note_bytes(judging.bytes_read as usize);
+    fold.load(&mut settled, builder.loader_count())?;
     let mut problems = fold.take_problems();
     if !salvage && !problems.is_empty() {
         return Err(OpenError::Corrupt { problems });
@@ -138,6 +137,7 @@ pub(super) fn load(
             + plan.tails.iter().map(|tail| tail.chunks.len() as u64).sum::<u64>(),
     );
     (report.bytes_read, report.chunks, report.records) = fold.counts();
+    relog.records = fold.take_relog();
     relog.durable = fold.highest_seqs();
     drop(fold);
     // After a clean close nothing is lost, and a stream goes on from what was found of it. Else seqs below

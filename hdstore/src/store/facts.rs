@@ -1,0 +1,226 @@
+//! Facts of absence while a store loads: which keys are gone, and since which seq.
+//!
+//! Invariants: an older record of such a key is never entered, whatever the order in which records come. The
+//! table has a fixed number of places, outside the memory limit, and never grows: when a part of it is full,
+//! the keys it covers are halved, by a hash, and everything of the other half (records as well as facts) is
+//! left to a later pass over all records. So any number of facts needs no more memory, only more passes.
+//!
+//! A key is known by 128 bits of seeded hash: that two keys of a store share them has a chance of n^2 / 2^129.
+//! Callers: `apply.rs`, under the lock of the key's stream, so that the table and the index agree. Cost: one
+//! load for each new key while there is no fact; else a second hash, a short lock and a cache miss.
+//! `docs/restart.md` has the reasons.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::hash::IndexHash;
+use crate::ids::{MapId, Seq};
+use crate::sync::lock;
+
+/// Bytes of one place: two halves of the key's hash, and the seq.
+const PLACE_BYTES: u64 = 24;
+/// Parts with a lock of their own, at most; a part has at least `PLACES_MIN` places.
+const PARTS_MAX: u64 = 64;
+const PLACES_MIN: u64 = 1_024;
+
+/// Who a key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeyHash {
+    place: u64,
+    /// By this half keys are divided among passes.
+    spread: u64,
+}
+
+/// The table, and which keys this pass covers.
+pub(crate) struct Facts {
+    parts: Box<[Mutex<Part>]>,
+    second: IndexHash,
+    /// Whether there may be a fact, or a key that is not covered.
+    is_used: AtomicBool,
+    /// The spread of the keys that this pass covers: from here
+    from: AtomicU64,
+    /// up to and with this.
+    to: AtomicU64,
+}
+
+struct Part {
+    places: usize,
+    /// Made when the first fact comes, so that the system gives memory only as it fills: both halves of the
+    /// key's hash, and the seq; seq 0 is a free place.
+    facts: Vec<[u64; 3]>,
+    used: usize,
+}
+
+impl Part {
+    /// Where a key's fact is, or the free place that it would take. There is always a free one.
+    fn find(&self, key: KeyHash) -> usize {
+        let mut at = (key.place as usize >> 8) % self.places;
+        loop {
+            let [place, spread, seq] = self.facts[at];
+            if seq == 0 || (KeyHash { place, spread }) == key {
+                return at;
+            }
+            at = (at + 1) % self.places;
+        }
+    }
+
+    fn seq_of(&self, key: KeyHash) -> u64 {
+        if self.used == 0 { 0 } else { self.facts[self.find(key)][2] }
+    }
+
+    fn is_full(&self) -> bool {
+        self.used * 8 >= self.places * 7
+    }
+
+    fn put(&mut self, key: KeyHash, seq: u64) {
+        if self.facts.is_empty() {
+            self.facts = vec![[0; 3]; self.places];
+        }
+        let at = self.find(key);
+        let before = self.facts[at][2];
+        self.used += usize::from(before == 0);
+        self.facts[at] = [key.place, key.spread, seq.max(before)];
+    }
+
+    /// Forgets the facts of keys that are not covered.
+    fn keep_up_to(&mut self, to: u64) {
+        let all = std::mem::take(&mut self.facts);
+        self.used = 0;
+        for [place, spread, seq] in all {
+            if seq != 0 && spread <= to {
+                self.put(KeyHash { place, spread }, seq);
+            }
+        }
+    }
+}
+
+impl Facts {
+    /// A table of about `max_bytes`. They are taken from the process's heap as facts come.
+    pub(crate) fn new(max_bytes: u64, seed: u64) -> Facts {
+        let places = (max_bytes / PLACE_BYTES).max(PLACES_MIN);
+        let parts = (places / PLACES_MIN).clamp(1, PARTS_MAX);
+        let part = || Part { places: (places / parts) as usize, facts: Vec::new(), used: 0 };
+        Facts {
+            parts: (0..parts).map(|_| Mutex::new(part())).collect(),
+            second: IndexHash::new(!seed),
+            is_used: AtomicBool::new(false),
+            from: AtomicU64::new(0),
+            to: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    /// Who a key is; `hash` is its index hash.
+    pub(crate) fn key(&self, map: MapId, key: &[u8], hash: u64) -> KeyHash {
+        let map = u64::from(map.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        KeyHash { place: hash ^ map, spread: self.second.of(key) ^ map }
+    }
+
+    /// Whether nothing has to be asked: there is no fact, and this pass covers every key.
+    #[inline]
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.is_used.load(Ordering::Relaxed)
+    }
+
+    /// Whether this pass covers a key.
+    pub(crate) fn covers(&self, key: KeyHash) -> bool {
+        let (from, to) = (self.from.load(Ordering::Relaxed), self.to.load(Ordering::Relaxed));
+        (from..=to).contains(&key.spread)
+    }
+
+    /// Whether a record of a key must not be entered: the key was gone later, or is left to another pass.
+    pub(crate) fn hides(&self, key: KeyHash, seq: Seq) -> bool {
+        !self.covers(key) || lock(self.part(key)).seq_of(key) > seq.0
+    }
+
+    /// Remembers that a key is gone since `seq`; false when the key is left to another pass.
+    pub(crate) fn put(&self, key: KeyHash, seq: Seq) -> bool {
+        self.is_used.store(true, Ordering::Relaxed);
+        let mut part = lock(self.part(key));
+        while self.covers(key) {
+            if !part.is_full() {
+                part.put(key, seq.0);
+                return true;
+            }
+            // Another part may have halved the keys since this one was last tidied.
+            part.keep_up_to(self.to.load(Ordering::Relaxed));
+            if part.is_full() {
+                self.halve();
+            }
+        }
+        false
+    }
+
+    fn halve(&self) {
+        let from = self.from.load(Ordering::Relaxed);
+        let half = |to: u64| Some(from + (to - from) / 2);
+        // Always `Some`, so it cannot fail.
+        let _ = self.to.fetch_update(Ordering::Relaxed, Ordering::Relaxed, half);
+    }
+
+    /// Goes on to the keys that were left over; false when there are none. All records must come again.
+    pub(crate) fn next_pass(&self) -> bool {
+        for part in &self.parts {
+            let mut part = lock(part);
+            part.facts = Vec::new();
+            part.used = 0;
+        }
+        let to = self.to.swap(u64::MAX, Ordering::Relaxed);
+        self.from.store(to.saturating_add(1), Ordering::Relaxed);
+        to != u64::MAX
+    }
+
+    fn part(&self, key: KeyHash) -> &Mutex<Part> {
+        &self.parts[key.place as usize % self.parts.len()]
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn keys(facts: &Facts, count: u64) -> Vec<KeyHash> {
+        let hash = IndexHash::new(1);
+        let key = |n: u64| facts.key(MapId(1), &n.to_le_bytes(), hash.of(&n.to_le_bytes()));
+        (0..count).map(key).collect()
+    }
+
+    #[test]
+    fn more_facts_than_places_take_more_passes_and_no_more_memory() {
+        for bytes in [1, 24 * 5_000, 24 * 200_000] {
+            let facts = Facts::new(bytes, 1);
+            let all = keys(&facts, 40_000);
+            let mut remembered = vec![0; all.len()];
+            let mut passes = 0;
+            loop {
+                passes += 1;
+                let first_put: Vec<bool> = all
+                    .iter()
+                    .map(|key| facts.put(*key, Seq(7)) | facts.put(*key, Seq(5)))
+                    .collect();
+                for (n, key) in all.iter().enumerate() {
+                    assert!(facts.hides(*key, Seq(6)) && (first_put[n] || !facts.covers(*key)));
+                    if facts.covers(*key) {
+                        remembered[n] += 1;
+                        assert!(!facts.hides(*key, Seq(7)) && !facts.hides(*key, Seq(8)));
+                    }
+                }
+                let places: usize = facts.parts.iter().map(|part| lock(part).facts.len()).sum();
+                assert!(places as u64 <= (bytes / PLACE_BYTES).max(PLACES_MIN), "{places} places");
+                if !facts.next_pass() {
+                    break;
+                }
+            }
+            assert!(remembered.iter().all(|passes| *passes == 1), "each key in one pass");
+            assert_eq!(passes > 1, bytes < 24 * 100_000, "{bytes} bytes: {passes} passes");
+        }
+    }
+
+    #[test]
+    fn equal_keys_of_two_maps_are_two_keys() {
+        let facts = Facts::new(1 << 20, 1);
+        let hash = IndexHash::new(1).of(b"k");
+        let (one, other) = (facts.key(MapId(1), b"k", hash), facts.key(MapId(2), b"k", hash));
+        assert!(facts.is_idle() && facts.put(one, Seq(5)) && !facts.is_idle());
+        assert!(facts.hides(one, Seq(4)) && !facts.hides(other, Seq(4)));
+    }
+}
