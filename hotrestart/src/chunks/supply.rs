@@ -101,6 +101,7 @@ struct SupplyState {
 }
 
 impl Supply {
+    #[allow(clippy::too_many_arguments, reason = "the parts are made by the store, once")]
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         poison: Arc<Poison>,

@@ -9,12 +9,11 @@
 //! Records go in groups, so that their cache misses run side by side. Every block's checksum has been
 //! checked by the walk before its records are looked at.
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use hdstore::{Applied, Change, Loading, Seq, Stamp};
+use hdstore::{Applied, Change, Loading, Seq};
 
 use super::gather::Gather;
 use super::plan::Settled;
@@ -24,12 +23,9 @@ use super::runs::{Added, PartPlace, Runs};
 use super::tail::Beyond;
 use crate::error::{OpenError, Problem};
 use crate::format::block::BLOCK_HEADER_LEN;
-use crate::format::{
-    BlockKind, ChunkId, ChunkWalk, MapId, Record, RecordKind, Records, StreamId, Walked,
-};
+use crate::format::{BlockKind, ChunkWalk, MapId, Record, RecordKind, Records, StreamId, Walked};
 use crate::io::Disk;
 use crate::log::{DiskLog, Shared};
-use crate::runs::RunOf;
 
 /// Records that go to memory together.
 pub(super) const GROUP: usize = 64;
@@ -42,10 +38,8 @@ type OnProgress<'a> = Option<&'a (dyn Fn(&Progress) + Send + Sync)>;
 pub(crate) struct Fold<'a> {
     pub(super) disk: &'a dyn Disk,
     pub(super) loading: &'a Loading<DiskLog>,
-    log: &'a Shared,
-    /// The chunks that compaction knows of: some are read more than once.
-    gathered: Mutex<HashSet<ChunkId>>,
     pub(super) runs: Runs<'a>,
+    log: &'a Shared,
     pub(super) chunk_size: usize,
     /// What lies beyond the settled chunks, in order.
     pub(super) beyond: &'a [Beyond<'a>],
@@ -92,9 +86,8 @@ impl<'a> Fold<'a> {
         Fold {
             disk,
             loading,
+            runs: Runs::new(loading, log, threads * chunk_size as usize),
             log,
-            gathered: Mutex::default(),
-            runs: Runs::new(loading, threads * chunk_size as usize),
             chunk_size: chunk_size as usize,
             beyond,
             relog: Mutex::default(),
@@ -219,39 +212,47 @@ impl<'a> Fold<'a> {
     fn chunk(&self, chunk: &Settled, bytes: &[u8]) -> Result<(), OpenError> {
         let name: Arc<str> = chunk.file.name.as_str().into();
         let (mut count, mut of_runs) = (0, Vec::new());
-        self.payloads(chunk, bytes, |offset, payload| {
+        let mut gather = self.gather(chunk);
+        let is_whole = self.payloads(chunk, bytes, gather.as_mut(), |offset, payload| {
             let source = Source { name: &name, offset };
             count += self.payload(&source, payload, &mut of_runs)?;
             Ok(())
         })?;
         self.run_records(&name, &of_runs)?;
-        self.note_chunk(count);
+        self.note_chunk(chunk, gather.filter(|_| is_whole), count);
         Ok(())
     }
 
-    /// Counts a chunk that is loaded, once.
-    pub(super) fn note_chunk(&self, records: u64) {
-        if self.is_first_pass.load(Ordering::Relaxed) {
-            self.records.fetch_add(records, Ordering::Relaxed);
-            self.chunks.fetch_add(1, Ordering::Relaxed);
+    /// What gathers for compaction from a chunk, the first time that it is loaded.
+    pub(super) fn gather<'c>(&'c self, chunk: &'c Settled) -> Option<Gather<'c>> {
+        let is_first = self.is_first_pass.load(Ordering::Relaxed);
+        is_first.then(|| Gather::new(&chunk.file, &self.log.hash))
+    }
+
+    /// Counts a chunk that is loaded, once, and hands on what was gathered from it.
+    pub(super) fn note_chunk(&self, chunk: &Settled, gathered: Option<Gather<'_>>, records: u64) {
+        if !self.is_first_pass.load(Ordering::Relaxed) {
+            return;
+        }
+        self.records.fetch_add(records, Ordering::Relaxed);
+        self.chunks.fetch_add(1, Ordering::Relaxed);
+        if let Some(gathered) = gathered {
+            gathered.finish(chunk.end, &self.log.catalogue);
         }
     }
 
-    fn gathered(&self) -> MutexGuard<'_, HashSet<ChunkId>> {
-        self.gathered.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// Calls `each` with the payload of each block that counts, and reports those that are missing.
+    /// Calls `each` with the payload of each block that counts, and reports those that are missing. Returns
+    /// whether none is.
     pub(super) fn payloads<'b>(
         &self,
         chunk: &Settled,
         bytes: &'b [u8],
+        mut gather: Option<&mut Gather<'_>>,
         mut each: impl FnMut(usize, &'b [u8]) -> Result<(), OpenError>,
-    ) -> Result<(), OpenError> {
+    ) -> Result<bool, OpenError> {
         let header = &chunk.file.header;
         let mut next = header.first_block.0;
-        let mut gather = (!self.gathered().contains(&header.chunk))
-            .then(|| Gather::new(&chunk.file, &self.log.hash));
+        let mut is_whole = true;
         for walked in ChunkWalk::new(bytes, header.binding()) {
             if next >= chunk.end {
                 break;
@@ -260,11 +261,11 @@ impl<'a> Fold<'a> {
                 Walked::Block { offset, header: block, payload } => {
                     if block.number.0 != next {
                         self.missing(&chunk.file.name, offset, next, block.number.0);
-                        gather = None;
+                        is_whole = false;
                     }
                     next = block.number.0 + 1;
-                    if let Some(gather) = &mut gather
-                        && block.number.0 < chunk.end
+                    if block.number.0 < chunk.end
+                        && let Some(gather) = &mut gather
                     {
                         gather.block(offset, block.kind, payload);
                     }
@@ -273,7 +274,7 @@ impl<'a> Fold<'a> {
                     }
                 }
                 Walked::Gap { offset, error, .. } => {
-                    gather = None;
+                    is_whole = false;
                     self.problem(Problem {
                         file: chunk.file.name.clone(),
                         offset: offset as u64,
@@ -288,13 +289,9 @@ impl<'a> Fold<'a> {
         }
         if next < chunk.end {
             self.missing(&chunk.file.name, bytes.len(), next, chunk.end);
-            gather = None;
+            is_whole = false;
         }
-        if let Some(gather) = gather {
-            self.gathered().insert(header.chunk);
-            gather.finish(chunk.end, &self.log.catalogue);
-        }
-        Ok(())
+        Ok(is_whole)
     }
 
     fn missing(&self, file: &str, offset: usize, from: u64, to: u64) {
@@ -382,7 +379,6 @@ impl<'a> Fold<'a> {
         records: &[(Record<'_>, usize)],
     ) -> Result<(), OpenError> {
         for (head, offset) in records.iter().filter(|(record, _)| record.is_run_head()) {
-            self.note_run(head);
             self.added(name, *offset, self.runs.add_head(head, false)?);
         }
         for (part, offset) in records.iter().filter(|(record, _)| !record.is_run_head()) {
@@ -391,14 +387,6 @@ impl<'a> Fold<'a> {
             self.added(name, offset, self.runs.add_part(part, place)?);
         }
         Ok(())
-    }
-
-    /// Lets compaction know what the parts of a run belong to.
-    fn note_run(&self, head: &Record<'_>) {
-        let Some(part) = head.part else { return };
-        let hash = self.log.hash.of(head.key);
-        let stamp = Stamp { map: head.map, stream: head.stream, hash, seq: Seq(head.seq) };
-        self.log.runs.set(part.run, RunOf::Entry(stamp));
     }
 
     /// What became of a run.

@@ -40,7 +40,7 @@ impl Fold<'_> {
         for index in &put_by {
             let bytes = reader.read_one(&settled[*index].file.name, self.chunk_size)?;
             self.note_bytes(bytes.len());
-            self.payloads(&settled[*index], &bytes, |_, payload| {
+            self.payloads(&settled[*index], &bytes, None, |_, payload| {
                 self.drop_older(Records::new(payload).map_while(Result::ok))
             })?;
         }
@@ -68,7 +68,8 @@ impl Fold<'_> {
     fn chunk_backwards(&self, chunk: &Settled, bytes: &[u8]) -> Result<(), OpenError> {
         let name: Arc<str> = chunk.file.name.as_str().into();
         let (mut records, mut of_runs) = (Vec::new(), Vec::new());
-        self.payloads(chunk, bytes, |offset, payload| {
+        let mut gather = self.gather(chunk);
+        let is_whole = self.payloads(chunk, bytes, gather.as_mut(), |offset, payload| {
             let source = Source { name: &name, offset };
             for record in Records::new(payload).map_while(Result::ok) {
                 self.note(&source, &record);
@@ -83,7 +84,8 @@ impl Fold<'_> {
         })?;
         self.apply_backwards(&records)?;
         self.run_records(&name, &of_runs)?;
-        self.note_chunk((records.len() + of_runs.len()) as u64);
+        let count = (records.len() + of_runs.len()) as u64;
+        self.note_chunk(chunk, gather.filter(|_| is_whole), count);
         Ok(())
     }
 
@@ -104,11 +106,6 @@ impl Fold<'_> {
         let reader = ChunkReader::new(self.disk, self.chunk_size, 1)?;
         let mut last = LastChunk { reader, name: "".into(), bytes: Vec::new() };
         while let Some((number, mut run)) = unfinished.pop_front() {
-            if !run.has_all_parts() {
-                // Whether it is wanted is asked once more: compaction drops the parts of a value that was
-                // replaced and leaves a head that it has not come to yet.
-                run.give_up_slot();
-            }
             let Some(head) = &run.head else { continue };
             if run.filling.is_none() {
                 let begun = head.begin(self.loading);
@@ -137,6 +134,13 @@ impl Fold<'_> {
     ) -> Result<(), OpenError> {
         let (found, expected) = (run.parts.len(), run.head.as_ref().map_or(0, |head| head.count));
         if found != expected as usize {
+            // Parts of a value that was replaced may be freed before its head; what replaced it may have come
+            // after the head.
+            run.give_up_slot();
+            let head = run.head.as_ref().map(|head| head.begin(self.loading)).transpose();
+            if head.map_err(OpenError::Memory)?.flatten().is_none() {
+                return Ok(());
+            }
             let what = format!("run {number} has its entry, but {found} of {expected} parts");
             self.problem(Problem { file: String::new(), offset: 0, what });
             return Ok(());

@@ -12,13 +12,14 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use hdstore::{Filling, Loading, Outline, Seq};
+use hdstore::{Filling, Loading, Outline, Seq, Stamp};
 
 use super::fold::Relog;
 use crate::error::OpenError;
 use crate::format::record::body_crc;
 use crate::format::{MapId, Record, StreamId};
-use crate::log::DiskLog;
+use crate::log::{DiskLog, Shared};
+use crate::runs::RunOf;
 
 /// Where the bytes of a part are.
 #[derive(Clone, Debug)]
@@ -60,11 +61,6 @@ impl Run<'_> {
         let is_placed = |part: &Part<'_>| matches!(part.state, PartState::Placed);
         let count = self.head.as_ref().map(|head| head.count as usize);
         count == Some(self.parts.len()) && self.parts.values().all(is_placed)
-    }
-
-    /// Whether all parts that the head counts are known.
-    pub(crate) fn has_all_parts(&self) -> bool {
-        self.head.as_ref().is_some_and(|head| head.count as usize == self.parts.len())
     }
 
     /// Gives the slot back; what was placed there must be read again.
@@ -160,6 +156,7 @@ impl Head {
 /// All runs under way.
 pub(crate) struct Runs<'a> {
     loading: &'a Loading<DiskLog>,
+    log: &'a Shared,
     state: Mutex<State<'a>>,
     held_max_bytes: usize,
 }
@@ -216,8 +213,12 @@ pub(crate) enum Added {
 }
 
 impl<'a> Runs<'a> {
-    pub(crate) fn new(loading: &'a Loading<DiskLog>, held_max_bytes: usize) -> Runs<'a> {
-        Runs { loading, state: Mutex::default(), held_max_bytes }
+    pub(crate) fn new(
+        loading: &'a Loading<DiskLog>,
+        log: &'a Shared,
+        held_max_bytes: usize,
+    ) -> Runs<'a> {
+        Runs { loading, log, state: Mutex::default(), held_max_bytes }
     }
 
     /// Takes a head in. Without memory for its slot it is left to the end.
@@ -304,7 +305,13 @@ impl<'a> Runs<'a> {
         let Run { head: Some(head), filling: Some(filling), .. } = run else {
             return Ok(Added::UnderWay);
         };
+        // Compaction must know what the parts belong to.
+        let (map, stream, seq) = (head.map, head.stream, Seq(head.seq));
+        let stamp = Stamp { map, stream, hash: self.log.hash.of(&head.key), seq };
         let entered = head.enter(filling, number).map_err(OpenError::Memory)?;
+        if entered.is_ok() {
+            self.log.runs.set(number, RunOf::Entry(stamp));
+        }
         Ok(entered.map_or_else(Added::Bad, Added::Whole))
     }
 
