@@ -13,7 +13,7 @@
 #[path = "linearizable/checker.rs"]
 mod checker;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use checker::{Call, Done, is_linearizable};
@@ -51,6 +51,8 @@ struct Bench {
     store: Store,
     map: Keys,
     moment: AtomicU64,
+    /// The writer has ended.
+    written: AtomicBool,
     histories: [Mutex<Vec<Call>>; 2],
 }
 
@@ -65,7 +67,13 @@ impl Bench {
             .in_memory()
             .expect("a store");
         let map = store.map("m", MapOptions::default()).expect("a map");
-        Arc::new(Bench { store, map, moment: AtomicU64::new(0), histories: Default::default() })
+        Arc::new(Bench {
+            store,
+            map,
+            moment: AtomicU64::new(0),
+            written: AtomicBool::new(false),
+            histories: Default::default(),
+        })
     }
 
     /// The order of steps; all threads are one, so this is the very order in which they happened.
@@ -94,23 +102,35 @@ impl Bench {
         found
     }
 
-    /// Reads by a guard and looks again after others had their turns.
+    /// Reads by a guard and looks at it again until the writer has ended.
     fn hold(&self, key: u64) {
         let mut guard = None;
         self.note(key, |map| {
             guard = map.get(&key).expect("a read");
             Done::Get(guard.as_ref().map(|guard| number_of(guard.value_bytes())))
         });
-        let Some(guard) = guard else { return };
+        let guard = guard.expect("a key that is always there");
         let before = number_of(guard.value_bytes());
-        for _ in 0..30 {
+        while !self.written.load(Ordering::Relaxed) {
             thread::yield_now();
-            assert_eq!(
-                number_of(guard.value_bytes()),
-                before,
-                "a slot was used again under its guard"
-            );
+            let now = number_of(guard.value_bytes());
+            assert_eq!(now, before, "a slot was used again under its guard");
         }
+    }
+
+    /// Reads inside a call, under its pin, while others have their turns.
+    fn stay(&self, key: u64) {
+        self.note(key, |map| {
+            let found = map.get_with(&key, |bytes| {
+                let before = number_of(bytes);
+                for _ in 0..300 {
+                    thread::yield_now();
+                    assert_eq!(number_of(bytes), before, "a slot was used again under a pin");
+                }
+                before
+            });
+            Done::Get(found.expect("a read"))
+        });
     }
 
     fn check(&self) {
@@ -174,18 +194,18 @@ fn changes_of_one_key_by_two_writers_have_an_order_whatever_the_schedule() {
 }
 
 #[test]
-fn a_guard_beside_overwrites_and_reclamation_keeps_its_slot() {
+fn guards_and_pins_beside_overwrites_and_reclamation_keep_their_slots() {
     schedules(|| {
         let bench = Bench::new();
         bench.insert(0, 1);
         bench.insert(1, 2);
+        let holder = {
+            let bench = Arc::clone(&bench);
+            thread::spawn(move || bench.hold(0))
+        };
         let reader = {
             let bench = Arc::clone(&bench);
-            thread::spawn(move || {
-                bench.hold(0);
-                bench.get(1);
-                bench.hold(1);
-            })
+            thread::spawn(move || bench.stay(1))
         };
         let writer = {
             let bench = Arc::clone(&bench);
@@ -195,10 +215,11 @@ fn a_guard_beside_overwrites_and_reclamation_keeps_its_slot() {
                     bench.insert(value % 2, value * 5);
                     bench.store.maintain(0);
                 }
+                bench.written.store(true, Ordering::Relaxed);
             })
         };
         let keeper = keeper(&bench);
-        for thread in [reader, writer, keeper] {
+        for thread in [holder, reader, writer, keeper] {
             thread.join().expect("no panic");
         }
         bench.check();
