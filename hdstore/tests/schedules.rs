@@ -118,12 +118,12 @@ impl Bench {
         }
     }
 
-    /// Reads inside a call, under its pin, while others have their turns.
+    /// Reads inside a call, under its pin, and stays there until the writer has ended.
     fn stay(&self, key: u64) {
         self.note(key, |map| {
             let found = map.get_with(&key, |bytes| {
                 let before = number_of(bytes);
-                for _ in 0..300 {
+                while !self.written.load(Ordering::Relaxed) {
                     thread::yield_now();
                     // The compiler may take it that borrowed bytes stay as they are; that is the question here.
                     let now = number_of(std::hint::black_box(bytes));
