@@ -138,7 +138,7 @@ fn a_held_guard_costs_its_own_value_and_still_reads_it() {
     });
     let stats = store.stats();
     let most = stats.unreclaimed_max_bytes;
-    // The bound of docs/memory.md; a look may count a batch twice that is on its way from a lane to the queue.
+    // The bound of docs/memory.md; a look may count a batch twice that is on its way to the queue.
     let bound = most + most / 4 + (LANES + writers) * SLOT_BYTES + most / (4 * LANES) + SLOT_BYTES;
     let rounds: u64 = rounds_and_peaks.iter().map(|(rounds, _)| rounds).sum();
     let peak = rounds_and_peaks.iter().map(|(_, peak)| *peak).max().unwrap_or(0);

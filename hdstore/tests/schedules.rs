@@ -1,13 +1,14 @@
-//! Random schedules of a whole store under shuttle (`--cfg shuttle`, `scripts/shuttle`): writers, readers with
-//! guards, and the one that ends what is due, on few keys.
+//! Random schedules of a whole store under shuttle (`--cfg shuttle`, `scripts/shuttle`): writers, readers
+//! with guards, and the one that ends what is due, on few keys.
 //!
-//! The code that runs is the store's own; at each step of an atomic and at each lock another thread may go on.
-//! Hazards: a lost overwrite, a conditional change that two win, a value that comes back, a slot used again under
-//! a guard or a pin, a lock order that deadlocks. Each schedule's histories must be explained by a register
-//! (`linearizable/checker.rs`). A failing schedule is printed by shuttle and replayed by `shuttle::replay`.
+//! The code that runs is the store's own; at each step of an atomic and at each lock another thread may go
+//! on. Hazards: a lost overwrite, a conditional change that two win, a value that comes back, a slot used
+//! again under a guard or a pin, a lock order that deadlocks. Each schedule's histories must be explained
+//! by a register (`linearizable/checker.rs`). A failing schedule is printed by shuttle and replayed by
+//! `shuttle::replay`.
 //!
-//! `HDSTORE_SCHEDULES` says how many of each kind are run (2,000). What weak memory may do is not seen here but by
-//! loom's models.
+//! `HDSTORE_SCHEDULES` says how many of each kind are run (2,000). What weak memory may do is not seen here
+//! but by loom's models.
 #![cfg(shuttle)]
 
 #[path = "linearizable/checker.rs"]
@@ -125,7 +126,8 @@ impl Bench {
                 let before = number_of(bytes);
                 while !self.written.load(Ordering::Relaxed) {
                     thread::yield_now();
-                    // The compiler may take it that borrowed bytes stay as they are; that is the question here.
+                    // The compiler may take it that borrowed bytes stay as they are; that is the question
+                    // here.
                     let now = number_of(std::hint::black_box(bytes));
                     assert_eq!(now, before, "a slot was used again under a pin");
                 }

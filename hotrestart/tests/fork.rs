@@ -1,8 +1,8 @@
 //! A process that forks while a store is open: the child must not get at what the parent's store writes.
 //!
-//! Log buffers are shared memory. A child that put something would take room and stamps that the parent gives
-//! again, and after a restart there would be entries that the parent never made. So the buffers are no part of
-//! the child: a change there ends the child, and reading its copy of memory goes on.
+//! Log buffers are shared memory. A child that put something would take room and stamps that the parent
+//! gives again, and after a restart there would be entries that the parent never made. So the buffers are
+//! no part of the child: a change there ends the child, and reading its copy of memory goes on.
 #![allow(unsafe_code, reason = "fork, and the end of the child")]
 
 use std::time::{Duration, Instant};
@@ -33,8 +33,8 @@ enum Ended {
 
 /// Runs `act` in a forked child, which exits with its result.
 fn in_a_child(act: impl FnOnce() -> i32) -> Ended {
-    // SAFETY: the child runs `act` and ends by `_exit`; it takes no lock that another thread of this test may
-    // hold, since none of them allocates or prints for ever.
+    // SAFETY: the child runs `act` and ends by `_exit`; it takes no lock that another thread of this test
+    // may hold, since none of them allocates or prints for ever.
     let child = unsafe { libc::fork() };
     assert!(child >= 0, "fork: {}", std::io::Error::last_os_error());
     if child == 0 {

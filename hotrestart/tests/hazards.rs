@@ -1,5 +1,5 @@
-//! Hazards that no other file of tests is about: a write that goes elsewhere, a writer's thread that panics, a
-//! clock that jumps or panics. `docs/hazards.md` lists them all.
+//! Hazards that no other file of tests is about: a write that goes elsewhere, a writer's thread that
+//! panics, a clock that jumps or panics. `docs/hazards.md` lists them all.
 
 #[path = "power_loss/bench.rs"]
 #[allow(dead_code, reason = "the workbench serves the power cuts first")]
@@ -202,11 +202,11 @@ fn a_clock_that_jumps_a_thousand_years_ahead_takes_only_what_has_an_expiry() {
     map_of(&store).insert(&1, b"for ever").expect("room");
     map_of(&store).insert_expiring(&2, b"for a while", 5_000).expect("room");
     store.close().expect("closed");
-    for now_ms in [FAR_MS, 2_000] {
-        let store = open_at(dir.path(), ManualClock::new(now_ms));
+    for clock_ms in [FAR_MS, 2_000] {
+        let store = open_at(dir.path(), ManualClock::new(clock_ms));
         let map = map_of(&store);
         assert_eq!(map.get_owned(&1).expect("ok").as_deref(), Some(&b"for ever"[..]));
-        assert!(!map.contains_key(&2).expect("ok"), "at {now_ms} it is known to have expired");
+        assert!(!map.contains_key(&2).expect("ok"), "at {clock_ms} it is known to have expired");
         drop(map);
         store.close().expect("closed");
     }

@@ -1,11 +1,11 @@
-//! Models of the ring under loom: every order of reservations, commits, sealing, release and closing that the
-//! memory model allows.
+//! Models of the ring under loom: every order of reservations, commits, sealing, release and closing that
+//! the memory model allows.
 //!
-//! The code that runs is the ring's own. The oracle has a state: each thread notes what it committed and what
-//! it gave up, the writer notes what it saw. At the end both must be the same: each committed record exactly
-//! once, in the turn that its room named, each given-up room as padding, and nothing that came after the sealing
-//! of its turn. That no two threads have the same bytes at once is judged by `watched.rs` at every access. A
-//! wake that is lost is a deadlock here, since loom's clock never strikes.
+//! The code that runs is the ring's own. The oracle has a state: each thread notes what it committed and
+//! what it gave up, the writer notes what it saw. At the end both must be the same: each committed record
+//! exactly once, in the turn that its room named, each given-up room as padding, and nothing that came
+//! after the sealing of its turn. That no two threads have the same bytes at once is judged by `watched.rs`
+//! at every access. A wake that is lost is a deadlock here, since loom's clock never strikes.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex as StdMutex};
