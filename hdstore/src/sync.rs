@@ -1,9 +1,9 @@
-//! Atomics and locks: the standard ones; loom's when a model is checked (`--cfg loom`); those of `stepped.rs` when
-//! random schedules of a whole store are run (`--cfg shuttle`).
+//! Atomics and locks: the standard ones; loom's when a model is checked (`--cfg loom`); those of
+//! `stepped.rs` when random schedules of a whole store are run (`--cfg shuttle`).
 //!
-//! Everything that loom models takes its atomics from here, and everything that two threads of a store share for
-//! longer than one step takes its locks from here. A lock is never poisoned for us: what it guards is consistent
-//! at every step, so a panic elsewhere must not take the store down with it.
+//! Everything that loom models takes its atomics from here, and everything that two threads of a store
+//! share for longer than one step takes its locks from here. A lock is never poisoned for us: what it
+//! guards is consistent at every step, so a panic elsewhere must not take the store down with it.
 
 #[cfg(shuttle)]
 mod stepped;
@@ -19,8 +19,8 @@ pub(crate) use std::sync::{Mutex, MutexGuard, RwLock};
 #[cfg(shuttle)]
 pub(crate) use stepped::{AtomicBool, AtomicU64, Ordering, fence};
 
-/// Thread-locals: the standard ones, or those of loom's or shuttle's threads, which all run on one thread of the
-/// system.
+/// Thread-locals: the standard ones, or those of loom's or shuttle's threads, which all run on one thread
+/// of the system.
 macro_rules! thread_locals {
     ($($(#[$attribute:meta])* static $name:ident : $type:ty = const { $initial:expr };)*) => {
         #[cfg(not(any(loom, shuttle)))]

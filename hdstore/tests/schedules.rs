@@ -1,19 +1,20 @@
-//! Random schedules of a whole store under shuttle (`--cfg shuttle`, `scripts/shuttle`): writers, readers with
-//! guards, and the one that ends what is due, on few keys.
+//! Random schedules of a whole store under shuttle (`--cfg shuttle`, `scripts/shuttle`): writers, readers
+//! with guards, and the one that ends what is due, on few keys.
 //!
-//! The code that runs is the store's own; at each step of an atomic and at each lock another thread may go on.
-//! Hazards: a lost overwrite, a conditional change that two win, a value that comes back, a slot used again under
-//! a guard or a pin, a lock order that deadlocks. Each schedule's histories must be explained by a register
-//! (`linearizable/checker.rs`). A failing schedule is printed by shuttle and replayed by `shuttle::replay`.
+//! The code that runs is the store's own; at each step of an atomic and at each lock another thread may go
+//! on. Hazards: a lost overwrite, a conditional change that two win, a value that comes back, a slot used
+//! again under a guard or a pin, a lock order that deadlocks. Each schedule's histories must be explained
+//! by a register (`linearizable/checker.rs`). A failing schedule is printed by shuttle and replayed by
+//! `shuttle::replay`.
 //!
-//! `HDSTORE_SCHEDULES` says how many of each kind are run (2,000). What weak memory may do is not seen here but by
-//! loom's models.
+//! `HDSTORE_SCHEDULES` says how many of each kind are run (2,000). What weak memory may do is not seen here
+//! but by loom's models.
 #![cfg(shuttle)]
 
 #[path = "linearizable/checker.rs"]
 mod checker;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use checker::{Call, Done, is_linearizable};
@@ -51,6 +52,8 @@ struct Bench {
     store: Store,
     map: Keys,
     moment: AtomicU64,
+    /// The writer has ended.
+    written: AtomicBool,
     histories: [Mutex<Vec<Call>>; 2],
 }
 
@@ -59,13 +62,19 @@ impl Bench {
         let store = Store::builder()
             .memory_limit_bytes(32 << 20)
             .streams(1)
-            .lanes(2)
+            .lanes(1)
             .hash_seed(1)
             .clock(Arc::new(ManualClock::new(1_000)))
             .in_memory()
             .expect("a store");
         let map = store.map("m", MapOptions::default()).expect("a map");
-        Arc::new(Bench { store, map, moment: AtomicU64::new(0), histories: Default::default() })
+        Arc::new(Bench {
+            store,
+            map,
+            moment: AtomicU64::new(0),
+            written: AtomicBool::new(false),
+            histories: Default::default(),
+        })
     }
 
     /// The order of steps; all threads are one, so this is the very order in which they happened.
@@ -94,23 +103,38 @@ impl Bench {
         found
     }
 
-    /// Reads by a guard and looks again after others had their turns.
+    /// Reads by a guard and looks at it again until the writer has ended.
     fn hold(&self, key: u64) {
         let mut guard = None;
         self.note(key, |map| {
             guard = map.get(&key).expect("a read");
             Done::Get(guard.as_ref().map(|guard| number_of(guard.value_bytes())))
         });
-        let Some(guard) = guard else { return };
+        let guard = guard.expect("a key that is always there");
         let before = number_of(guard.value_bytes());
-        for _ in 0..30 {
+        while !self.written.load(Ordering::Relaxed) {
             thread::yield_now();
-            assert_eq!(
-                number_of(guard.value_bytes()),
-                before,
-                "a slot was used again under its guard"
-            );
+            let now = number_of(guard.value_bytes());
+            assert_eq!(now, before, "a slot was used again under its guard");
         }
+    }
+
+    /// Reads inside a call, under its pin, and stays there until the writer has ended.
+    fn stay(&self, key: u64) {
+        self.note(key, |map| {
+            let found = map.get_with(&key, |bytes| {
+                let before = number_of(bytes);
+                while !self.written.load(Ordering::Relaxed) {
+                    thread::yield_now();
+                    // The compiler may take it that borrowed bytes stay as they are; that is the question
+                    // here.
+                    let now = number_of(std::hint::black_box(bytes));
+                    assert_eq!(now, before, "a slot was used again under a pin");
+                }
+                before
+            });
+            Done::Get(found.expect("a read"))
+        });
     }
 
     fn check(&self) {
@@ -174,18 +198,18 @@ fn changes_of_one_key_by_two_writers_have_an_order_whatever_the_schedule() {
 }
 
 #[test]
-fn a_guard_beside_overwrites_and_reclamation_keeps_its_slot() {
+fn guards_and_pins_beside_overwrites_and_reclamation_keep_their_slots() {
     schedules(|| {
         let bench = Bench::new();
-        bench.insert(0, 1);
-        bench.insert(1, 2);
+        bench.insert(0, 5);
+        bench.insert(1, 10);
+        let holder = {
+            let bench = Arc::clone(&bench);
+            thread::spawn(move || bench.hold(0))
+        };
         let reader = {
             let bench = Arc::clone(&bench);
-            thread::spawn(move || {
-                bench.hold(0);
-                bench.get(1);
-                bench.hold(1);
-            })
+            thread::spawn(move || bench.stay(1))
         };
         let writer = {
             let bench = Arc::clone(&bench);
@@ -195,10 +219,11 @@ fn a_guard_beside_overwrites_and_reclamation_keeps_its_slot() {
                     bench.insert(value % 2, value * 5);
                     bench.store.maintain(0);
                 }
+                bench.written.store(true, Ordering::Relaxed);
             })
         };
         let keeper = keeper(&bench);
-        for thread in [reader, writer, keeper] {
+        for thread in [holder, reader, writer, keeper] {
             thread.join().expect("no panic");
         }
         bench.check();

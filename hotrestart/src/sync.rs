@@ -1,9 +1,10 @@
 //! Atomics and locks: the standard ones, or loom's when a model is checked (`--cfg loom`).
 //!
 //! Invariant: all that the ring, its waiting, a writer's progress and the wakers of queues share between
-//! threads is taken from here, so that the models (`buffers/models.rs`, `writer/progress_models.rs`) run the very
-//! code that runs in a store. Fences stand where a store must be seen before a later load of another word:
-//! neither a store with `Release` nor one with `SeqCst` promises that to a load that is only `Acquire`.
+//! threads is taken from here, so that the models (`buffers/models.rs`, `writer/progress_models.rs`) run
+//! the very code that runs in a store. Fences stand where a store must be seen before a later load of
+//! another word: neither a store with `Release` nor one with `SeqCst` promises that to a load that is only
+//! `Acquire`.
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};

@@ -4,6 +4,7 @@
 //! files, `text` has the rules about lines, `structure` those about crates, unsafe code, links and
 //! dependencies.
 
+mod hazards;
 mod structure;
 mod text;
 mod tree;

@@ -1,9 +1,9 @@
-//! The atomics of random schedules (`--cfg shuttle`): the standard ones, with a chance for another thread before
-//! each step.
+//! The atomics of random schedules (`--cfg shuttle`): the standard ones, with a chance for another thread
+//! before each step.
 //!
-//! Invariant: they have the size and the bytes of the standard ones, so that words of the arena are seen through
-//! them as ever. All threads of a schedule run on one thread of the system: every step is seen by all at once, so
-//! these schedules say nothing about weak memory. That is what loom's models are for.
+//! Invariant: they have the size and the bytes of the standard ones, so that words of the arena are seen
+//! through them as ever. All threads of a schedule run on one thread of the system: every step is seen by
+//! all at once, so these schedules say nothing about weak memory. That is what loom's models are for.
 
 pub(crate) use std::sync::atomic::Ordering;
 

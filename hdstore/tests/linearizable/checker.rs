@@ -1,9 +1,10 @@
 //! Whether a recorded history of one key can be explained by a register that does one thing at a time.
 //!
-//! The search is that of Wing and Gong with Lowe's memory of states that led nowhere: an operation may come next
-//! when no other unexplained one had ended before it began, and when the register's answer is the one that was
-//! given. Cost: with T threads at most T operations may come next, and each pair of (explained ones, value) is
-//! looked at once. The caller keeps histories at 128 operations or fewer, the width of a set here.
+//! The search is that of Wing and Gong with Lowe's memory of states that led nowhere: an operation may come
+//! next when no other unexplained one had ended before it began, and when the register's answer is the one
+//! that was given. Cost: with T threads at most T operations may come next, and each pair of (explained
+//! ones, value) is looked at once. The caller keeps histories at 128 operations or fewer, the width of a
+//! set here.
 
 use std::collections::HashSet;
 

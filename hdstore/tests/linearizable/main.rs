@@ -1,11 +1,11 @@
-//! Recorded histories of real threads on few keys: for each key there must be an order of one thing at a time
-//! that explains every answer.
+//! Recorded histories of real threads on few keys: for each key there must be an order of one thing at a
+//! time that explains every answer.
 //!
-//! Hazards: an overwrite that is lost, a conditional change that two win, a removed value that comes back, a read
-//! that goes back in time, a guard whose slot is used again. Each round has new keys and a few threads that do
-//! random things to them, while another ends what is due (`maintain`, `sweep`); then each key's history is
-//! searched (`checker.rs`). A failure prints the seed and the history; the threads' own order is not replayed by
-//! it, their choices are.
+//! Hazards: an overwrite that is lost, a conditional change that two win, a removed value that comes back,
+//! a read that goes back in time, a guard whose slot is used again. Each round has new keys and a few
+//! threads that do random things to them, while another ends what is due (`maintain`, `sweep`); then each
+//! key's history is searched (`checker.rs`). A failure prints the seed and the history; the threads' own
+//! order is not replayed by it, their choices are.
 //!
 //! `HDSTORE_HISTORY_SECONDS` makes it longer (`scripts/long`), `HDSTORE_SEED` begins at another seed.
 
@@ -50,13 +50,22 @@ fn number_of(bytes: &[u8]) -> u64 {
     number
 }
 
+/// Reads a value inside the call, under its pin, and reads it again after others had the processor.
+fn number_at_length(bytes: &[u8]) -> u64 {
+    let number = number_of(bytes);
+    std::thread::yield_now();
+    // The compiler may take it that borrowed bytes stay as they are; that is the question here.
+    assert_eq!(number_of(std::hint::black_box(bytes)), number, "a value changed under a pin");
+    number
+}
+
 type Keys = Map<U64, Bytes, NoLog>;
 
 /// One random call on one key.
 fn call(map: &Keys, key: u64, fresh: u64, last_seen: &mut u64, random: &mut Random) -> Done {
     match random.below(10) {
         0 | 1 => {
-            let value = map.get_with(&key, number_of).expect("a read");
+            let value = map.get_with(&key, number_at_length).expect("a read");
             *last_seen = value.unwrap_or(*last_seen);
             Done::Get(value)
         }
@@ -125,10 +134,11 @@ fn round(store: &Store, map: &Keys, round: u64, seed: u64) -> Vec<Vec<Call>> {
                 std::thread::yield_now();
             }
         });
-        let calls: Vec<_> =
-            threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect();
+        // The keeper must hear of the end even when a thread has panicked.
+        let joined: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
         stop.store(true, Ordering::Release);
         keeper.join().expect("no panic");
+        let calls: Vec<_> = joined.into_iter().flat_map(|calls| calls.expect("no panic")).collect();
         calls
     });
     let mut histories = vec![Vec::new(); KEYS as usize];
@@ -154,7 +164,7 @@ fn no_history_of_a_key_needs_two_things_at_once() {
     let (mut rounds, mut calls, mut overlapping) = (0u64, 0u64, 0u64);
     let goes_on = |rounds: u64| match seconds {
         Some(seconds) => start.elapsed() < Duration::from_secs(seconds),
-        None => rounds < 150,
+        None => rounds < 1_000,
     };
     while goes_on(rounds) {
         let seed = first_seed + rounds;

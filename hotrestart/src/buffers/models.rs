@@ -1,11 +1,11 @@
-//! Models of the ring under loom: every order of reservations, commits, sealing, release and closing that the
-//! memory model allows.
+//! Models of the ring under loom: every order of reservations, commits, sealing, release and closing that
+//! the memory model allows.
 //!
-//! The code that runs is the ring's own. The oracle has a state: each thread notes what it committed and what
-//! it gave up, the writer notes what it saw. At the end both must be the same: each committed record exactly
-//! once, in the turn that its room named, each given-up room as padding, and nothing that came after the sealing
-//! of its turn. That no two threads have the same bytes at once is judged by `watched.rs` at every access. A
-//! wake that is lost is a deadlock here, since loom's clock never strikes.
+//! The code that runs is the ring's own. The oracle has a state: each thread notes what it committed and
+//! what it gave up, the writer notes what it saw. At the end both must be the same: each committed record
+//! exactly once, in the turn that its room named, each given-up room as padding, and nothing that came
+//! after the sealing of its turn. That no two threads have the same bytes at once is judged by `watched.rs`
+//! at every access. A wake that is lost is a deadlock here, since loom's clock never strikes.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex as StdMutex};
@@ -122,6 +122,16 @@ impl Seen {
         self.records.sort_unstable();
     }
 
+    /// Seals and takes, as a writer does that somebody waits for, until it has seen so many rooms.
+    fn take_rooms(&mut self, ring: &Ring, rooms: usize) {
+        while self.records.len() + self.paddings.len() < rooms {
+            ring.seal_turn(self.next_turn);
+            if !self.take(ring) {
+                thread::yield_now();
+            }
+        }
+    }
+
     /// Takes everything that comes until the ring has ended.
     fn drain(mut self, ring: &Ring) -> Seen {
         while !ring.is_ended(self.next_turn) {
@@ -143,8 +153,7 @@ fn what_is_committed_is_written_once_and_nothing_after_sealing() {
             thread::spawn(move || oracle.put(&ring, id).expect("room"))
         });
         let mut seen = Seen::default();
-        ring.seal_turn(0);
-        seen.take(&ring);
+        seen.take_rooms(&ring, 2);
         for putter in putters {
             putter.join().expect("no panic");
         }
@@ -166,8 +175,7 @@ fn a_room_that_was_given_up_is_padding_and_holds_no_block_back() {
             thread::spawn(move || oracle.put(&ring, 7).expect("room"))
         };
         let mut seen = Seen::default();
-        ring.seal_turn(0);
-        seen.take(&ring);
+        seen.take_rooms(&ring, 2);
         giver.join().expect("no panic");
         putter.join().expect("no panic");
         ring.close();
@@ -189,6 +197,26 @@ fn a_buffer_is_used_again_only_after_its_release_and_a_put_that_waits_is_woken()
         let mut seen = Seen::default();
         // The put has to seal the second turn itself; the first is whole already.
         assert!(seen.take(&ring), "a turn that is full is sealed by whoever finds it full");
+        putter.join().expect("no panic");
+        ring.close();
+        oracle.check(seen.drain(&ring));
+    });
+}
+
+#[test]
+fn buffers_that_go_round_beside_their_writer_keep_every_record_apart() {
+    model(3, || {
+        let (ring, oracle) = (ring(1), Arc::new(Oracle::default()));
+        let putter = {
+            let (ring, oracle) = (Arc::clone(&ring), Arc::clone(&oracle));
+            thread::spawn(move || {
+                for id in 1..4 {
+                    oracle.put(&ring, id).expect("room comes");
+                }
+            })
+        };
+        let mut seen = Seen::default();
+        seen.take_rooms(&ring, 3);
         putter.join().expect("no panic");
         ring.close();
         oracle.check(seen.drain(&ring));

@@ -236,7 +236,10 @@ fn fill_file(
         path.extend_from_slice(bytes);
         file.write_all_at(&path, PATH_AT)?;
     }
-    Ok(Region::from_mapping(memmap2::MmapOptions::new().len(len).map_raw(file)?))
+    let map = memmap2::MmapOptions::new().len(len).map_raw(file)?;
+    // A forked child would take room and stamps that this process gives again.
+    map.advise(memmap2::Advice::DontFork)?;
+    Ok(Region::from_mapping(map))
 }
 
 fn copy_of(region: &Arc<Region>) -> Vec<u8> {

@@ -1,10 +1,11 @@
 //! A ring's memory as loom sees it (`--cfg loom` only).
 //!
 //! Invariant: each control word is one of loom's atomics, made before any thread can look at it, and each
-//! eight bytes at a buffer's start have a cell that is touched whenever the bytes are handed out. So loom fails when
-//! two threads have the same bytes without an order between them: two rooms that overlap, a block that is
-//! read before its rooms are committed, a buffer that is used again before its release was seen. The bytes
-//! themselves lie in the region as ever; loom runs all threads of a model on one thread of the system.
+//! eight bytes at a buffer's start have a cell that is touched whenever the bytes are handed out. So loom
+//! fails when two threads have the same bytes without an order between them: two rooms that overlap, a
+//! block that is read before its rooms are committed, a buffer that is used again before its release was
+//! seen. The bytes themselves lie in the region as ever; loom runs all threads of a model on one thread of
+//! the system.
 //!
 //! Who calls: `ring.rs`. Cost: only models pay it.
 #![allow(unsafe_code)] // cells that loom watches are shared between threads; docs/unsafe.md

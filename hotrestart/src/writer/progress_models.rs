@@ -1,8 +1,8 @@
-//! Models of the commit's hand-off under loom: waiters, blocked or tasks, against the writer that raises the
-//! watermarks, and against poison.
+//! Models of the commit's hand-off under loom: waiters, blocked or tasks, against the writer that raises
+//! the watermarks, and against poison.
 //!
-//! A wake that is lost is a deadlock here, since loom's clock never strikes. The oracle: who is told that a turn
-//! is written or flushed must see everything that the writer did before it said so.
+//! A wake that is lost is a deadlock here, since loom's clock never strikes. The oracle: who is told that a
+//! turn is written or flushed must see everything that the writer did before it said so.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64 as StdAtomicU64, Ordering as StdOrdering};
@@ -21,7 +21,8 @@ fn model(check: impl Fn() + Send + Sync + 'static) {
     builder.check(check);
 }
 
-/// A progress, and what the device holds: raised by the writer before its watermark, without an order of its own.
+/// A progress, and what the device holds: raised by the writer before its watermark, without an order of
+/// its own.
 struct Bench {
     progress: Progress,
     on_device: AtomicU64,
