@@ -143,6 +143,7 @@ fn open(
     let builder = Store::builder()
         .memory_limit_bytes(settings.memory_limit)
         .streams(STREAMS)
+        .disk_budget(settings.disk_budget)
         .io(match settings.io {
             Io::Auto => hotrestart::IoChoice::Auto,
             Io::Uring => hotrestart::IoChoice::Uring,

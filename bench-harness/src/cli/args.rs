@@ -82,6 +82,9 @@ pub struct StoreArgs {
     /// Page size asked for.
     #[arg(long, value_enum, default_value = "auto")]
     pub huge_pages: HugePages,
+    /// Disk budget: bytes of chunk files for each byte of live records, at least 1.25.
+    #[arg(long, value_name = "RATIO", default_value_t = 2.0, value_parser = ratio)]
+    pub disk_budget: f64,
     /// Write the report as JSON to this file.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -284,4 +287,12 @@ pub struct FillArgs {
     /// The shared table of issued and acknowledged versions.
     #[arg(long)]
     pub table: PathBuf,
+}
+
+/// A disk budget.
+fn ratio(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(ratio) if ratio.is_finite() && ratio >= 1.25 => Ok(ratio),
+        _ => Err(format!("'{text}' is not a number from 1.25")),
+    }
 }

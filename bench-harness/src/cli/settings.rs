@@ -26,6 +26,8 @@ pub struct StoreSettings {
     pub io_used: Option<String>,
     /// Page size asked for.
     pub huge_pages: HugePages,
+    /// Bytes of chunk files for each byte of live records.
+    pub disk_budget: f64,
 }
 
 /// Settings of a loaded data set.
@@ -111,6 +113,7 @@ impl StoreSettings {
             io: args.io,
             io_used: None,
             huge_pages: args.huge_pages,
+            disk_budget: args.disk_budget,
         }
     }
 }

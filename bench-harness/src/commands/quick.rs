@@ -161,6 +161,7 @@ fn settings(args: &QuickArgs, step: &str, value_size: u32, seconds: f64) -> Sett
             io: args.io,
             io_used: None,
             huge_pages: HugePages::Auto,
+            disk_budget: 2.0,
         },
         data: DataSettings {
             entries: (live_bytes / entry_bytes).clamp(1000, ENTRIES_MOST),

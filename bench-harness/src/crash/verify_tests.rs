@@ -23,6 +23,7 @@ fn sound() -> Made {
         io: Io::Syscall,
         io_used: None,
         huge_pages: HugePages::Off,
+        disk_budget: 2.0,
     };
     let data = DataSettings {
         entries: ENTRIES,
