@@ -9,7 +9,12 @@ use hotrestart::{Builder, Error, Map, MapOptions, Store};
 const LIMIT: u64 = 24 << 20;
 
 fn builder(limit: u64) -> Builder {
-    Store::builder().memory_limit_bytes(limit).streams(4).chunk_bytes(256 << 10).writers(1).disk_budget(1e6)
+    Store::builder()
+        .memory_limit_bytes(limit)
+        .streams(4)
+        .chunk_bytes(256 << 10)
+        .writers(1)
+        .disk_budget(1e6)
 }
 
 fn map_of(store: &Store) -> Map<U64, Bytes> {
