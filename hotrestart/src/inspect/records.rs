@@ -69,7 +69,8 @@ impl Ledger {
         }
         survey.chunks = chunks;
         ledger.read_buffers(survey);
-        ledger.runs.judge(survey);
+        let current = ledger.newest.values().filter_map(|newest| newest.run);
+        ledger.runs.judge(survey, current);
         ledger.sum_up();
         ledger
     }

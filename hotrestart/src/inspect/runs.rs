@@ -71,9 +71,12 @@ impl Runs {
         parts.into_iter().flat_map(BTreeMap::values).map(|part| (part.chunk, part.record_len))
     }
 
-    /// Reports every entry whose parts are not all there or do not fit.
-    pub(super) fn judge(&self, survey: &mut Survey) {
-        for head in &self.heads {
+    /// Reports every one of these entries whose parts are not all there or do not fit. Parts of a value that
+    /// was replaced may be freed before its head.
+    pub(super) fn judge(&self, survey: &mut Survey, current: impl Iterator<Item = u32>) {
+        let mut current: Vec<u32> = current.collect();
+        current.sort_unstable();
+        for head in current.into_iter().filter_map(|head| self.heads.get(head as usize)) {
             let expected = format!(
                 "an entry of {} and {} with checksum {:#010x}",
                 counted(head.count.into(), "part", "parts"),
