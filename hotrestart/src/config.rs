@@ -283,6 +283,9 @@ impl Builder {
                 &expected,
             );
         }
+        if self.streams.is_some_and(|streams| !(1..=65_536).contains(&streams)) {
+            return setting("streams", self.streams.unwrap_or_default().to_string(), "1 to 65536");
+        }
         if self.writers.is_some_and(|writers| !(1..=64).contains(&writers)) {
             return setting("writers", self.writers.unwrap_or_default().to_string(), "1 to 64");
         }

@@ -12,6 +12,7 @@ use crate::config::{Builder, STREAMS_DEFAULT};
 use crate::dir::lock::DirLock;
 use crate::dir::manifests::{self, Copies};
 use crate::error::{OpenError, Problem};
+use crate::format::manifest::MANIFEST_NAMES;
 use crate::format::{BootId, FileNumber, LifeNumber, Manifest, ManifestError, MapId, StoreId};
 use crate::io::{self, Disk};
 use crate::restart::report::RecoveryReport;
@@ -33,6 +34,14 @@ pub(super) fn open_disk(
     if let Some(disk) = &builder.disk {
         return Ok((Arc::clone(disk), None));
     }
+    let is_new = MANIFEST_NAMES.iter().all(|name| !directory.join(name).exists());
+    if is_new {
+        try_memory(builder)?;
+    }
+    if directory.exists() && !directory.is_dir() {
+        let source = std::io::Error::from(std::io::ErrorKind::NotADirectory);
+        return Err(environment(directory, "opening the store's directory")(source));
+    }
     std::fs::create_dir_all(directory).map_err(environment(directory, "making the directory"))?;
     let foreign = foreign_file(directory)?;
     if let Some(found) = foreign {
@@ -46,6 +55,16 @@ pub(super) fn open_disk(
         report.uring_refused = Some(reason.clone());
     }
     Ok((disk, Some(lock)))
+}
+
+/// Whether a store can be made with these settings at all, before anything is made on disk: it takes address
+/// space and a few pages.
+fn try_memory(builder: &Builder) -> Result<(), OpenError> {
+    hdstore::Store::builder()
+        .memory_limit_bytes(builder.memory_limit_bytes)
+        .streams(builder.streams.unwrap_or(STREAMS_DEFAULT))
+        .in_memory()?;
+    Ok(())
 }
 
 /// A file that shows that a directory without a manifest is something else.

