@@ -26,8 +26,9 @@
 //! reading is as fast as there. `docs/durability.md` and `docs/restart.md` have the rules,
 //! `docs/format.md` the bytes.
 //!
-//! Inside: `format` (bytes), `io` (disks), `buffers` (log buffers), `chunks` (their files), `writer` (state machines and their
-//! threads), `log` (the seam to `hdstore`), `restart` (the fold), `store` (opening and closing),
+//! Inside: `format` (bytes), `io` (disks), `buffers` (log buffers), `chunks` (their files), `writer` (state
+//! machines and their threads), `log` (the seam to `hdstore`), `restart` (the fold), `store` (opening and
+//! closing),
 //! `inspect` (reading a store offline).
 
 mod buffers;

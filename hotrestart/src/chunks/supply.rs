@@ -290,7 +290,8 @@ impl Supply {
         self.rings.iter().map(|ring| ring.unwritten_turns().div_ceil(BUFFERS_PER_CHUNK)).sum()
     }
 
-    /// Waits until there are as many as a change may count on: true; or `deadline` came, or `keep_on` says no: false.
+    /// Waits until there are as many as a change may count on: true; or `deadline` came, or `keep_on` says
+    /// no: false.
     pub(crate) fn wait_for_space(
         &self,
         space: Space,

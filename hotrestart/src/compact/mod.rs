@@ -1,7 +1,8 @@
 //! Compaction: garbage leaves the log, so that disk stays within its budget.
 //!
 //! `choose.rs` says which chunks are worth it, `lines.rs` what is in one, `survivors.rs` which of its records
-//! must be kept and copies them, `facts.rs` and `survey.rs` which facts of absence may be forgotten, `machine.rs` is the order of steps as a state machine, `drive.rs` the thread,
+//! must be kept and copies them, `facts.rs` and `survey.rs` which facts of absence may be forgotten,
+//! `machine.rs` is the order of steps as a state machine, `drive.rs` the thread,
 //! `free.rs` makes files free again. The rule and its theory stand in `docs/compaction.md`.
 
 pub(crate) mod choose;

@@ -2,10 +2,10 @@
 //!
 //! Invariants: an entry in parts is entered once all its parts and its head are there, whatever their order,
 //! and its checksum was compared over the whole; a run without a head is what a crash left of a put, and is
-//! dropped. Values take no memory but their slot, into which their parts are copied. Chunks are taken from the
-//! newest to the oldest, and heads of a chunk before its parts, so a part comes before its head only where one
-//! thread is ahead of another: it is held, up to a chunk per thread in all, and of parts beyond that only the
-//! place is remembered; those are read once more at the end (`rest.rs`).
+//! dropped. Values take no memory but their slot, into which their parts are copied. Chunks are taken from
+//! the newest to the oldest, and heads of a chunk before its parts, so a part comes before its head only
+//! where one thread is ahead of another: it is held, up to a chunk per thread in all, and of parts beyond
+//! that only the place is remembered; those are read once more at the end (`rest.rs`).
 //!
 //! A run's id is unique in the store.
 

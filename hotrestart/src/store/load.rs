@@ -3,8 +3,8 @@
 //!
 //! Invariants: whatever is judged to count is flushed before the manifest says so, since the process
 //! before may have died between a write and its flush. No seq is given twice, also of those that a life
-//! gave without leaving a trace (`dir/seqs.rs`). Called by `open.rs`, before anything new is logged; `docs/restart.md`
-//! has the rules.
+//! gave without leaving a trace (`dir/seqs.rs`). Called by `open.rs`, before anything new is logged;
+//! `docs/restart.md` has the rules.
 
 use std::time::Instant;
 
