@@ -38,11 +38,13 @@ impl Oracle {
             let key =
                 if random.below(50) == 0 { random.below(KEYS) } else { random.below(KEYS / 3) };
             if random.below(8) == 0 {
-                map.remove(&key).expect("room");
+                map.remove(&key)
+                    .unwrap_or_else(|error| panic!("change {step}: {error}: {:#?}", store.stats()));
                 self.0[key as usize].push(None);
             } else {
                 *next_version += 1;
-                map.insert(&key, &bytes_of(*next_version)).expect("room");
+                map.insert(&key, &bytes_of(*next_version))
+                    .unwrap_or_else(|error| panic!("change {step}: {error}: {:#?}", store.stats()));
                 self.0[key as usize].push(Some(*next_version));
             }
             if step % 257 == 0 {
