@@ -1,9 +1,9 @@
 //! Power cuts and dying processes while chunks are compacted and freed, on the simulated disk, from seeds.
 //!
-//! Hazards: a chunk is freed before its survivors are durable; a survivor hides a newer value; a fact of absence
-//! is forgotten while an older record of its key is left somewhere, and the key comes back. The oracle knows the
-//! states of each key since everything was last made durable; what comes back must be one of them.
-//! `HOTRESTART_SEED` begins at another seed, `HOTRESTART_SEEDS` says how many are tried.
+//! Hazards: a chunk is freed before its survivors are durable; a survivor hides a newer value; a fact of
+//! absence is forgotten while an older record of its key is left somewhere, and the key comes back. The
+//! oracle knows the states of each key since everything was last made durable; what comes back must be one
+//! of them. `HOTRESTART_SEED` begins at another seed, `HOTRESTART_SEEDS` says how many are tried.
 
 #[path = "power_loss/bench.rs"]
 #[allow(dead_code, reason = "the workbench serves the power cuts first")]
