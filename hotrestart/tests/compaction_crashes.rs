@@ -2,9 +2,8 @@
 //!
 //! Hazards: a chunk is freed before its survivors are durable; a survivor hides a newer value; a fact of
 //! absence is forgotten while an older record of its key is left somewhere, and the key comes back. The
-//! oracle knows the states of each key since everything was last made durable; what comes back must be one of
-//! them.
-//! `HOTRESTART_SEED` begins at another seed, `HOTRESTART_SEEDS` says how many are tried.
+//! oracle knows the states of each key since everything was last made durable; what comes back must be one
+//! of them. `HOTRESTART_SEED` begins at another seed, `HOTRESTART_SEEDS` says how many are tried.
 
 #[path = "power_loss/bench.rs"]
 #[allow(dead_code, reason = "the workbench serves the power cuts first")]
@@ -39,11 +38,13 @@ impl Oracle {
             let key =
                 if random.below(50) == 0 { random.below(KEYS) } else { random.below(KEYS / 3) };
             if random.below(8) == 0 {
-                map.remove(&key).expect("room");
+                map.remove(&key)
+                    .unwrap_or_else(|error| panic!("change {step}: {error}: {:#?}", store.stats()));
                 self.0[key as usize].push(None);
             } else {
                 *next_version += 1;
-                map.insert(&key, &bytes_of(*next_version)).expect("room");
+                map.insert(&key, &bytes_of(*next_version))
+                    .unwrap_or_else(|error| panic!("change {step}: {error}: {:#?}", store.stats()));
                 self.0[key as usize].push(Some(*next_version));
             }
             if step % 257 == 0 {

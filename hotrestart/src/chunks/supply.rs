@@ -158,7 +158,8 @@ impl Supply {
             if self.poison.get().is_some() {
                 return made;
             }
-            if self.lock().ready.len() >= self.ahead || self.is_at_budget() {
+            let stock = self.lock().ready.len();
+            if !self.may_make(stock) {
                 return made;
             }
             match self.make() {
@@ -250,6 +251,13 @@ impl Supply {
         files >= max
     }
 
+    /// Whether another file may be made for a stock of so many. Whatever the budget says, compaction finds a
+    /// chunk for its survivors beside those for the log buffers: without it nothing would ever be freed.
+    fn may_make(&self, stock: usize) -> bool {
+        let least = || self.reserve.wanted(Space::Removal, self.buffered());
+        stock < self.ahead && (!self.is_at_budget() || stock < least())
+    }
+
     /// How many chunks the stock should have.
     pub(crate) fn ahead(&self) -> u64 {
         self.ahead as u64
@@ -258,9 +266,7 @@ impl Supply {
     /// Waits until the stock may need work: true; or the store stops: false.
     pub(crate) fn wait_for_need(&self, timeout: Duration) -> bool {
         let state = self.lock();
-        let full = state.ready.len() >= self.ahead
-            || state.no_space_bytes.is_some()
-            || self.is_at_budget();
+        let full = state.no_space_bytes.is_some() || !self.may_make(state.ready.len());
         if state.stop || !full {
             return !state.stop;
         }
