@@ -1,7 +1,8 @@
 //! The store: nodes, streams, maps, and the order of steps in each operation.
 //!
 //! Reading order: `access.rs` (how bytes are reached), `read.rs`, `put.rs`, `remove.rs`; then `node.rs`
-//! (memory of a put), `apply.rs`, `fill.rs`, `facts.rs` (restart), `sweep.rs` (expiry), `iter.rs`, `census.rs` (statistics).
+//! (memory of a put), `apply.rs`, `fill.rs`, `facts.rs` (restart), `sweep.rs` (expiry), `iter.rs`,
+//! `census.rs` (statistics).
 
 pub(crate) mod access;
 pub(crate) mod apply;
@@ -174,8 +175,8 @@ impl<L: Log> Store<L> {
         &self.inner.log
     }
 
-    /// Charges `bytes` that the log keeps elsewhere to the memory limit; false, and nothing charged, when they
-    /// do not fit.
+    /// Charges `bytes` that the log keeps elsewhere to the memory limit; false, and nothing charged, when
+    /// they do not fit.
     #[must_use]
     pub fn charge_log(&self, bytes: u64) -> bool {
         let charged = self.inner.nodes[0].arena.budget().charge(bytes);

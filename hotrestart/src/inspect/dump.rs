@@ -1,4 +1,5 @@
-//! Prints the records of a store, in the order of the files and then those in log buffers, as text or as lines of JSON.
+//! Prints the records of a store, in the order of the files and then those in log buffers, as text or as
+//! lines of JSON.
 //!
 //! Invariant: only records of blocks that count are printed, unless void ones are asked for; bytes are
 //! escaped, so that the output is one line of ASCII per record whatever the store holds.
