@@ -10,12 +10,11 @@
 //! load for each new key while there is no fact; else a second hash, a short lock and a cache miss.
 //! `docs/restart.md` has the reasons.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::hash::IndexHash;
 use crate::ids::{MapId, Seq};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// Bytes of one place: two halves of the key's hash, and the seq.
 const PLACE_BYTES: u64 = 24;
