@@ -3,7 +3,8 @@
 
 use hdstore::codec::{Bytes, U64};
 use hdstore::{
-    Applied, Change, Error, Log, LogError, MapId, MapOptions, MapSpec, Seq, Store, StreamId,
+    Applied, Change, Error, Log, LogError, MapId, MapOptions, MapSpec, Outline, Seq, Store,
+    StreamId,
 };
 
 const MIB: u64 = 1 << 20;
@@ -62,6 +63,98 @@ fn a_fact_of_absence_is_absent_for_readers_writers_and_walks_before_the_load_end
     assert!(map.insert_if_absent(b"k", b"new").expect("room"));
     assert_eq!(loading.finish(), 1);
     assert_eq!(map.get_owned(b"k").expect("ok").as_deref(), Some(&b"new"[..]));
+}
+
+/// A third of the keys is put and gone, a third gone and put again, a third only put.
+fn history(keys: u64) -> Vec<(u64, u64, bool)> {
+    let of_key = |key: u64| {
+        let (first, second) = (key * 3 + 1, key * 3 + 2);
+        match key % 3 {
+            0 => vec![(key, first, true), (key, second, false)],
+            1 => vec![(key, first, false), (key, second, true)],
+            _ => vec![(key, first, true)],
+        }
+    };
+    (0..keys).flat_map(of_key).collect()
+}
+
+#[test]
+fn more_facts_of_absence_than_fit_lose_nothing_and_revive_nothing_in_any_order() {
+    for seed in 1..4_u64 {
+        let mut records = history(12_000);
+        let mut state = seed;
+        for index in (1..records.len()).rev() {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(seed);
+            records.swap(index, (state >> 33) as usize % (index + 1));
+        }
+        let store = store_with_map();
+        let loading = store.start_load(0);
+        let mut passes = 0;
+        loop {
+            passes += 1;
+            std::thread::scope(|scope| {
+                for part in records.chunks(records.len().div_ceil(3)) {
+                    let loading = &loading;
+                    scope.spawn(move || {
+                        for (key, seq, is_entry) in part {
+                            let key = key.to_le_bytes();
+                            let change = match is_entry {
+                                true => entry(&key, b"value"),
+                                false => Change::Absence { key: &key },
+                            };
+                            loading.apply(&[record(*seq, change)]).expect("memory");
+                        }
+                    });
+                }
+            });
+            if !loading.next_pass() {
+                break;
+            }
+        }
+        assert!(passes > 4, "seed {seed}: {passes} passes");
+        assert_eq!(loading.finish(), 8_000, "seed {seed}");
+        let map = store.map::<Bytes, Bytes>("m", MapOptions::default()).expect("the same types");
+        for key in 0..12_000_u64 {
+            let found = map.contains_key(&key.to_le_bytes()).expect("ok");
+            assert_eq!(found, key % 3 != 0, "seed {seed}, key {key}");
+        }
+    }
+}
+
+#[test]
+fn a_value_in_pieces_is_entered_whole_or_not_at_all() {
+    let store = store_with_map();
+    let loading = store.start_load(1 << 20);
+    let outline = |seq| Outline {
+        map: MapId(3),
+        stream: StreamId(0),
+        seq: Seq(seq),
+        key: b"k",
+        value_len: 100_000,
+        expiry_ms: None,
+    };
+    let mut whole = loading.begin(&outline(5)).expect("memory").expect("wanted");
+    let mut given_up = loading.begin(&outline(7)).expect("memory").expect("wanted");
+    assert!(given_up.write(0, &[9; 10]) && !given_up.write(99_999, &[9; 2]), "beyond its value");
+    assert!(!given_up.write(u64::MAX, &[9]));
+    drop(given_up);
+    assert!(whole.write(60_000, &[2; 40_000]) && whole.write(0, &[1; 60_000]));
+    assert_eq!((whole.key(), whole.value().len()), (&b"k"[..], 100_000));
+    let mut late = loading.begin(&outline(4)).expect("memory").expect("nothing newer is known yet");
+    assert!(late.write(0, &[3; 100_000]));
+    assert!(whole.enter(Seq(5)).expect("memory"));
+    assert!(!late.enter(Seq(4)).expect("memory"), "something newer came");
+    assert!(loading.begin(&outline(5)).expect("memory").is_none());
+    loading.apply(&[record(9, Change::Absence { key: b"gone" })]).expect("memory");
+    let gone = Outline { key: b"gone", ..outline(8) };
+    assert!(loading.begin(&gone).expect("memory").is_none());
+    assert_eq!(loading.finish(), 1);
+    let map = store.map::<Bytes, Bytes>("m", MapOptions::default()).expect("the same types");
+    let value = map.get_owned(b"k").expect("ok").expect("there");
+    assert!(value[..60_000] == [1; 60_000] && value[60_000..] == [2; 40_000]);
+    store.maintain(0);
+    let stats = store.stats();
+    assert_eq!(stats.accounted_bytes(), stats.committed_bytes);
 }
 
 #[test]

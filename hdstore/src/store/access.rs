@@ -221,8 +221,7 @@ pub(crate) fn view_prepared<'p>(
     prepared: &'p Prepared<'_>,
 ) -> Option<EntryView<'p>> {
     let slot = prepared.slot()?;
-    // SAFETY: the slot is the caller's as long as `prepared` is borrowed, and `fill_piece` borrows it
-    // mutably.
+    // SAFETY: the slot is the caller's as long as `prepared` is borrowed; `fill_piece` borrows it mutably.
     Some(unsafe { EntryView::at(arena, slot.location) })
 }
 

@@ -5,9 +5,9 @@
 //! the keys it covers are halved, by a hash, and everything of the other half (records as well as facts) is
 //! left to a later pass over all records. So any number of facts needs no more memory, only more passes.
 //!
-//! A key is known by 128 bits of seeded hash: that two keys of a store share them has a chance of n^2 /
-//! 2^129. Callers: `apply.rs`, under the lock of the key's stream, so that the table and the index agree.
-//! Cost: one load for each new key while there is no fact; else a second hash, a short lock and a cache miss.
+//! A key is known by 128 bits of seeded hash: that two of n keys share them has a chance of n^2 / 2^129.
+//! Callers: `apply.rs`, under the lock of the key's stream, so that the table and the index agree. Cost: one
+//! load for each new key while there is no fact; else a second hash, a short lock and a cache miss.
 //! `docs/restart.md` has the reasons.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
