@@ -126,6 +126,37 @@ fn long_values_survive_compaction_in_parts() {
     check(&store.map("m", MapOptions::default()).expect("the map"), &oracle);
 }
 
+/// Keys come and go for ever beside a few that stay in the oldest chunk: the facts of absence of those that
+/// went are forgotten.
+#[test]
+fn keys_that_come_and_go_leave_no_pile_of_facts_beside_cold_records() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut oracle = HashMap::new();
+    let store = builder().open(dir.path()).expect("a store");
+    let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
+    for key in 0..1_000 {
+        put(&map, &mut oracle, key, value(key, 0, 200));
+    }
+    let mut removed = 0;
+    for round in 1..60_u64 {
+        let keys = round * 10_000..round * 10_000 + 6_000;
+        for key in keys.clone() {
+            map.insert(&key, b"passing by").expect("room");
+        }
+        for key in keys {
+            removed += u64::from(map.remove(&key).expect("removed"));
+        }
+    }
+    let (stats, on_disk) = (store.stats(), chunk_bytes_on_disk(dir.path()));
+    assert!(on_disk <= bound_bytes(&stats, 2.0), "{on_disk} of {}", bound_bytes(&stats, 2.0));
+    assert!(removed * 24 > 2 * bound_bytes(&stats, 2.0) / 3, "as many facts would not fit");
+    check(&map, &oracle);
+    drop(map);
+    store.abandon();
+    let store = builder().open(dir.path()).expect("recovery");
+    check(&store.map("m", MapOptions::default()).expect("the map"), &oracle);
+}
+
 /// A store that is emptied gives its disk back.
 #[test]
 fn a_store_that_is_emptied_gives_its_disk_back() {
