@@ -192,6 +192,10 @@ pub struct RestartArgs {
     pub batch: BatchArgs,
     #[command(flatten)]
     pub keys: DistributionArgs,
+    /// How often the filling process is killed. From the second time on it goes on with the same store, for a
+    /// random time of up to --seconds, and may die while it opens it; every second time all entries are checked.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub kills: u32,
 }
 
 /// `mixed`.

@@ -144,7 +144,7 @@ fn row(
         return Ok(None);
     }
     let mut settings = self::settings(args, "restart", value_size, 2.0);
-    let restart = restart::run(&mut settings)?;
+    let restart = restart::run(&mut settings, 1)?;
     discard(&settings)?;
     Ok(Some(Row { value_size, entries: settings.data.entries, limits, write, restart }))
 }

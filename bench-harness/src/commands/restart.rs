@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::outcome::Outcome;
 use crate::report::table::Facts;
 use crate::report::{document, progress, units};
-use crate::system::{directory, page_cache};
+use crate::system::{directory, interrupt, page_cache};
 
 /// Results of `restart`.
 #[derive(Clone, Debug, Serialize)]
@@ -43,10 +43,12 @@ pub struct Results {
     pub lost: u64,
     /// Keys or bytes never issued.
     pub wrong: u64,
-    /// Keys checked.
+    /// Keys checked, at all restarts.
     pub checked: u64,
     /// Records read from the log.
     pub records: u64,
+    /// How often the filling process was killed.
+    pub kills: u32,
     /// Ctrl-C came before the end.
     pub interrupted: bool,
     #[serde(skip)]
@@ -68,7 +70,7 @@ pub fn command(args: &RestartArgs) -> Result<Outcome, Failure> {
         )));
     }
     directory::claim_empty(&settings.store.dir)?;
-    let results = run(&mut settings)?;
+    let results = run(&mut settings, args.kills)?;
     print(&settings, &results);
     document::write(
         args.store.json.as_deref(),
@@ -81,11 +83,22 @@ pub fn command(args: &RestartArgs) -> Result<Outcome, Failure> {
 }
 
 /// Fills, kills, reopens, checks and closes.
-pub fn run(settings: &mut Settings) -> Result<Results, Failure> {
+pub fn run(settings: &mut Settings, kills: u32) -> Result<Results, Failure> {
     let table = Table::create(settings.data.entries).map_err(|error| {
         Failure::environment(format!("cannot get memory for the table of versions: {error}"))
     })?;
-    supervise::fill_and_kill(settings, &table)?;
+    let mut earlier = verify::Verdict::default();
+    for kill in 1..kills {
+        supervise::fill_and_kill(settings, &table, kill)?;
+        if kill % 2 == 0 && !interrupt::requested() {
+            let bar = progress::bytes("restart", 0);
+            let engine = Engine::reopen(&settings.store, &settings.data, &bar)?;
+            bar.finish_and_clear();
+            earlier.add(verify::verify(&engine, &table, &settings.data)?);
+            engine.close()?;
+        }
+    }
+    supervise::fill_and_kill(settings, &table, kills)?;
     let page_cache = page_cache::drop_for(&settings.store.dir)?;
     let bar = progress::bytes("restart", 0);
     let start = Instant::now();
@@ -98,7 +111,8 @@ pub fn run(settings: &mut Settings) -> Result<Results, Failure> {
     let entry_bytes = u64::from(settings.data.key_size) + u64::from(settings.data.value_size);
     let live_bytes = entries * entry_bytes;
     let start = Instant::now();
-    let verdict = verify::verify(&engine, &table, &settings.data)?;
+    let mut verdict = verify::verify(&engine, &table, &settings.data)?;
+    verdict.add(earlier);
     let verify_seconds = start.elapsed().as_secs_f64();
     engine.close()?;
     Ok(Results {
@@ -115,6 +129,7 @@ pub fn run(settings: &mut Settings) -> Result<Results, Failure> {
         wrong: verdict.wrong,
         checked: verdict.checked,
         records: recovered.records,
+        kills,
         interrupted: verdict.interrupted,
         page_cache: page_cache.describe(),
         examples: verdict.examples,
@@ -125,6 +140,7 @@ fn print(settings: &Settings, results: &Results) {
     let mut facts = Facts::new("restart after SIGKILL");
     facts
         .line("until any key can be read", units::seconds(results.seconds))
+        .line("killed", units::count(u64::from(results.kills)) + " x")
         .line("entries", units::count(results.entries))
         .line("live", units::bytes(results.live_bytes))
         .line("live, restarted", format!("{} GB/s", units::digits(results.gb_per_second)))

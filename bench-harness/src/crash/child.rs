@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use super::table::Table;
+use super::table::{Stage, Table};
 use crate::cli::args::FillArgs;
 use crate::cli::settings::{PhaseSettings, Settings};
 use crate::commands::load;
@@ -32,8 +32,11 @@ pub fn command(args: &FillArgs) -> Result<Outcome, Failure> {
         .map_err(|error| Failure::usage(format!("settings of the filling process: {error}")))?;
     let table = Table::open(&args.table).map_err(Failure::file("open", &args.table))?;
     let engine = Engine::open(&settings.store, &settings.data)?;
-    load::load(&engine, &settings.data, Some(&table))?;
-    table.begin_overwriting();
+    // After an earlier kill the store has every key.
+    if table.stage() == Stage::Loading {
+        load::load(&engine, &settings.data, Some(&table))?;
+        table.begin_overwriting();
+    }
     if settings.phase.seconds == 0.0 {
         std::thread::sleep(Duration::from_secs_f64(FOREVER_SECONDS));
     }

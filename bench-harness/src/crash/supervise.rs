@@ -1,7 +1,7 @@
 //! The parent's side of the kill: starts the child, shows its progress, ends it with SIGKILL.
 //!
-//! Owns the moment of the kill: warm-up plus measured seconds after the child began to overwrite, and up
-//! to a quarter of a second more, by the seed. The child is a group of its own, so that Ctrl-C reaches
+//! Owns the moment of the kill: the first time warm-up plus measured seconds after the child began to
+//! overwrite, and up to a quarter of a second more, by the seed; later at any moment of a child's life. The child is a group of its own, so that Ctrl-C reaches
 //! only the parent; an interrupt kills it early. Whatever happens here, no child is left behind.
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -30,8 +30,8 @@ impl Drop for Victim {
     }
 }
 
-/// Fills by a child process until the moment of the kill; the child is dead afterwards.
-pub fn fill_and_kill(settings: &Settings, table: &Table) -> Result<(), Failure> {
+/// Fills by a child process until the moment of the kill with this number; the child is dead afterwards.
+pub fn fill_and_kill(settings: &Settings, table: &Table, kill: u32) -> Result<(), Failure> {
     let program = std::env::current_exe().map_err(|error| {
         Failure::environment(format!("cannot find this program itself: {error}"))
     })?;
@@ -49,7 +49,7 @@ pub fn fill_and_kill(settings: &Settings, table: &Table) -> Result<(), Failure> 
         .map_err(Failure::file("start", &program))?;
     let mut victim = Victim(child);
     await_loaded(&mut victim, table)?;
-    await_moment(&mut victim, settings)?;
+    await_moment(&mut victim, settings, kill)?;
     victim
         .0
         .kill()
@@ -71,11 +71,17 @@ fn await_loaded(victim: &mut Victim, table: &Table) -> Result<(), Failure> {
     Ok(())
 }
 
-fn await_moment(victim: &mut Victim, settings: &Settings) -> Result<(), Failure> {
-    let late: f64 = thread_random(settings.data.seed, KILL_STREAM).random_range(0.0..0.25);
+fn await_moment(victim: &mut Victim, settings: &Settings, kill: u32) -> Result<(), Failure> {
+    let mut random = thread_random(settings.data.seed, KILL_STREAM - u64::from(kill));
+    let late: f64 = random.random_range(0.0..0.25);
     let phase = &settings.phase;
     let overwriting = if phase.seconds > 0.0 { phase.warmup + phase.seconds } else { 0.0 };
-    let wait = Duration::from_secs_f64(overwriting + late);
+    let wait = match kill {
+        1 => overwriting + late,
+        // The store is there: the child may still be opening it.
+        _ => random.random_range(0.0..phase.seconds.max(0.1)),
+    };
+    let wait = Duration::from_secs_f64(wait);
     let bar = progress::time("overwrite", wait);
     let start = Instant::now();
     while start.elapsed() < wait && !interrupt::requested() {

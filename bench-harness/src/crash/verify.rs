@@ -38,6 +38,18 @@ pub struct Verdict {
     pub interrupted: bool,
 }
 
+impl Verdict {
+    /// Joins what another check of the same keys found.
+    pub fn add(&mut self, other: Verdict) {
+        self.lost += other.lost;
+        self.wrong += other.wrong;
+        self.checked += other.checked;
+        self.examples.extend(other.examples);
+        self.examples.truncate(EXAMPLES);
+        self.interrupted |= other.interrupted;
+    }
+}
+
 #[derive(Default)]
 struct Shared {
     /// The fill was interrupted, which is no reason to leave the check out.
