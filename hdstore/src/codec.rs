@@ -130,6 +130,10 @@ impl Codec for U64 {
 
 /// A plain-data type, byte for byte as it lies in memory (so in this machine's byte order).
 ///
+/// The traits are those of `bytemuck` 1 with its feature `derive`. The codec's name holds the type's path and
+/// size: a map is refused after the type was renamed or moved to another module. Implement [`Codec`] for a
+/// name that stays.
+///
 /// ```
 /// use hdstore::{MapOptions, Store, codec::{Pod, U64}};
 /// # use bytemuck::{Pod as IsPod, Zeroable};

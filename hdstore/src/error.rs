@@ -59,8 +59,8 @@ pub enum Error {
     /// The store is full.
     #[error(
         "the store is full: {needed_bytes} bytes are needed, {committed_bytes} of the limit of \
-         {limit_bytes} are in use; \
-         remove entries or raise memory_limit_bytes"
+         {limit_bytes} are in use, and slots get memory 2 MiB at a time; remove entries or raise \
+         memory_limit_bytes"
     )]
     Capacity {
         /// The memory limit.
@@ -72,10 +72,8 @@ pub enum Error {
     },
     /// The bound on memory that waits for readers is reached: a reader sleeps in a batch.
     #[error(
-        "{unreclaimed_bytes} bytes of replaced values wait for readers (bound {bound_bytes}); the oldest \
-         pin is {} old: \
-         end that batch",
-        age(*.oldest_pin_ms)
+        "{unreclaimed_bytes} bytes of replaced values wait for readers (bound {bound_bytes}); {}",
+        blame(*.oldest_pin_ms)
     )]
     Unreclaimed {
         /// Bytes that wait.
@@ -137,10 +135,10 @@ pub enum Error {
     Log(#[source] LogError),
 }
 
-fn age(oldest_pin_ms: Option<u64>) -> String {
+fn blame(oldest_pin_ms: Option<u64>) -> String {
     match oldest_pin_ms {
-        Some(ms) => format!("{ms} ms"),
-        None => "of unknown age, not".to_owned(),
+        Some(ms) => format!("the oldest batch is {ms} ms old: end it"),
+        None => "the oldest reader is inside a call, or has ended meanwhile: try again".to_owned(),
     }
 }
 
@@ -150,7 +148,8 @@ impl Error {
         matches!(self, Error::Capacity { .. })
     }
 
-    /// Whether the same call may succeed later without a change of settings.
+    /// Whether the same call may succeed later without a change of settings. It says no of every
+    /// [`Error::Log`]: only the log's own error knows, so look into that first.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Error::Capacity { .. } | Error::Unreclaimed { .. })
     }
@@ -167,6 +166,9 @@ mod tests {
             bound_bytes: 8,
             oldest_pin_ms: Some(61_000),
         };
-        assert!(error.to_string().contains("61000 ms"), "{error}");
+        assert!(error.to_string().ends_with("the oldest batch is 61000 ms old: end it"), "{error}");
+        let error =
+            Error::Unreclaimed { unreclaimed_bytes: 9, bound_bytes: 8, oldest_pin_ms: None };
+        assert!(error.to_string().ends_with("try again"), "{error}");
     }
 }

@@ -110,8 +110,8 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// The hard limit on the store's memory, metadata included, in bytes; log buffers come on top (see
-    /// `docs/memory.md`). Default 1 GiB.
+    /// The hard limit on the store's memory, metadata included, in bytes: 16 MiB to 896 GiB, rounded down to
+    /// 2 MiB; default 1 GiB. It may differ at each opening. Log buffers come on top (see `docs/memory.md`).
     pub fn memory_limit_bytes(mut self, bytes: u64) -> Self {
         self.memory_limit_bytes = bytes;
         self
@@ -124,13 +124,14 @@ impl Builder {
         self
     }
 
-    /// How many writer threads there are; it may differ at each opening. Default: one per four processors.
+    /// How many writer threads there are, 1 to 64; it may differ at each opening. Default: one per four
+    /// processors, at most 16.
     pub fn writers(mut self, writers: u32) -> Self {
         self.writers = Some(writers);
         self
     }
 
-    /// How many threads load at a restart. Default: one per processor, at most 16.
+    /// How many threads load at a restart, 1 to 256. Default: one per processor, at most 16.
     pub fn loader_threads(mut self, threads: usize) -> Self {
         self.loader_threads = Some(threads);
         self

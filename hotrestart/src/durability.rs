@@ -55,14 +55,31 @@ pub struct Ticket {
 }
 
 /// Why a change was refused by the log, or is not known to be durable.
+///
+/// A change returns it inside [`hdstore::Error::Log`]:
+///
+/// ```
+/// use hotrestart::{Error, LogFailure};
+///
+/// fn may_be_tried_again(error: &Error) -> bool {
+///     match error {
+///         Error::Log(source) => matches!(
+///             source.downcast_ref::<LogFailure>(),
+///             Some(LogFailure::Busy { .. } | LogFailure::NoSpace { .. })
+///         ),
+///         other => other.is_retryable(),
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogFailure {
     /// The store was closed. Nothing changed.
     #[error("the store is closed")]
     Closed,
-    /// No room in the log buffers came free in time. Nothing changed.
-    #[error("no room in the log within {waited_ms} ms: the disk does not keep up")]
+    /// No room in the log buffers came free in time, or compaction at the disk budget freed no chunk in time.
+    /// Nothing changed.
+    #[error("no room in the log within {waited_ms} ms: the disk, or compaction, does not keep up")]
     Busy {
         /// How long was waited, in milliseconds.
         waited_ms: u64,

@@ -98,3 +98,29 @@ fn no_test_is_switched_off() {
     }
     none("a test that is never run protects nothing", findings);
 }
+
+/// Whether a line is what `git merge` leaves where two sides disagree.
+fn is_mark_of_a_merge(line: &str) -> bool {
+    let marks = ["<", ">", "|"].map(|sign| sign.repeat(7) + " ");
+    marks.iter().any(|mark| line.starts_with(mark.as_str()))
+}
+
+#[test]
+fn no_merge_left_its_marks() {
+    let mut findings = Vec::new();
+    for file in files("") {
+        for (number, _) in
+            file.text.lines().enumerate().filter(|(_, line)| is_mark_of_a_merge(line))
+        {
+            findings.push(format!("{}:{}", file.path, number + 1));
+        }
+    }
+    none("merges are ended", findings);
+}
+
+#[test]
+fn the_mark_of_a_merge_is_told_from_text() {
+    assert!(is_mark_of_a_merge(&("<".repeat(7) + " HEAD")));
+    assert!(is_mark_of_a_merge(&(">".repeat(7) + " a change")));
+    assert!(!is_mark_of_a_merge("====") && !is_mark_of_a_merge("| a | table |"));
+}

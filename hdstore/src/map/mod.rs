@@ -96,7 +96,8 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         self.put(key, value, None, Condition::None).map(drop)
     }
 
-    /// Like [`Map::insert`], but the entry is absent from `expiry_ms` on (milliseconds since 1970-01-01 UTC).
+    /// Like [`Map::insert`], but the entry is absent from `expiry_ms` on (milliseconds since 1970-01-01 UTC,
+    /// by the store's clock). It keeps its memory until [`Store::sweep`] comes by, which nobody calls unasked.
     ///
     /// # Errors
     /// As for [`Map::insert`].

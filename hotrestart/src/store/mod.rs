@@ -108,7 +108,8 @@ impl Store {
         self.memory.map(name, options)
     }
 
-    /// The store in memory: statistics, read batches, sweeping.
+    /// The store in memory: statistics, read batches, and sweeping, which an owner whose entries expire calls
+    /// now and then ([`hdstore::Store::sweep`]).
     pub fn memory(&self) -> &hdstore::Store<DiskLog> {
         &self.memory
     }
