@@ -176,3 +176,62 @@ fn a_store_that_is_emptied_gives_its_disk_back() {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// Flips a bit of every copy of `pattern` in this process's own memory, whose bytes are `pattern` with each bit
+/// turned, so that the search finds no copy of the question. Returns how many there were.
+fn flip_in_memory(turned: &[u8]) -> usize {
+    use std::os::unix::fs::FileExt;
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("maps");
+    let memory = std::fs::File::options().read(true).write(true).open("/proc/self/mem");
+    let memory = memory.expect("this process's memory");
+    let mut flipped = 0;
+    for line in maps.lines().filter(|line| line.contains(" rw-") && !line.contains("[stack]")) {
+        let (start, rest) = line.split_once('-').expect("a range");
+        let end = rest.split(' ').next().expect("an end");
+        let start = u64::from_str_radix(start, 16).expect("hexadecimal");
+        let end = u64::from_str_radix(end, 16).expect("hexadecimal");
+        let mut bytes = vec![0; 1 << 20];
+        for at in (start..end).step_by(1 << 19) {
+            let len = (end - at).min(1 << 20) as usize;
+            let Ok(len) = memory.read_at(&mut bytes[..len], at) else { continue };
+            let is_there = |window: &[u8]| window.iter().zip(turned).all(|(a, b)| *a == !*b);
+            let found: Vec<usize> = (0..len.saturating_sub(turned.len()))
+                .step_by(8)
+                .filter(|offset| is_there(&bytes[*offset..*offset + turned.len()]))
+                .collect();
+            for offset in found {
+                let byte = bytes[offset + 3] ^ 4;
+                memory.write_all_at(&[byte], at + offset as u64 + 3).expect("writable");
+                flipped += 1;
+            }
+        }
+        bytes.fill(0);
+    }
+    flipped
+}
+
+#[test]
+fn a_value_that_goes_bad_in_memory_is_found_after_compaction_and_not_sealed_for_good() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = builder().streams(1).open(dir.path()).expect("a store");
+    let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
+    let turned: Vec<u8> = (0..64_u8).map(|n| n.wrapping_mul(37) ^ 0x5b).collect();
+    let cold: Vec<u8> = turned.iter().map(|byte| !byte).collect();
+    map.insert(&1, &cold).expect("room");
+    drop(cold);
+    for key in 10..4_000 {
+        map.insert(&key, &[7; 200]).expect("room");
+    }
+    assert!(flip_in_memory(&turned) > 0, "the value is in memory");
+    let mut round = 0_u64;
+    while store.stats().chunks_freed < 120 {
+        for key in 10..4_000 {
+            map.insert(&key, &value(key, round, 200)).expect("room");
+        }
+        round += 1;
+    }
+    drop(map);
+    store.close().expect("a clean end");
+    let refused = builder().streams(1).open(dir.path()).expect_err("a value that went bad");
+    assert!(refused.to_string().contains("went bad in memory"), "{refused}");
+}

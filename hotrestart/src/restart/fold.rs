@@ -23,7 +23,9 @@ use super::runs::{Added, PartPlace, Runs};
 use super::tail::Beyond;
 use crate::error::{OpenError, Problem};
 use crate::format::block::BLOCK_HEADER_LEN;
-use crate::format::{BlockKind, ChunkWalk, MapId, Record, RecordKind, Records, StreamId, Walked};
+use crate::format::{
+    BlockKind, ChunkOrigin, ChunkWalk, MapId, Record, RecordKind, Records, StreamId, Walked,
+};
 use crate::io::Disk;
 use crate::log::{DiskLog, Shared};
 
@@ -71,6 +73,8 @@ pub(crate) struct Relog {
 pub(super) struct Source<'s> {
     pub(super) name: &'s Arc<str>,
     pub(super) offset: usize,
+    /// Whether the records were copied from memory, where they may have gone bad before.
+    pub(super) is_copied: bool,
 }
 
 impl<'a> Fold<'a> {
@@ -214,7 +218,8 @@ impl<'a> Fold<'a> {
         let (mut count, mut of_runs) = (0, Vec::new());
         let mut gather = self.gather(chunk);
         let is_whole = self.payloads(chunk, bytes, gather.as_mut(), |offset, payload| {
-            let source = Source { name: &name, offset };
+            let is_copied = chunk.file.header.origin == ChunkOrigin::Survivors;
+            let source = Source { name: &name, offset, is_copied };
             count += self.payload(&source, payload, &mut of_runs)?;
             Ok(())
         })?;
@@ -342,7 +347,9 @@ impl<'a> Fold<'a> {
                 }
             };
             count += 1;
-            self.note(source, &record);
+            if !self.note(source, &record) {
+                continue;
+            }
             if is_of_run(&record) {
                 let start = record.offset + record.len - record.value.len();
                 of_runs.push((record, source.offset + start));
@@ -358,8 +365,9 @@ impl<'a> Fold<'a> {
         Ok(count)
     }
 
-    /// Remembers the seq of a record, and whether its map is known.
-    pub(super) fn note(&self, source: &Source<'_>, record: &Record<'_>) {
+    /// Remembers the seq of a record and whether its map is known. Returns whether its bytes are those that
+    /// were put, where that is in question: its block's checksum says only what was copied.
+    pub(super) fn note(&self, source: &Source<'_>, record: &Record<'_>) -> bool {
         if let Some(highest) = self.seqs.get(record.stream.0 as usize)
             && highest.load(Ordering::Relaxed) < record.seq
         {
@@ -370,6 +378,22 @@ impl<'a> Fold<'a> {
             let offset = source.offset as u64;
             self.problem(Problem { file: source.name.to_string(), offset, what });
         }
+        let computed = if source.is_copied { record.computed_crc() } else { None };
+        let is_sound = computed.is_none_or(|computed| computed == record.body_crc);
+        if !is_sound {
+            let what = format!(
+                "a record of map {}, stream {}, with seq {}: its bytes went bad in memory before they were \
+                 copied here (checksum {:#010x}, expected {:#010x})",
+                record.map,
+                record.stream,
+                record.seq,
+                computed.unwrap_or_default(),
+                record.body_crc
+            );
+            let offset = (source.offset + record.offset) as u64;
+            self.problem(Problem { file: source.name.to_string(), offset, what });
+        }
+        is_sound
     }
 
     /// Takes in the heads and then the parts of runs in a chunk.
@@ -411,7 +435,7 @@ impl<'a> Fold<'a> {
         // Backwards, so that the head of a run comes before its parts.
         for beyond in self.beyond.iter().rev() {
             let name: Arc<str> = beyond.file.as_str().into();
-            let source = Source { name: &name, offset: beyond.offset };
+            let source = Source { name: &name, offset: beyond.offset, is_copied: false };
             let mut of_runs = Vec::new();
             let applied = self.payload(&source, &beyond.payload, &mut of_runs);
             let count = match applied {

@@ -16,7 +16,7 @@ use super::plan::Settled;
 use super::read::ChunkReader;
 use super::runs::{Added, Part, PartPlace, PartState, Run};
 use crate::error::{OpenError, Problem};
-use crate::format::{Record, Records};
+use crate::format::{ChunkOrigin, Record, Records};
 
 /// The chunk that parts were read from last.
 struct LastChunk<'a> {
@@ -70,9 +70,12 @@ impl Fold<'_> {
         let (mut records, mut of_runs) = (Vec::new(), Vec::new());
         let mut gather = self.gather(chunk);
         let is_whole = self.payloads(chunk, bytes, gather.as_mut(), |offset, payload| {
-            let source = Source { name: &name, offset };
+            let is_copied = chunk.file.header.origin == ChunkOrigin::Survivors;
+            let source = Source { name: &name, offset, is_copied };
             for record in Records::new(payload).map_while(Result::ok) {
-                self.note(&source, &record);
+                if !self.note(&source, &record) {
+                    continue;
+                }
                 if is_of_run(&record) {
                     let start = record.offset + record.len - record.value.len();
                     of_runs.push((record, offset + start));
