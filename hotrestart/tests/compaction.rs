@@ -177,8 +177,8 @@ fn a_store_that_is_emptied_gives_its_disk_back() {
     }
 }
 
-/// Flips a bit of every copy of `pattern` in this process's own memory, whose bytes are `pattern` with each bit
-/// turned, so that the search finds no copy of the question. Returns how many there were.
+/// Flips a bit of every copy of `pattern` in this process's own memory, whose bytes are `pattern` with each
+/// bit turned, so that the search finds no copy of the question. Returns how many there were.
 fn flip_in_memory(turned: &[u8]) -> usize {
     use std::os::unix::fs::FileExt;
     let maps = std::fs::read_to_string("/proc/self/maps").expect("maps");

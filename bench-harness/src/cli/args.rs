@@ -193,7 +193,8 @@ pub struct RestartArgs {
     #[command(flatten)]
     pub keys: DistributionArgs,
     /// How often the filling process is killed. From the second time on it goes on with the same store, for a
-    /// random time of up to --seconds, and may die while it opens it; every second time all entries are checked.
+    /// random time of up to --seconds, and may die while it opens it; every second time all entries are
+    /// checked.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub kills: u32,
 }

@@ -1,8 +1,9 @@
 //! The parent's side of the kill: starts the child, shows its progress, ends it with SIGKILL.
 //!
 //! Owns the moment of the kill: the first time warm-up plus measured seconds after the child began to
-//! overwrite, and up to a quarter of a second more, by the seed; later at any moment of a child's life. The child is a group of its own, so that Ctrl-C reaches
-//! only the parent; an interrupt kills it early. Whatever happens here, no child is left behind.
+//! overwrite, and up to a quarter of a second more, by the seed; later at any moment of a child's life. The
+//! child is a group of its own, so that Ctrl-C reaches only the parent; an interrupt kills it early. Whatever
+//! happens here, no child is left behind.
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};

@@ -97,7 +97,8 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     }
 
     /// Like [`Map::insert`], but the entry is absent from `expiry_ms` on (milliseconds since 1970-01-01 UTC,
-    /// by the store's clock). It keeps its memory until [`Store::sweep`] comes by, which nobody calls unasked.
+    /// by the store's clock). It keeps its memory until [`Store::sweep`] comes by, which nobody calls
+    /// unasked.
     ///
     /// # Errors
     /// As for [`Map::insert`].
