@@ -9,14 +9,33 @@
 //! some 60 bytes each; with more than that in the log there are several surveys. Caller: the compactor, when
 //! enough of the disk budget is facts. See `docs/compaction.md`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use super::lines::Line;
-use crate::chunks::catalogue::Forgettable;
+use crate::chunks::catalogue::{Chunk, Forgettable};
 use crate::format::{ChunkId, LineKind};
 
 /// Facts that one survey looks at, at most.
 pub(crate) const FACTS_MAX: usize = 1 << 19;
+
+/// The chunks that a survey has still to read.
+#[derive(Default)]
+pub(super) struct Left {
+    /// Those with facts, whose facts are taken in first.
+    pub(super) with_facts: VecDeque<Chunk>,
+    /// All.
+    pub(super) all: VecDeque<Chunk>,
+}
+
+/// What is known of former surveys.
+#[derive(Default)]
+pub(super) struct Surveys {
+    /// One is due as soon as what was copied is durable.
+    pub(super) wanted: bool,
+    /// Facts that had to stay after the last one, and the chunks freed until then.
+    pub(super) left: u64,
+    pub(super) freed: u64,
+}
 
 /// A survey under way.
 #[derive(Debug, Default)]

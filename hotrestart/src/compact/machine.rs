@@ -18,10 +18,9 @@ use std::sync::atomic::Ordering;
 use hdstore::{IndexHash, Stamps};
 
 use super::choose::Candidates;
-use super::facts::Survey;
+use super::facts::{Left, Survey, Surveys};
 use super::lines::{self, Line};
 use super::state::State;
-use super::survey::{Left, Surveys};
 use super::survivors::{self, Output, Position, Sources, Stop};
 use crate::chunks::blocks::{Blocks, Step};
 use crate::chunks::budget::{pressure, rest_ms};

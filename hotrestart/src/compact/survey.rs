@@ -8,11 +8,10 @@
 //! A part of the compactor's state machine. Cost: the directories of all chunks are read, some 7 % of the
 //! log at 239 B values; so it is done when a sixteenth of the disk budget is facts.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-use super::facts::{FACTS_MAX, Survey};
+use super::facts::{FACTS_MAX, Left, Survey};
 use super::lines::{self, Line};
 use super::machine::{Asked, Compactor, Work};
 use crate::chunks::catalogue::Chunk;
@@ -21,25 +20,6 @@ use crate::chunks::catalogue::Chunk;
 const FACT_BYTES: u64 = 32;
 /// The part of the disk budget that facts may take before it is found out which may go.
 const FACTS_SHARE: u64 = 16;
-
-/// The chunks that a survey has still to read.
-#[derive(Default)]
-pub(super) struct Left {
-    /// Those with facts, whose facts are taken in first.
-    with_facts: VecDeque<Chunk>,
-    /// All.
-    all: VecDeque<Chunk>,
-}
-
-/// What is known of former surveys.
-#[derive(Default)]
-pub(super) struct Surveys {
-    /// One is due as soon as what was copied is durable.
-    pub(super) wanted: bool,
-    /// Facts that had to stay after the last one, and the chunks freed until then.
-    left: u64,
-    freed: u64,
-}
 
 impl Compactor {
     /// Whether facts take so much that it is worth finding out which may go, and more may go than last time.
