@@ -65,7 +65,11 @@ pub struct Ticket {
 ///     match error {
 ///         Error::Log(source) => matches!(
 ///             source.downcast_ref::<LogFailure>(),
-///             Some(LogFailure::Busy { .. } | LogFailure::NoSpace { .. })
+///             Some(
+///                 LogFailure::Busy { .. }
+///                     | LogFailure::DiskBudget { .. }
+///                     | LogFailure::NoSpace { .. }
+///             )
 ///         ),
 ///         other => other.is_retryable(),
 ///     }
@@ -77,12 +81,27 @@ pub enum LogFailure {
     /// The store was closed. Nothing changed.
     #[error("the store is closed")]
     Closed,
-    /// No room in the log buffers came free in time, or compaction at the disk budget freed no chunk in time.
-    /// Nothing changed.
-    #[error("no room in the log within {waited_ms} ms: the disk, or compaction, does not keep up")]
+    /// No room in the log buffers came free in time. Nothing changed.
+    #[error("no room in the log within {waited_ms} ms: the disk does not keep up")]
     Busy {
         /// How long was waited, in milliseconds.
         waited_ms: u64,
+    },
+    /// The disk budget is used up, and compaction freed no chunk in time. Nothing changed.
+    #[error(
+        "the chunk files have {allocated_bytes} bytes of a disk budget of {budget_bytes}, and compaction freed \
+         none within {waited_ms} ms{}",
+        stopped.as_ref().map(|why| format!(": it has stopped: {why}")).unwrap_or_default()
+    )]
+    DiskBudget {
+        /// Bytes of chunk files.
+        allocated_bytes: u64,
+        /// What they may be.
+        budget_bytes: u64,
+        /// How long was waited, in milliseconds.
+        waited_ms: u64,
+        /// Why compaction has stopped, if it has.
+        stopped: Option<String>,
     },
     /// The disk is full. Nothing changed; it goes on by itself when space returns.
     #[error("the disk is full: a chunk of {needed_bytes} bytes cannot be made")]

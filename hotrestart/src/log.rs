@@ -173,11 +173,26 @@ impl Shared {
     fn refusal(&self, no_room: &NoRoom) -> LogFailure {
         match no_room {
             NoRoom::Stopped => self.check().err().unwrap_or(LogFailure::Closed),
-            NoRoom::Timeout => match self.supply.no_space_bytes() {
-                Some(needed_bytes) => LogFailure::NoSpace { needed_bytes },
-                None => LogFailure::Busy { waited_ms: self.put_timeout.as_millis() as u64 },
-            },
+            NoRoom::Timeout => self.timed_out(),
         }
+    }
+
+    /// Why there was no room for so long.
+    fn timed_out(&self) -> LogFailure {
+        let waited_ms = self.put_timeout.as_millis() as u64;
+        if let Some(needed_bytes) = self.supply.no_space_bytes() {
+            return LogFailure::NoSpace { needed_bytes };
+        }
+        if self.supply.is_at_budget() && self.supply.is_low(Space::Common) {
+            let ((files, files_max), chunk) = (self.supply.files(), self.supply.chunk_size());
+            return LogFailure::DiskBudget {
+                allocated_bytes: files * chunk,
+                budget_bytes: files_max * chunk,
+                waited_ms,
+                stopped: self.compaction.why_stopped(),
+            };
+        }
+        LogFailure::Busy { waited_ms }
     }
 
     /// Writes a change's record, all but its seq, and parts before it if it is long.

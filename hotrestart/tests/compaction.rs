@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use hotrestart::codec::{Bytes, U64};
-use hotrestart::{Builder, Map, MapOptions, Stats, Store};
+use hotrestart::{Builder, LogFailure, Map, MapOptions, Stats, Store};
 
 const CHUNK: u64 = 256 << 10;
 
@@ -184,6 +184,7 @@ fn flip_in_memory(turned: &[u8]) -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("maps");
     let memory = std::fs::File::options().read(true).write(true).open("/proc/self/mem");
     let memory = memory.expect("this process's memory");
+    let pagemap = std::fs::File::open("/proc/self/pagemap").expect("which pages there are");
     let mut flipped = 0;
     for line in maps.lines().filter(|line| line.contains(" rw-") && !line.contains("[stack]")) {
         let (start, rest) = line.split_once('-').expect("a range");
@@ -193,11 +194,23 @@ fn flip_in_memory(turned: &[u8]) -> usize {
         let mut bytes = vec![0; 1 << 20];
         for at in (start..end).step_by(1 << 19) {
             let len = (end - at).min(1 << 20) as usize;
+            let mut pages = vec![0; len / 4096 * 8];
+            let is_mapped = pagemap.read_at(&mut pages, at / 4096 * 8).is_ok()
+                && pages.chunks_exact(8).any(|page| page[7] & 0x80 != 0);
+            if !is_mapped {
+                continue;
+            }
             let Ok(len) = memory.read_at(&mut bytes[..len], at) else { continue };
-            let is_there = |window: &[u8]| window.iter().zip(turned).all(|(a, b)| *a == !*b);
-            let found: Vec<usize> = (0..len.saturating_sub(turned.len()))
-                .step_by(8)
-                .filter(|offset| is_there(&bytes[*offset..*offset + turned.len()]))
+            let first: [u8; 8] = std::array::from_fn(|index| !turned[index]);
+            let is_there = |offset: usize| {
+                let rest = bytes[offset..len].iter();
+                offset + turned.len() <= len && rest.zip(turned).all(|(a, b)| *a == !*b)
+            };
+            let words = bytes[..len].chunks_exact(8).enumerate();
+            let found: Vec<usize> = words
+                .filter(|(_, word)| **word == first)
+                .map(|(index, _)| index * 8)
+                .filter(|offset| is_there(*offset))
                 .collect();
             for offset in found {
                 let byte = bytes[offset + 3] ^ 4;
@@ -234,4 +247,52 @@ fn a_value_that_goes_bad_in_memory_is_found_after_compaction_and_not_sealed_for_
     store.close().expect("a clean end");
     let refused = builder().streams(1).open(dir.path()).expect_err("a value that went bad");
     assert!(refused.to_string().contains("went bad in memory"), "{refused}");
+}
+
+/// What a put is told that finds the budget used up by chunks that cannot be compacted.
+#[test]
+fn a_put_at_the_disk_budget_is_told_what_is_allocated_and_the_store_goes_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = builder().put_timeout_ms(300).open(dir.path()).expect("a store");
+    let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
+    let mut oracle = HashMap::new();
+    // Whatever is full is gone for compaction: the names of the files are.
+    let hide = |from: &str, to: &str| {
+        for entry in std::fs::read_dir(dir.path()).expect("a directory").flatten() {
+            let name = entry.file_name().into_string().expect("a name");
+            if let Some(number) = name.strip_prefix(from) {
+                let other = dir.path().join(format!("{to}{number}"));
+                std::fs::rename(entry.path(), other).expect("renamed");
+            }
+        }
+    };
+    let mut refused = None;
+    'rounds: for round in 0..400_u64 {
+        hide("chunk-", "hidden-");
+        for key in 0..1_000 {
+            match map.insert(&key, &value(key, round, 400)) {
+                Ok(()) => drop(oracle.insert(key, value(key, round, 400))),
+                Err(error) => {
+                    refused = Some(error);
+                    break 'rounds;
+                }
+            }
+        }
+    }
+    let refused = refused.expect("it is refused at last");
+    let hotrestart::Error::Log(source) = &refused else { panic!("{refused}") };
+    let Some(LogFailure::DiskBudget { allocated_bytes, budget_bytes, .. }) = source.downcast_ref()
+    else {
+        panic!("{refused}")
+    };
+    assert!(allocated_bytes >= budget_bytes, "{refused}");
+    assert!(!store.stats().chunks_damaged.is_empty(), "the chunks that cannot be read are named");
+    check(&map, &oracle);
+    assert!(map.remove(&1).expect("removals go on"));
+    oracle.remove(&1);
+    hide("hidden-", "chunk-");
+    drop(map);
+    store.close().expect("a clean end");
+    let store = builder().open(dir.path()).expect("everything is there");
+    check(&store.map("m", MapOptions::default()).expect("the map"), &oracle);
 }

@@ -369,7 +369,7 @@ impl Ring {
         })
     }
 
-    fn committed_records(&self, turn: u64, reserved: usize) -> u32 {
+    pub(super) fn committed_records(&self, turn: u64, reserved: usize) -> u32 {
         let whole =
             |index: &usize| self.control(turn, TABLE + index * 8).load(Ordering::Relaxed) != 0;
         (0..reserved).filter(whole).count() as u32

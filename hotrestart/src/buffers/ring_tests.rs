@@ -153,3 +153,24 @@ fn a_map_made_while_a_chunk_fills_up_does_not_take_the_directorys_room() {
         fill(256 << 10, &[19], &[(at, 40_000)], 2);
     }
 }
+
+#[test]
+fn a_record_of_a_former_turn_does_not_count_where_a_thread_died_with_its_room() {
+    let ring = ring(256 << 10, 2);
+    let mut drain = Drain::default();
+    // Two rounds over both buffers, so that each word of the commit table had a record.
+    for turn in 0..4 {
+        for _ in 0..10 {
+            ring.reserve(100, None, || true).unwrap_or_else(|_| panic!("room")).commit();
+        }
+        ring.seal_turn(turn);
+        assert!(drain.take(&ring).is_some(), "turn {turn} is whole");
+    }
+    for _ in 0..5 {
+        std::mem::forget(ring.reserve(100, None, || true).unwrap_or_else(|_| panic!("room")));
+    }
+    ring.reserve(100, None, || true).unwrap_or_else(|_| panic!("room")).commit();
+    ring.seal_turn(4);
+    assert!(ring.sealed(4).is_none(), "it is not whole");
+    assert_eq!(ring.committed_records(4, 6), 1, "only the one that was committed in this turn");
+}

@@ -231,6 +231,10 @@ impl Compactor {
         let clock = self.shared.counters.clock.load(Ordering::Relaxed);
         let victims = self.candidates.choose(VICTIMS_MAX, clock, &self.stamps, &self.shared.runs);
         if victims.is_empty() {
+            // A full chunk can be compacted once it is flushed: who waits for that should not wait for a timer.
+            if pressure > 0.5 {
+                self.ask_for_flush();
+            }
             self.work = Work::Rest { until_ms: now_ms + IDLE_MS };
             return false;
         }
@@ -359,19 +363,23 @@ impl Compactor {
     /// Has what was copied made durable, and what made the rest garbage.
     fn end_round(&mut self, asked: &mut Asked) -> bool {
         self.output.seal(&mut asked.step);
-        let mut tickets = Vec::new();
-        if !self.round.done.is_empty() {
-            let writers = 0..self.shared.lanes.len() as u32;
-            tickets.extend(writers.filter_map(|writer| self.shared.last_ticket(writer)));
-            for ticket in &tickets {
-                let lane = &self.shared.lanes[ticket.writer as usize];
-                if lane.progress.want(ticket.buffer, Durability::Synced) {
-                    lane.ring.wake_writer();
-                }
-            }
-        }
+        let tickets = if self.round.done.is_empty() { Vec::new() } else { self.ask_for_flush() };
         self.work = Work::Drain { tickets };
         true
+    }
+
+    /// Wants everything flushed that was logged so far; the tickets say when it is.
+    fn ask_for_flush(&self) -> Vec<Ticket> {
+        let writers = 0..self.shared.lanes.len() as u32;
+        let tickets: Vec<Ticket> =
+            writers.filter_map(|writer| self.shared.last_ticket(writer)).collect();
+        for ticket in &tickets {
+            let lane = &self.shared.lanes[ticket.writer as usize];
+            if lane.progress.want(ticket.buffer, Durability::Synced) {
+                lane.ring.wake_writer();
+            }
+        }
+        tickets
     }
 
     fn drain(&mut self, mut tickets: Vec<Ticket>, asked: &mut Asked) -> bool {
