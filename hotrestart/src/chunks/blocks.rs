@@ -161,6 +161,11 @@ impl Blocks {
         self.written
     }
 
+    /// The number of blocks that are flushed, in order.
+    pub(crate) fn flushed(&self) -> u64 {
+        self.flushed
+    }
+
     /// The number that the next block gets.
     pub(crate) fn next_number(&self) -> u64 {
         self.writes

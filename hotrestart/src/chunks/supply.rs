@@ -90,6 +90,8 @@ pub(crate) struct Supply {
     files: AtomicU64,
     /// And how many it may have.
     files_max: AtomicU64,
+    /// Files made beyond that for compaction and removals, and not made up for by freed ones: puts get none.
+    debt: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -128,6 +130,7 @@ impl Supply {
             stock: AtomicUsize::new(0),
             files: AtomicU64::new(0),
             files_max: AtomicU64::new(u64::MAX),
+            debt: AtomicUsize::new(0),
         }
     }
 
@@ -161,9 +164,12 @@ impl Supply {
             if !self.may_make(stock) {
                 return made;
             }
+            let is_at_budget = self.is_at_budget();
             match self.make() {
                 Ok(chunk) => {
                     let mut state = self.lock();
+                    let debt = if is_at_budget { self.debt.load(Ordering::Relaxed) + 1 } else { 0 };
+                    self.debt.store(debt, Ordering::Relaxed);
                     state.ready.push_back(chunk);
                     state.no_space_bytes = None;
                     self.stock.store(state.ready.len(), Ordering::Relaxed);
@@ -202,31 +208,31 @@ impl Supply {
     }
 
     /// Takes files back whose blocks are durably void. `keep` of them at most come into the stock; the rest
-    /// is removed.
-    ///
-    /// # Errors
-    /// When a file can be neither opened nor removed; it counts as used then.
-    pub(crate) fn take_back(&self, freed: &[FileNumber], keep: usize) -> Result<(), IoError> {
+    /// is removed. One that can be neither opened nor removed counts as used until the next opening removes
+    /// it: nothing in it counts, so that is no failure of the store's.
+    pub(crate) fn take_back(&self, freed: &[FileNumber], keep: usize) {
         for (index, number) in freed.iter().enumerate() {
             let name = number.file_name();
             let is_wanted = index < keep && self.lock().ready.len() < self.ahead;
-            if is_wanted {
-                let file = self.disk.open(&name, OpenMode::ReadWrite)?;
+            if is_wanted && let Ok(file) = self.disk.open(&name, OpenMode::ReadWrite) {
                 let id = self.next_id();
                 self.lock().ready.push_back(FreshChunk { file, id });
-            } else {
-                self.disk.remove(&name)?;
-                self.files.fetch_sub(1, Ordering::Relaxed);
+                continue;
+            }
+            match self.disk.remove(&name) {
+                Ok(()) => _ = self.files.fetch_sub(1, Ordering::Relaxed),
+                Err(error) => tracing::warn!(%error, "a freed chunk stays until the next opening"),
             }
         }
         let mut state = self.lock();
+        let debt = self.debt.load(Ordering::Relaxed).saturating_sub(freed.len());
+        self.debt.store(debt, Ordering::Relaxed);
         if keep > 0 && !freed.is_empty() {
             state.no_space_bytes = None;
         }
         self.stock.store(state.ready.len(), Ordering::Relaxed);
         drop(state);
         self.changed.notify_all();
-        Ok(())
     }
 
     /// Counts files that an opening found.
@@ -251,7 +257,8 @@ impl Supply {
     }
 
     /// Whether another file may be made for a stock of so many. Whatever the budget says, compaction finds a
-    /// chunk for its survivors beside those for the log buffers: without it nothing would ever be freed.
+    /// chunk for its survivors beside those for the log buffers: without it nothing would ever be freed. What
+    /// is made like that is no room for puts (`debt`).
     fn may_make(&self, stock: usize) -> bool {
         let least = || self.reserve.wanted(Space::Removal, self.buffered());
         stock < self.ahead && (!self.is_at_budget() || stock < least())
@@ -286,7 +293,17 @@ impl Supply {
     #[inline]
     pub(crate) fn is_low(&self, space: Space) -> bool {
         let stock = self.stock.load(Ordering::Relaxed);
-        stock < self.reserve.ample() && stock < self.reserve.wanted(space, self.buffered())
+        stock < self.reserve.ample() && stock < self.wanted(space)
+    }
+
+    /// The stock that a change must find now.
+    #[cold]
+    fn wanted(&self, space: Space) -> usize {
+        let wanted = self.reserve.wanted(space, self.buffered());
+        if space != Space::Common {
+            return wanted;
+        }
+        (wanted + self.debt.load(Ordering::Relaxed)).min(self.reserve.ample())
     }
 
     /// How many chunks' worth the log buffers hold that is not written.
@@ -304,7 +321,7 @@ impl Supply {
         keep_on: impl Fn() -> bool,
     ) -> bool {
         let mut state = self.lock();
-        while state.ready.len() < self.reserve.wanted(space, self.buffered()) {
+        while state.ready.len() < self.wanted(space) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || !keep_on() {
                 return false;
