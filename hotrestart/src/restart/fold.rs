@@ -284,7 +284,10 @@ impl<'a> Fold<'a> {
                         file: chunk.file.name.clone(),
                         offset: offset as u64,
                         what: format!(
-                            "block {next} of {} to {}: {error}",
+                            "expected block {next} of writer {} of life {} (of {} to {} in this chunk), with \
+                             its records; found {error}",
+                            header.writer.0,
+                            header.life.0,
                             header.first_block.0,
                             chunk.end - 1
                         ),
