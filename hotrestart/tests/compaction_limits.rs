@@ -109,7 +109,11 @@ fn value(key: u64, version: u64) -> Vec<u8> {
 fn without_compaction_puts_end_at_the_disk_budget_and_make_no_files_beyond_it() {
     let machine = Machine::new(1);
     let trap = trap_of(&machine);
-    let store = builder(&machine, &trap).put_timeout_ms(20).buffers_per_writer(32).open("/simulated").expect("a store");
+    let store = builder(&machine, &trap)
+        .put_timeout_ms(20)
+        .buffers_per_writer(32)
+        .open("/simulated")
+        .expect("a store");
     let map = map_of(&store);
     for key in 0..200 {
         map.insert(&key, &value(key, 0)).expect("room");
@@ -189,7 +193,8 @@ fn a_close_after_the_compactor_died_counts_no_block_that_a_power_cut_takes() {
         let mut random = Random::new(seed);
         let mut machine = Machine::new(seed);
         let trap = trap_of(&machine);
-        let store = builder(&machine, &trap).put_timeout_ms(200).open("/simulated").expect("a store");
+        let store =
+            builder(&machine, &trap).put_timeout_ms(200).open("/simulated").expect("a store");
         let mut oracle = HashMap::new();
         put_all(&store, &mut oracle, 0..600, 0);
         let map = map_of(&store);

@@ -232,7 +232,8 @@ impl Compactor {
         let clock = self.shared.counters.clock.load(Ordering::Relaxed);
         let victims = self.candidates.choose(VICTIMS_MAX, clock, &self.stamps, &self.shared.runs);
         if victims.is_empty() {
-            // A full chunk can be compacted once it is flushed: who waits for that should not wait for a timer.
+            // A full chunk can be compacted once it is flushed: who waits for that should not wait for a
+            // timer.
             if pressure > 0.5 {
                 self.ask_for_flush();
             }
