@@ -89,8 +89,8 @@ pub enum LogFailure {
     },
     /// The disk budget is used up, and compaction freed no chunk in time. Nothing changed.
     #[error(
-        "the chunk files have {allocated_bytes} bytes of a disk budget of {budget_bytes}, and compaction freed \
-         none within {waited_ms} ms{}",
+        "the chunk files have {allocated_bytes} bytes of a disk budget of {budget_bytes}, and compaction \
+         freed none within {waited_ms} ms{}",
         stopped.as_ref().map(|why| format!(": it has stopped: {why}")).unwrap_or_default()
     )]
     DiskBudget {
