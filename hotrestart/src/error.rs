@@ -1,5 +1,6 @@
 //! Why a store could not be opened or closed.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::durability::LogFailure;
@@ -130,6 +131,19 @@ pub struct Problem {
     pub offset: u64,
     /// What is wrong, with what was expected and found, and what is lost by it.
     pub what: String,
+}
+
+impl Problem {
+    /// That blocks which must be there are not; `blocks` is not empty.
+    pub(crate) fn missing_blocks(file: &str, offset: u64, blocks: Range<u64>) -> Problem {
+        let (first, last) = (blocks.start, blocks.end - 1);
+        let what = if first == last {
+            format!("block {first} is missing, with all records in it")
+        } else {
+            format!("blocks {first} to {last} are missing, with all records in them")
+        };
+        Problem { file: file.to_owned(), offset, what }
+    }
 }
 
 impl std::fmt::Display for Problem {

@@ -4,6 +4,7 @@ use crate::tree::{files, none};
 
 const LINES_MOST: usize = 500;
 const COLUMNS_MOST: usize = 110;
+const PROSE_COLUMNS_MOST: usize = 120;
 
 #[test]
 fn no_file_grows_beyond_what_one_reads_at_a_sitting() {
@@ -29,6 +30,38 @@ fn no_line_runs_out_of_the_window() {
         }
     }
     none("lines have at most 110 columns", findings);
+}
+
+#[test]
+fn no_paragraph_of_a_document_runs_out_of_the_window() {
+    let mut findings = Vec::new();
+    for file in files(".md") {
+        for (number, columns) in long_prose(&file.text) {
+            findings.push(format!("{}:{number}: {columns} columns", file.path));
+        }
+    }
+    none("prose has at most 120 columns", findings);
+}
+
+/// Lines of prose that are too long, with their columns. Tables and code cannot be wrapped.
+fn long_prose(text: &str) -> Vec<(usize, usize)> {
+    let mut is_code = false;
+    let mut found = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        is_code ^= line.starts_with("```");
+        let columns = line.chars().count();
+        if columns > PROSE_COLUMNS_MOST && !is_code && !line.starts_with('|') {
+            found.push((number + 1, columns));
+        }
+    }
+    found
+}
+
+#[test]
+fn long_prose_is_told_from_tables_and_code() {
+    let long = "x".repeat(PROSE_COLUMNS_MOST + 1);
+    let text = format!("short\n{long}\n| {long} |\n```\n{long}\n```\n{long}\n");
+    assert_eq!(long_prose(&text), [(2, long.len()), (7, long.len())]);
 }
 
 #[test]

@@ -303,11 +303,7 @@ impl<'a> Fold<'a> {
     }
 
     fn missing(&self, file: &str, offset: usize, from: u64, to: u64) {
-        let what = format!(
-            "blocks {from} to {} are missing, with all records in them",
-            to.max(from + 1) - 1
-        );
-        self.problem(Problem { file: file.to_owned(), offset: offset as u64, what });
+        self.problem(Problem::missing_blocks(file, offset as u64, from..to.max(from + 1)));
     }
 
     /// The whole records of a payload; what follows one that is not valid is a problem.
