@@ -1,4 +1,5 @@
-//! A log whose rooms come in an order that the test decides: what the store does with one that lies too early.
+//! A log whose rooms come in an order that the test decides: what the store does with one that lies too
+//! early.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;

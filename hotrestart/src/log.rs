@@ -31,6 +31,9 @@ use crate::poison::Poison;
 use crate::runs::{LiveRuns, RunOf};
 use crate::writer::progress::Progress;
 
+/// The time in the manifest is at most this old while entries may expire, in milliseconds.
+const TIME_STEP_MS: u64 = 10_000;
+
 /// The log behind a persistent store.
 #[derive(Clone, Debug)]
 pub struct DiskLog {
@@ -65,6 +68,8 @@ pub(crate) struct Shared {
     /// The id of the next run: never used twice in a store.
     pub(crate) next_run: AtomicU64,
     pub(crate) runs: LiveRuns,
+    /// Whether any entry expires.
+    pub(crate) has_expiring: AtomicBool,
     /// Bytes of values in parts that are being put: no garbage, and not live yet.
     pub(crate) pending_bytes: AtomicU64,
     pub(crate) compaction: Arc<State>,
@@ -154,6 +159,30 @@ impl Shared {
         lane.ring.reserve(len, Some(deadline), keep_on).map_err(|no_room| self.refusal(&no_room))
     }
 
+    /// Notes that the store holds entries that expire.
+    #[inline]
+    pub(crate) fn note_expiry(&self, expiry_ms: Option<u64>) {
+        if expiry_ms.is_some() && !self.has_expiring.load(Ordering::Relaxed) {
+            self.has_expiring.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes the time to the manifest now and then, if anything may expire: a clock that is set back after a
+    /// crash revives nothing that had expired by then. For the keeper: it writes and flushes.
+    pub(crate) fn keep_time(&self, now_ms: u64) {
+        let mut manifests =
+            self.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let is_due = now_ms >= manifests.current.latest_time_ms.saturating_add(TIME_STEP_MS);
+        if !is_due || !self.has_expiring.load(Ordering::Relaxed) {
+            return;
+        }
+        match manifests.update(|manifest| manifest.latest_time_ms = now_ms) {
+            Ok(()) => {}
+            Err(error) if matches!(error.class, IoErrorClass::NoSpace { .. }) => {}
+            Err(error) => self.poison.set(error),
+        }
+    }
+
     /// Raises the limit of the seqs in the manifest when that is due. For the keeper: it writes and flushes.
     pub(crate) fn keep_seqs_ahead(&self) {
         let Some(limit) = self.seqs.due() else { return };
@@ -207,6 +236,7 @@ impl Shared {
         let lane = &self.lanes[writer as usize];
         let (mut header, key, mut value): (_, _, &[u8]) = match change {
             Change::Entry { key, value, expiry_ms } => {
+                self.note_expiry(expiry_ms);
                 let mut header =
                     RecordHeader::entry(map, stream, key.len(), value.len(), expiry_ms);
                 header.body_crc = body_crc(key, value, expiry_ms);

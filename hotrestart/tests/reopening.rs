@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use hotrestart::codec::{Bytes, U64};
+use hotrestart::format::Manifest;
 use hotrestart::hdstore::{ManualClock, StreamId};
 use hotrestart::{Builder, Durability, Map, MapOptions, Store};
 
@@ -29,6 +30,31 @@ fn a_clock_that_was_set_back_revives_nothing() {
     let map = map_of(&store);
     assert!(!map.contains_key(&1).expect("ok"), "it had expired before the clock was set back");
     assert!(map.contains_key(&2).expect("ok"));
+}
+
+#[test]
+fn a_clock_that_was_set_back_after_a_crash_revives_nothing_that_had_long_expired() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let clock = std::sync::Arc::new(ManualClock::new(1_000));
+    let store = builder().clock(std::sync::Arc::clone(&clock)).open(dir.path()).expect("opens");
+    map_of(&store).insert_expiring(&1, b"short", 5_000).expect("room");
+    map_of(&store).insert_expiring(&2, b"long", 50_000).expect("room");
+    clock.set_ms(16_000);
+    let persisted = || {
+        ["manifest.0", "manifest.1"].iter().any(|name| {
+            let bytes = std::fs::read(dir.path().join(name)).expect("a manifest");
+            Manifest::decode(&bytes).is_ok_and(|manifest| manifest.latest_time_ms == 16_000)
+        })
+    };
+    let start = std::time::Instant::now();
+    while !persisted() {
+        assert!(start.elapsed().as_secs() < 10, "the time is not written");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    store.abandon();
+    let store = builder().clock(ManualClock::new(2_000)).open(dir.path()).expect("opens");
+    assert!(!map_of(&store).contains_key(&1).expect("ok"), "it had expired before the crash");
+    assert!(map_of(&store).contains_key(&2).expect("ok"));
 }
 
 fn durable(store: &Store) -> Vec<u64> {

@@ -372,6 +372,7 @@ impl<'a> Fold<'a> {
         {
             highest.fetch_max(record.seq, Ordering::Relaxed);
         }
+        self.log.note_expiry(record.expiry);
         if !self.loading.knows(record.map) {
             let what = format!("a record of map {}, which the manifest does not have", record.map);
             let offset = source.offset as u64;

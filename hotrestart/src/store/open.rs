@@ -245,6 +245,7 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
         closed: AtomicBool::new(false),
         next_run: AtomicU64::new(life.0 << 32),
         runs: LiveRuns::default(),
+        has_expiring: AtomicBool::new(false),
         pending_bytes: AtomicU64::new(0),
         compaction: Arc::default(),
         may_forget: AtomicBool::new(false),

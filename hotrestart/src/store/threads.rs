@@ -79,7 +79,7 @@ pub(super) fn start(
             }
         }
     }
-    let keeper = match drive::keep(Arc::clone(shared), memory.clone()) {
+    let keeper = match drive::keep(Arc::clone(shared), memory.clone(), Arc::clone(&builder.clock)) {
         Ok(keeper) => keeper,
         Err(error) => {
             close::stop(shared, writers, None);

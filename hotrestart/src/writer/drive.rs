@@ -113,6 +113,7 @@ fn drive(
 pub(crate) fn keep(
     shared: Arc<Shared>,
     memory: hdstore::Store<DiskLog>,
+    clock: Arc<dyn Clock>,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let limit_bytes = memory.stats().limit_bytes;
     let ahead_bytes = (limit_bytes / 128).min(64 << 20);
@@ -120,6 +121,7 @@ pub(crate) fn keep(
         while shared.supply.wait_for_need(KEEPER_INTERVAL) {
             shared.look_at(&memory);
             shared.keep_seqs_ahead();
+            shared.keep_time(clock.wall_ms());
             if shared.supply.restock() {
                 shared.lanes.iter().for_each(|lane| lane.ring.wake_writer());
             } else if shared.supply.no_space_bytes().is_some() {
