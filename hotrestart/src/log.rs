@@ -73,6 +73,8 @@ pub(crate) struct Shared {
     /// Bytes of values in parts that are being put: no garbage, and not live yet.
     pub(crate) pending_bytes: AtomicU64,
     pub(crate) compaction: Arc<State>,
+    /// Held by who asks for room while chunks are few.
+    pub(crate) admission: Mutex<()>,
     /// Whether all chunks are known, so that facts of absence may be forgotten.
     pub(crate) may_forget: AtomicBool,
     pub(crate) hash: IndexHash,
@@ -146,17 +148,30 @@ impl Shared {
         space: Space,
     ) -> Result<Room<'a>, LogFailure> {
         let keep_on = || self.poison.get().is_none() && !self.closed.load(Ordering::Relaxed);
-        let must_wait = self.supply.is_low(space);
-        // The clock is read only when there is no room at once.
-        if !must_wait && let Ok(room) = lane.ring.reserve(len, None, keep_on) {
-            return Ok(room);
+        let mut deadline = None;
+        loop {
+            // While chunks are few, one at a time: else all would see the same stock, and the log buffers take
+            // more than it holds.
+            let admission = (!self.supply.is_ample())
+                .then(|| self.admission.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+            let must_wait = self.supply.is_low(space);
+            if !must_wait {
+                match lane.ring.reserve(len, None, keep_on) {
+                    Err(NoRoom::Timeout) => {}
+                    other => return other.map_err(|no_room| self.refusal(&no_room)),
+                }
+            }
+            drop(admission);
+            // The clock is read only when there is no room at once.
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.put_timeout);
+            if !must_wait {
+                let waited = lane.ring.wait_for_release(Some(deadline), &keep_on);
+                waited.map_err(|no_room| self.refusal(&no_room))?;
+            } else if !self.supply.wait_for_space(space, deadline, keep_on) {
+                self.check()?;
+                return Err(self.refusal(&NoRoom::Timeout));
+            }
         }
-        let deadline = Instant::now() + self.put_timeout;
-        if must_wait && !self.supply.wait_for_space(space, deadline, keep_on) {
-            self.check()?;
-            return Err(self.refusal(&NoRoom::Timeout));
-        }
-        lane.ring.reserve(len, Some(deadline), keep_on).map_err(|no_room| self.refusal(&no_room))
     }
 
     /// Notes that the store holds entries that expire.

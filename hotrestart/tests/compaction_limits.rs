@@ -11,6 +11,7 @@ mod bench;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use bench::{Machine, Patient, Random, Seed, map_of};
 use hotrestart::io::{
@@ -218,4 +219,46 @@ fn a_close_after_the_compactor_died_counts_no_block_that_a_power_cut_takes() {
         check(&store, &oracle);
     }
     assert!(died > 12, "the compactor died {died} times");
+}
+
+#[test]
+fn on_a_full_disk_many_threads_do_not_take_the_chunks_that_compaction_needs() {
+    for (writers, buffers, threads) in [(1, 8, 16), (1, 64, 32)] {
+        let machine = Machine::new(4);
+        let open = machine.builder().writers(writers).buffers_per_writer(buffers);
+        let store =
+            open.put_timeout_ms(10_000).disk_budget(64.0).open("/simulated").expect("a store");
+        // What a store of this shape keeps in stock, and a few more.
+        let chunks = u64::from(writers) * u64::from(buffers.div_ceil(4) + 2) + 3 + threads / 2 + 6;
+        machine.disk.set_capacity(Some(chunks * (256 << 10)));
+        let done = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for thread in 0..threads {
+                let store = &store;
+                let done = &done;
+                scope.spawn(move || {
+                    let map = map_of(store);
+                    for round in 0..60_u64 {
+                        let value = vec![round as u8; 30_000 + 800 * thread as usize];
+                        map.insert(&(thread * 2 + round % 2), &value).unwrap_or_else(|error| {
+                            panic!("{writers}, {buffers}, {threads}: {error}: {:#?}", store.stats())
+                        });
+                    }
+                    done.fetch_add(1, Ordering::Relaxed);
+                });
+            }
+            // The disk stalls and comes back, so that the log buffers fill.
+            while done.load(Ordering::Relaxed) < threads as u32 {
+                machine.disk.hold();
+                std::thread::sleep(Duration::from_millis(15));
+                machine.disk.release();
+                std::thread::sleep(Duration::from_millis(15));
+            }
+        });
+        let stats = store.stats();
+        println!(
+            "{writers}, {buffers}, {threads}: {} freed, {:?}",
+            stats.chunks_freed, stats.compaction_stopped
+        );
+    }
 }

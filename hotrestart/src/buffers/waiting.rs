@@ -11,7 +11,9 @@ use super::ring::{NoRoom, Ring};
 use crate::sync::{Ordering, fence, lock};
 
 impl Ring {
-    pub(super) fn wait_for_release(
+    /// Waits a little for a buffer to come free, until `deadline` at most (not at all when it is `None`); who
+    /// waited asks for room once more.
+    pub(crate) fn wait_for_release(
         &self,
         deadline: Option<Instant>,
         keep_on: &impl Fn() -> bool,

@@ -17,8 +17,9 @@ use crate::format::{ChunkId, ChunkOrigin, FileNumber, LifeNumber};
 use crate::io::{Disk, FileHandle, Fill, IoError, IoErrorClass, OpenMode};
 use crate::poison::Poison;
 
-/// A log buffer is a quarter of a chunk.
-pub(crate) const BUFFERS_PER_CHUNK: usize = 4;
+/// Full log buffers that a chunk surely takes. Each is a quarter of it, but a directory of short records takes
+/// up to a quarter, too.
+pub(crate) const BUFFERS_PER_CHUNK: usize = 3;
 
 /// Which chunks a change may count on when there are few.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,8 @@ pub(crate) struct Reserve {
     pub(crate) buffers: usize,
     /// For the room that ending chunks early wastes.
     pub(crate) waste: usize,
-    /// For what a compaction writes before it frees anything.
+    /// For what a compaction writes before it frees anything: the survivors of one victim, which packed in
+    /// another order may take a little more than it did.
     pub(crate) compaction: usize,
     /// For removals.
     pub(crate) removals: usize,
@@ -304,6 +306,12 @@ impl Supply {
             return wanted;
         }
         (wanted + self.debt.load(Ordering::Relaxed)).min(self.reserve.ample())
+    }
+
+    /// Whether there is enough in stock for whatever the log buffers take. One load.
+    #[inline]
+    pub(crate) fn is_ample(&self) -> bool {
+        self.stock.load(Ordering::Relaxed) >= self.reserve.ample()
     }
 
     /// How many chunks' worth the log buffers hold that is not written.

@@ -209,7 +209,7 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
     let reserve = Reserve {
         buffers: writers * (geometry.buffers_per_writer as usize).div_ceil(BUFFERS_PER_CHUNK),
         waste: writers,
-        compaction: 1,
+        compaction: 2,
         removals: writers,
     };
     let rings = (0..geometry.writers).map(|writer| {
@@ -248,6 +248,7 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
         has_expiring: AtomicBool::new(false),
         pending_bytes: AtomicU64::new(0),
         compaction: Arc::default(),
+        admission: Mutex::default(),
         may_forget: AtomicBool::new(false),
         hash: IndexHash::new(manifest.hash_seed),
         streams: manifest.streams,
