@@ -17,8 +17,8 @@ use crate::format::{ChunkId, ChunkOrigin, FileNumber, LifeNumber};
 use crate::io::{Disk, FileHandle, Fill, IoError, IoErrorClass, OpenMode};
 use crate::poison::Poison;
 
-/// Full log buffers that a chunk surely takes. Each is a quarter of it, but a directory of short records takes
-/// up to a quarter, too.
+/// Full log buffers that a chunk surely takes. Each is a quarter of it, but a directory of short records
+/// takes up to a quarter, too.
 pub(crate) const BUFFERS_PER_CHUNK: usize = 3;
 
 /// Which chunks a change may count on when there are few.

@@ -186,9 +186,9 @@ pub(crate) fn copy(
     Stop::Done
 }
 
-/// Whether a part among `lines` belongs to a put that is under way. To be asked before anything is copied, since
-/// copies of a victim that then must wait would count as live beside their originals. What is not pending in a
-/// full chunk does not become so.
+/// Whether a part among `lines` belongs to a put that is under way. To be asked before anything is copied,
+/// since copies of a victim that then must wait would count as live beside their originals. What is not
+/// pending in a full chunk does not become so.
 pub(crate) fn has_pending(lines: &[Line], runs: &LiveRuns) -> bool {
     let parts = lines.iter().filter(|line| line.line.kind == LineKind::Part);
     parts.map(|line| line.line.run()).any(|run| runs.get(run) == Some(RunOf::Pending))
