@@ -150,8 +150,8 @@ impl Shared {
         let keep_on = || self.poison.get().is_none() && !self.closed.load(Ordering::Relaxed);
         let mut deadline = None;
         loop {
-            // While chunks are few, one at a time: else all would see the same stock, and the log buffers take
-            // more than it holds.
+            // While chunks are few, one at a time: else all would see the same stock, and the log buffers
+            // take more than it holds.
             let admission = (!self.supply.is_ample())
                 .then(|| self.admission.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
             let must_wait = self.supply.is_low(space);
