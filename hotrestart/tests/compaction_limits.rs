@@ -262,3 +262,32 @@ fn on_a_full_disk_many_threads_do_not_take_the_chunks_that_compaction_needs() {
         );
     }
 }
+
+#[test]
+fn openings_that_fail_on_a_full_disk_leave_nothing_that_makes_it_fuller() {
+    let mut machine = Machine::new(5);
+    let open = |machine: &Machine| {
+        let builder = machine.builder().writers(1).buffers_per_writer(32);
+        builder.put_timeout_ms(150).ack_timeout_ms(400).open("/simulated")
+    };
+    let store = open(&machine).expect("a store");
+    let mut oracle = HashMap::new();
+    // All of it is in the log buffers when the process dies.
+    machine.disk.hold();
+    put_all(&store, &mut oracle, 0..400, 1);
+    machine.crash(Some(store), false);
+    let files = machine.disk.list().expect("a directory");
+    let chunks = files.iter().filter(|file| file.name.starts_with("chunk-"));
+    for file in chunks {
+        machine.disk.remove(&file.name).expect("removed");
+    }
+    let used: u64 = machine.disk.list().expect("a directory").iter().map(|file| file.len).sum();
+    for spare in [4, 4, 4, 4] {
+        machine.disk.set_capacity(Some(used + spare * (256 << 10)));
+        assert!(open(&machine).is_err(), "what the buffers hold needs more than {spare} chunks");
+        machine.crash(None, false);
+    }
+    machine.disk.set_capacity(Some(used + 9 * (256 << 10)));
+    let store = open(&machine).unwrap_or_else(|error| panic!("{error}"));
+    check(&store, &oracle);
+}

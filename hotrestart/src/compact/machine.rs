@@ -282,6 +282,9 @@ impl Compactor {
             Err(error) => Err(error.to_string()),
         };
         match (read, survey) {
+            (Ok(lines), None) if survivors::has_pending(&lines, &self.shared.runs) => {
+                self.candidates.add(chunk);
+            }
             (Ok(lines), None) => {
                 let position = Position::default();
                 self.work = Work::Copy { victim: chunk, lines, bytes: buf, position };

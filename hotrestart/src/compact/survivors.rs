@@ -33,6 +33,8 @@ pub(crate) struct Output {
     payload_len: usize,
     records: u32,
     capacity: usize,
+    /// Buffers that there are, at most.
+    buffers: usize,
 }
 
 /// Why copying stopped.
@@ -58,6 +60,7 @@ impl Output {
             payload_len: 0,
             records: 0,
             capacity: block_bytes - BLOCK_HEADER_LEN,
+            buffers,
         }
     }
 
@@ -68,6 +71,10 @@ impl Output {
 
     /// Takes a buffer back whose write has completed.
     pub(crate) fn give(&mut self, mut buf: AlignedBuf) {
+        // A directory may be as long as a block; its buffer is none of these.
+        if self.free.len() == self.buffers {
+            return;
+        }
         buf.set_len(self.capacity + BLOCK_HEADER_LEN);
         self.free.push(buf);
     }
@@ -177,6 +184,14 @@ pub(crate) fn copy(
         }
     }
     Stop::Done
+}
+
+/// Whether a part among `lines` belongs to a put that is under way. To be asked before anything is copied,
+/// since copies of a victim that then must wait would count as live beside their originals. What is not
+/// pending in a full chunk does not become so.
+pub(crate) fn has_pending(lines: &[Line], runs: &LiveRuns) -> bool {
+    let parts = lines.iter().filter(|line| line.line.kind == LineKind::Part);
+    parts.map(|line| line.line.run()).any(|run| runs.get(run) == Some(RunOf::Pending))
 }
 
 fn is_entry(line: &Line) -> bool {
@@ -292,4 +307,65 @@ fn record_at<'a>(victim: &'a [u8], line: &Line) -> (Record<'a>, &'a [u8]) {
     let record = record.and_then(Result::ok).expect("a checked block holds what was written");
     let bytes = &victim[offset..offset + record.len];
     (record, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::chunks::blocks::{Counters, Identity};
+    use crate::chunks::catalogue::Catalogue;
+    use crate::chunks::supply::{Reserve, Supply};
+    use crate::format::{ChunkOrigin, FileNumber, LifeNumber, MapId, StoreId, StreamId, WriterId};
+    use crate::io::{Fill, sim::SimDisk};
+    use crate::poison::Poison;
+
+    fn output(block_bytes: usize, buffers: usize) -> Output {
+        let chunk_size = 4 * block_bytes as u64;
+        let (life, origin) = (LifeNumber(1), ChunkOrigin::Survivors);
+        let identity =
+            Identity { store: StoreId([1; 16]), life, writer: WriterId(0), chunk_size, origin };
+        let reserve = Reserve { buffers: 0, waste: 0, compaction: 0, removals: 0 };
+        let (disk, poison) = (Arc::new(SimDisk::new(1)), Arc::new(Poison::default()));
+        let file = FileNumber(1);
+        let supply =
+            Supply::new(disk, poison, chunk_size, Fill::Zero, life, file, reserve, Vec::new());
+        let (counters, catalogue) = (Arc::new(Counters::new(1)), Arc::new(Catalogue::default()));
+        Output::new(
+            Blocks::new(identity, Arc::new(supply), counters, catalogue),
+            block_bytes,
+            buffers,
+        )
+    }
+
+    #[test]
+    fn directories_as_long_as_a_block_do_not_become_buffers_without_end() {
+        let mut output = output(65_536, 3);
+        for _ in 0..10 {
+            output.give(AlignedBuf::zeroed(65_536));
+        }
+        assert_eq!(output.free.len(), 3);
+    }
+
+    #[test]
+    fn a_victim_with_a_part_of_a_put_under_way_waits_before_anything_of_it_is_copied() {
+        let runs = LiveRuns::default();
+        let line = |kind, run: u64| {
+            let line = DirectoryLine {
+                seq: run >> 48,
+                hash: run & ((1 << 48) - 1),
+                offset: 0,
+                kind,
+                body_crc: 0,
+            };
+            Line { map: MapId(1), stream: StreamId(0), line }
+        };
+        let (entry, part) = (line(LineKind::Entry, 7 << 32 | 1), line(LineKind::Part, 7 << 32 | 1));
+        assert!(!has_pending(&[entry, part], &runs), "a part that nobody knows is garbage");
+        runs.set(7 << 32 | 1, RunOf::Pending);
+        assert!(has_pending(&[entry, part], &runs) && !has_pending(&[entry], &runs));
+        runs.set(7 << 32 | 1, RunOf::Entry(Stamp::default()));
+        assert!(!has_pending(&[entry, part], &runs));
+    }
 }

@@ -137,6 +137,8 @@ pub(crate) fn make(
                 }
                 LifeState::Open if undecided(manifest) != Some(life.number) => {
                     plan.void.push((life.number.0, writer));
+                    // Else openings that fail for want of space would leave less of it each time.
+                    plan.unused.extend(chunks.into_iter().map(|chunk| chunk.name));
                 }
                 LifeState::Open => {
                     let same_boot = life.boot == boot;
