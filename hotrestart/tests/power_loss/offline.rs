@@ -41,7 +41,11 @@ fn inspect_finds_after_a_power_cut_what_the_opening_finds() {
                 let builder = machine.builder().writers(1 + random.below(2) as u32);
                 let under_way = std::thread::spawn(move || builder.open("/simulated"));
                 machine.disk.step(random.below(60));
-                std::thread::sleep(Duration::from_millis(8));
+                // Long enough for a slow machine to come to where the disk holds it.
+                let start = std::time::Instant::now();
+                while !under_way.is_finished() && start.elapsed() < Duration::from_millis(50) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 let power = opening + 1 == openings;
                 machine.disk = machine.disk.crash(power);
                 if let Ok(store) = under_way.join().expect("no panic") {
