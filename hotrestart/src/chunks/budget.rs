@@ -19,16 +19,18 @@ pub(crate) struct DiskBudget {
     pub(crate) chunk_size: u64,
     /// Files that are there whatever the store holds: the stock, and those being filled.
     pub(crate) standing_files: u64,
+    /// Files that may be made beyond the budget, for compaction and removals: room is left for them.
+    pub(crate) beyond_files: u64,
 }
 
 impl DiskBudget {
-    /// The files that a store may have.
+    /// The files that a store may have, those that may be made beyond apart.
     pub(crate) fn files(&self, entries: u64, live_bytes: u64) -> u64 {
         let record_bytes = (live_bytes + entries * RECORD_OVERHEAD) as f64;
         let by_ratio = (self.ratio * record_bytes / self.chunk_size as f64) as u64;
         // A full chunk is not all records: blocks are padded and a directory follows.
         let full = (1.15 * record_bytes / self.chunk_size as f64).ceil() as u64;
-        by_ratio.max(full + self.standing_files + SLACK_FILES)
+        by_ratio.saturating_sub(self.beyond_files).max(full + self.standing_files + SLACK_FILES)
     }
 }
 
@@ -50,10 +52,11 @@ mod tests {
 
     #[test]
     fn a_small_store_may_have_what_it_needs_and_a_large_one_no_more_than_its_ratio() {
-        let budget = DiskBudget { ratio: 2.0, chunk_size: 8 << 20, standing_files: 12 };
+        let budget =
+            DiskBudget { ratio: 2.0, chunk_size: 8 << 20, standing_files: 12, beyond_files: 6 };
         assert_eq!(budget.files(0, 0), 18);
         let entries = 4_000_000;
-        let files = budget.files(entries, entries * 247);
+        let files = budget.files(entries, entries * 247) + budget.beyond_files;
         let ratio = (files * (8 << 20)) as f64 / (entries * 263) as f64;
         assert!(ratio <= 2.0 && ratio > 1.98, "{ratio}");
     }

@@ -266,6 +266,12 @@ impl Supply {
         stock < self.ahead && (!self.is_at_budget() || stock < least())
     }
 
+    /// How many files may be made beyond the budget: what compaction and removals need when the log buffers
+    /// are full.
+    pub(crate) fn beyond(&self) -> u64 {
+        self.reserve.wanted(Space::Removal, self.reserve.buffers) as u64
+    }
+
     /// How many chunks the stock should have.
     pub(crate) fn ahead(&self) -> u64 {
         self.ahead as u64

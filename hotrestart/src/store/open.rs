@@ -232,6 +232,7 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
         ratio: builder.disk_budget,
         chunk_size: manifest.chunk_size,
         standing_files: supply.ahead() + u64::from(geometry.writers) + 1,
+        beyond_files: supply.beyond(),
     };
     let shared = Arc::new(Shared {
         budget,
