@@ -185,10 +185,13 @@ impl Shared {
     /// Writes the time to the manifest now and then, if anything may expire: a clock that is set back after a
     /// crash revives nothing that had expired by then. For the keeper: it writes and flushes.
     pub(crate) fn keep_time(&self, now_ms: u64) {
+        // Without such entries the keeper does not wait for who writes the manifest.
+        if !self.has_expiring.load(Ordering::Relaxed) {
+            return;
+        }
         let mut manifests =
             self.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let is_due = now_ms >= manifests.current.latest_time_ms.saturating_add(TIME_STEP_MS);
-        if !is_due || !self.has_expiring.load(Ordering::Relaxed) {
+        if now_ms < manifests.current.latest_time_ms.saturating_add(TIME_STEP_MS) {
             return;
         }
         match manifests.update(|manifest| manifest.latest_time_ms = now_ms) {

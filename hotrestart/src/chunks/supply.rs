@@ -2,7 +2,7 @@
 //!
 //! Invariant: a chunk is handed out once, at full size, with its name durable; a file that compaction has
 //! freed is handed out again under a new chunk id. No file is made beyond the disk budget (`budget.rs`), but
-//! for what the log buffers hold already and for one compaction (`may_make`). A full disk is no poison: it is
+//! for what the log buffers hold already and for a compaction (`may_make`). A full disk is no poison: it is
 //! remembered with the bytes needed, tried again, and forgotten when a chunk could be made. Puts wait as soon
 //! as the stock is low, removals when it is lower, whatever the cause (`Reserve`): what is left then is for
 //! what lies in the log buffers already, for removals, and for what an opening logs again.

@@ -75,7 +75,8 @@ impl Store {
     fn finish(&mut self) -> Result<(), CloseError> {
         let Some(running) = self.running.take() else { return Ok(()) };
         self.shared.closed.store(true, Ordering::SeqCst);
-        // The compactor ends first, while the writers can still make durable what it waits for.
+        // The compactor ends first: it takes chunks, which the writers may need to end. What it waits for and
+        // is not durable yet is not freed.
         let mut compacted = 0;
         if let Some((control, thread)) = running.compactor {
             control.close.store(true, Ordering::Release);
