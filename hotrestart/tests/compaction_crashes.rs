@@ -112,6 +112,9 @@ fn a_power_cut_while_chunks_are_freed_loses_nothing_and_revives_nothing() {
             oracle.check(&store, !power);
         }
         store.close().expect("a clean close");
+        let report = machine.inspect();
+        assert!(report.is_sound, "{:#?}", report.problems);
+        assert_eq!(report.totals.copies, 0, "what interrupted rounds had copied is void");
         let store = machine.open(1).expect("a clean store");
         oracle.check(&store, true);
     }

@@ -291,3 +291,38 @@ fn openings_that_fail_on_a_full_disk_leave_nothing_that_makes_it_fuller() {
     let store = open(&machine).unwrap_or_else(|error| panic!("{error}"));
     check(&store, &oracle);
 }
+
+#[test]
+fn a_free_that_finds_no_space_for_the_manifest_copies_no_survivor_twice() {
+    let mut failed = 0;
+    for seed in 6..10 {
+        let _seed = Seed(seed);
+        let mut random = Random::new(seed);
+        let mut machine = Machine::new(seed);
+        let mut oracle = HashMap::new();
+        let store = machine.open(1).expect("a store");
+        put_all(&store, &mut oracle, 0..400, 0);
+        for put in 1..4_000 {
+            if put % 400 == 0 {
+                machine.full_for_small_files.store(3, Ordering::Relaxed);
+            }
+            let key = random.below(400);
+            map_of(&store).insert(&key, &value(key, put)).expect("room");
+            oracle.insert(key, put);
+        }
+        failed += u64::from(machine.full_for_small_files.load(Ordering::Relaxed) == 0);
+        let is_closed = seed % 2 == 0;
+        if is_closed {
+            store.close().expect("a clean close");
+        } else {
+            machine.crash(Some(store), false);
+        }
+        let store = machine.open(1).unwrap_or_else(|error| panic!("{error}"));
+        check(&store, &oracle);
+        store.close().expect("a clean close");
+        let report = machine.inspect();
+        assert!(report.is_sound, "{:#?}", report.problems);
+        assert_eq!(report.totals.copies, 0, "closed: {is_closed}");
+    }
+    assert!(failed > 0, "the manifest was written each time");
+}

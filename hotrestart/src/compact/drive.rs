@@ -60,12 +60,14 @@ fn drive(
             compactor.close();
         }
         let room = queue.capacity() - queue.in_flight();
-        let asked = compactor.step(clock.monotonic_ms(), std::mem::take(&mut completions), room);
-        for (token, op) in asked.step.submissions {
+        let mut asked =
+            compactor.step(clock.monotonic_ms(), std::mem::take(&mut completions), room);
+        for (token, op) in asked.step.submissions.drain(..) {
             queue.submit(token, op);
         }
+        let again_in_ms = asked.step.again_in_ms.unwrap_or(1);
         if !asked.free.is_empty() {
-            let is_free = match free(shared, &asked.free) {
+            let is_free = match free(shared, &asked.free, asked.blocks) {
                 Ok(()) => {
                     shared.lanes.iter().for_each(|lane| lane.ring.wake_writer());
                     true
@@ -74,14 +76,14 @@ fn drive(
                 Err(error) if matches!(error.class, IoErrorClass::NoSpace { .. }) => false,
                 Err(error) => return Err(error),
             };
-            compactor.freed(clock.monotonic_ms(), asked.free, is_free);
+            compactor.freed(clock.monotonic_ms(), asked, is_free);
         }
         if (closing && compactor.is_drained() && queue.in_flight() == 0)
             || shared.poison.get().is_some()
         {
             return Ok(());
         }
-        let timeout = Duration::from_millis(asked.step.again_in_ms.unwrap_or(1));
+        let timeout = Duration::from_millis(again_in_ms);
         queue.wait(Some(timeout), &mut completions)?;
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Invariant: a file is given back only after the manifest that voids its blocks is durable. So bytes of a
 //! former life of a file never count, whatever a crash leaves of its header, and whoever misses the blocks
-//! knows why. A life of which every block is void is forgotten. Caller: the compactor's thread, which
+//! knows why. The same manifest says which of the compactor's own blocks count, so that a survivor counts when
+//! its victim does not any more, and never beside it. A life of which every block is void is forgotten. Caller: the compactor's thread, which
 //! blocks here for the manifest's two writes and flushes.
 
 use crate::chunks::catalogue::Chunk;
@@ -11,17 +12,17 @@ use crate::format::{FileNumber, Manifest};
 use crate::io::IoError;
 use crate::log::Shared;
 
-/// Frees chunks.
+/// Frees chunks. Of the compactor's blocks those below `blocks` count from the same moment on.
 ///
 /// # Errors
 /// When the manifest cannot be written: then nothing was freed. Once it is written nothing fails any more, so
 /// that no chunk is freed twice.
-pub(crate) fn free(shared: &Shared, chunks: &[Chunk]) -> Result<(), IoError> {
+pub(crate) fn free(shared: &Shared, chunks: &[Chunk], blocks: u64) -> Result<(), IoError> {
     shared
         .manifests
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .update(|manifest| void(manifest, chunks))?;
+        .update(|manifest| void(manifest, chunks, blocks))?;
     let files: Vec<FileNumber> = chunks.iter().map(|chunk| chunk.file).collect();
     let (held, max) = shared.supply.files();
     // Beyond the budget only every other file is used again, so that puts go on while the store shrinks.
@@ -30,7 +31,12 @@ pub(crate) fn free(shared: &Shared, chunks: &[Chunk]) -> Result<(), IoError> {
     Ok(())
 }
 
-fn void(manifest: &mut Manifest, chunks: &[Chunk]) {
+fn void(manifest: &mut Manifest, chunks: &[Chunk], blocks: u64) {
+    let current = manifest.life;
+    let life = manifest.lives.iter_mut().find(|life| life.number == current);
+    if let Some(compactor) = life.and_then(|life| life.valid_blocks.last_mut()) {
+        *compactor = blocks;
+    }
     for chunk in chunks {
         let life = manifest.lives.iter_mut().find(|life| life.number == chunk.life);
         if let Some(life) = life {

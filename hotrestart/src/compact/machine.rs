@@ -3,7 +3,8 @@
 //! Invariant: a victim is handed out to be freed only after every block with a survivor of it is flushed,
 //! and after everything that the putting threads had logged when it was judged is flushed, too; so whatever
 //! made its records garbage survives what the victim would have survived. Nothing it does changes what the
-//! store holds: an interrupted compaction leaves records twice, which is one too many and none too few.
+//! store holds. Survivors count from the moment their victim is freed, by the same manifest; until then they
+//! are void, so that an interrupted round leaves no record twice.
 //!
 //! `step` takes the time and completions, returns what to submit and which chunks to free; it reads the
 //! memory store and never blocks, but for opening a victim's file. Driven by `drive.rs` and by simulations.
@@ -51,6 +52,8 @@ pub(crate) struct Compactor {
     output: Output,
     pub(super) work: Work,
     round: Round,
+    /// Blocks below this count: they hold survivors of victims that are freed.
+    kept: u64,
     pub(super) victim_buf: Option<AlignedBuf>,
     pub(super) closing: bool,
     pub(super) surveys: Surveys,
@@ -65,7 +68,7 @@ pub(super) enum Work {
     /// A victim is being read.
     Read { victim: Chunk, at: Range<usize> },
     /// Its survivors are being copied.
-    Copy { victim: Chunk, lines: Vec<Line>, bytes: AlignedBuf, position: Position },
+    Copy(Copying),
     /// Survivors, and what made the rest garbage, become durable.
     Drain { tickets: Vec<Ticket> },
     /// The driver frees what was done.
@@ -81,8 +84,19 @@ pub(super) enum Work {
 struct Round {
     left: VecDeque<Chunk>,
     done: Vec<Chunk>,
+    /// A victim that waits, half copied, until the others are freed, and its first block.
+    halted: Option<(Copying, u64)>,
+    /// The first block with survivors of a victim that is not among `done`.
+    first_block: u64,
+    /// Whether anything was copied of which the victim is not freed.
+    is_owed: bool,
     began_ms: u64,
+    /// Freeing found no space, and is tried again then.
+    free_at_ms: u64,
 }
+
+/// A victim that is being copied: its directory's lines, its bytes, and how far it is.
+type Copying = (Chunk, Vec<Line>, AlignedBuf, Position);
 
 /// What a step asks for.
 #[derive(Default)]
@@ -90,6 +104,8 @@ pub(crate) struct Asked {
     pub(crate) step: Step,
     /// Chunks to free, durably; then `freed` is called.
     pub(crate) free: Vec<Chunk>,
+    /// Blocks of survivors below this count from then on.
+    pub(crate) blocks: u64,
 }
 
 impl Compactor {
@@ -113,6 +129,7 @@ impl Compactor {
             candidates: Candidates::default(),
             work: Work::Rest { until_ms: 0 },
             round: Round::default(),
+            kept: 0,
             victim_buf: Some(AlignedBuf::zeroed(chunk_size)),
             closing: false,
             surveys: Surveys::default(),
@@ -130,10 +147,10 @@ impl Compactor {
             || (matches!(self.work, Work::Rest { .. }) && self.output.blocks.is_drained())
     }
 
-    /// The number of blocks flushed: what a clean close records, also when the compactor died before the
-    /// store's end. Victims of those that are not are still there.
+    /// The number of blocks that count: what a clean close records, also when the compactor died before the
+    /// store's end. Victims of which survivors lie beyond are still there.
     pub(crate) fn blocks(&self) -> u64 {
-        self.output.blocks.flushed()
+        if self.round.is_owed { self.kept } else { self.output.blocks.flushed() }
     }
 
     /// One step.
@@ -196,10 +213,8 @@ impl Compactor {
         match std::mem::replace(&mut self.work, Work::Next) {
             Work::Rest { until_ms } => self.begin(until_ms, now_ms, asked),
             Work::Next => self.next_victim(asked),
-            Work::Copy { victim, lines, bytes, position } => {
-                self.copy((victim, lines, bytes, position), asked)
-            }
-            Work::Drain { tickets } => self.drain(tickets, asked),
+            Work::Copy(copying) => self.copy(copying, asked),
+            Work::Drain { tickets } => self.drain(tickets, now_ms, asked),
             Work::Survey { survey, left } => self.survey(survey, left, now_ms, asked),
             work @ (Work::Read { .. } | Work::SurveyRead { .. } | Work::Free) => {
                 self.work = work;
@@ -240,7 +255,8 @@ impl Compactor {
             self.work = Work::Rest { until_ms: now_ms + IDLE_MS };
             return false;
         }
-        self.round = Round { left: victims.into(), done: Vec::new(), began_ms: now_ms };
+        let is_owed = self.round.is_owed;
+        self.round = Round { left: victims.into(), is_owed, began_ms: now_ms, ..Round::default() };
         self.work = Work::Next;
         true
     }
@@ -252,6 +268,16 @@ impl Compactor {
 
     /// Reads the next victim, or has what was copied made durable.
     fn next_victim(&mut self, asked: &mut Asked) -> bool {
+        if let Some((copying, first_block)) = self.round.halted.take() {
+            if self.closing {
+                self.victim_buf = Some(copying.2);
+                self.candidates.add(copying.0);
+            } else {
+                self.round.first_block = first_block;
+                self.work = Work::Copy(copying);
+                return true;
+            }
+        }
         let next = if self.closing { None } else { self.round.left.pop_front() };
         let Some(victim) = next else {
             self.round.left.drain(..).for_each(|chunk| self.candidates.add(chunk));
@@ -286,8 +312,7 @@ impl Compactor {
                 self.candidates.add(chunk);
             }
             (Ok(lines), None) => {
-                let position = Position::default();
-                self.work = Work::Copy { victim: chunk, lines, bytes: buf, position };
+                self.work = Work::Copy((chunk, lines, buf, Position::default()));
                 return;
             }
             (Ok(lines), Some((survey, left))) => self.take_lines(survey, left, &chunk, &lines),
@@ -323,11 +348,7 @@ impl Compactor {
         true
     }
 
-    fn copy(
-        &mut self,
-        (victim, lines, bytes, mut position): (Chunk, Vec<Line>, AlignedBuf, Position),
-        asked: &mut Asked,
-    ) -> bool {
+    fn copy(&mut self, (victim, lines, bytes, mut position): Copying, asked: &mut Asked) -> bool {
         let sources = Sources {
             stamps: &self.stamps,
             runs: &self.shared.runs,
@@ -336,6 +357,12 @@ impl Compactor {
             may_forget: &|number| victim.forgettable.contains(number),
         };
         let step = &mut asked.step;
+        if position == Position::default() {
+            // A block holds survivors of one victim, so that they count together with its end.
+            self.output.seal(step);
+            self.round.first_block = self.output.blocks.next_number();
+        }
+        self.round.is_owed = true;
         match survivors::copy(&lines, &mut position, &sources, &mut self.output, step) {
             Stop::Done => {
                 self.victim_buf = Some(bytes);
@@ -347,19 +374,14 @@ impl Compactor {
                 self.candidates.add(victim);
                 true
             }
-            Stop::NoChunk if !self.round.done.is_empty() => {
-                // What is done is freed first; this one then goes on from its beginning.
-                self.victim_buf = Some(bytes);
-                self.round.left.push_front(victim);
+            Stop::NoChunk if !self.round.done.is_empty() || self.closing => {
+                // What is done is freed first; then this one goes on from where it is.
+                let first_block = self.round.first_block;
+                self.round.halted = Some(((victim, lines, bytes, position), first_block));
                 self.end_round(asked)
             }
-            Stop::NoChunk if self.closing => {
-                self.victim_buf = Some(bytes);
-                self.round.left.push_front(victim);
-                true
-            }
             Stop::NoChunk | Stop::NoBuffer => {
-                self.work = Work::Copy { victim, lines, bytes, position };
+                self.work = Work::Copy((victim, lines, bytes, position));
                 false
             }
         }
@@ -387,47 +409,59 @@ impl Compactor {
         tickets
     }
 
-    fn drain(&mut self, mut tickets: Vec<Ticket>, asked: &mut Asked) -> bool {
+    fn drain(&mut self, mut tickets: Vec<Ticket>, now_ms: u64, asked: &mut Asked) -> bool {
         tickets.retain(|ticket| {
             let lane = &self.shared.lanes[ticket.writer as usize];
             !lane.progress.reached(ticket.buffer, Durability::Synced)
         });
-        if self.closing && !tickets.is_empty() {
+        if self.closing && (!tickets.is_empty() || self.round.free_at_ms > 0) {
             // The writers may lack the chunks to go on: nothing is freed then, and nothing lost.
             self.round.done.drain(..).for_each(|chunk| self.candidates.add(chunk));
             tickets.clear();
         }
-        if !tickets.is_empty() || !self.output.blocks.is_flushed() {
+        let is_due = now_ms >= self.round.free_at_ms || self.closing;
+        if !tickets.is_empty() || !self.output.blocks.is_flushed() || !is_due {
             self.work = Work::Drain { tickets };
             return false;
         }
         if self.round.done.is_empty() {
-            self.work = Work::Rest { until_ms: 0 };
+            self.work =
+                if self.round.halted.is_some() { Work::Next } else { Work::Rest { until_ms: 0 } };
             if std::mem::take(&mut self.surveys.wanted) && !self.closing {
                 self.begin_survey();
             }
             return true;
         }
         asked.free.append(&mut self.round.done);
+        asked.blocks = match &self.round.halted {
+            Some((_, first_block)) => *first_block,
+            None => self.output.blocks.flushed(),
+        };
         self.work = Work::Free;
         false
     }
 
-    /// The chunks that the last step asked to free are free, or some are not.
-    pub(crate) fn freed(&mut self, now_ms: u64, chunks: Vec<Chunk>, is_free: bool) {
-        for chunk in chunks {
-            if is_free {
-                if chunk.is_charged {
-                    self.memory.refund_log(chunk.memory_bytes());
-                }
-                self.state.freed.fetch_add(1, Ordering::Relaxed);
-            } else {
-                self.candidates.add(chunk);
-            }
+    /// The chunks that the last step asked to free are free, and its blocks count; or none of it, for want of
+    /// space: then it is tried again, since what was copied must not be copied once more.
+    pub(crate) fn freed(&mut self, now_ms: u64, asked: Asked, is_free: bool) {
+        if !is_free {
+            self.round.done = asked.free;
+            self.round.free_at_ms = now_ms + IDLE_MS;
+            self.work = Work::Drain { tickets: Vec::new() };
+            return;
         }
+        for chunk in asked.free {
+            if chunk.is_charged {
+                self.memory.refund_log(chunk.memory_bytes());
+            }
+            self.state.freed.fetch_add(1, Ordering::Relaxed);
+        }
+        self.kept = asked.blocks;
+        self.round.is_owed = self.round.halted.is_some();
+        self.round.free_at_ms = 0;
         self.state.chunks.store(self.candidates.len() as u64, Ordering::Relaxed);
         let worked_ms = now_ms.saturating_sub(self.round.began_ms);
-        self.work = if self.round.left.is_empty() {
+        self.work = if self.round.left.is_empty() && self.round.halted.is_none() {
             Work::Rest { until_ms: now_ms + rest_ms(worked_ms, self.pressure()) }
         } else {
             Work::Next

@@ -79,7 +79,8 @@ pub struct Life {
     pub state: LifeState,
     /// Where its log buffers are.
     pub buffers: BuffersPlace,
-    /// Per writer the number of its valid blocks; it counts once the life is cut.
+    /// Per writer the number of its valid blocks; it counts once the life is cut, but that of the compactor,
+    /// the last, always.
     pub valid_blocks: Vec<u64>,
     /// Blocks that compaction has freed.
     pub freed: FreedBlocks,
@@ -278,6 +279,12 @@ impl Manifest {
 }
 
 impl Life {
+    /// Which of the writers is the compactor; `None` if none is listed.
+    #[must_use]
+    pub fn compactor(&self) -> Option<u32> {
+        self.valid_blocks.len().checked_sub(1).map(|last| last as u32)
+    }
+
     fn append_to(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.number.0.to_le_bytes());
         out.extend_from_slice(&self.boot.0);

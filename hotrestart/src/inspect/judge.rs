@@ -86,6 +86,12 @@ fn judge_writer(survey: &mut Survey, life: &Life, writer: WriterId) {
             extent.valid = cut;
             cut
         }
+        (Some(undecided), LifeState::Open)
+            if undecided.life == life.number && life.compactor() == Some(writer.0) =>
+        {
+            extent.valid = cut;
+            cut
+        }
         (Some(undecided), LifeState::Open) if undecided.life == life.number => {
             let last = places.keys().next_back().map_or(0, |number| number + 1);
             extent.valid = match undecided.left {
@@ -136,7 +142,13 @@ fn note_end(survey: &mut Survey, life: &Life, writer: WriterId, places: &Places,
         ));
     }
     undecided.only_here.extend(only_here);
-    if void_blocks > 0 {
+    if void_blocks > 0 && life.compactor() == Some(writer.0) {
+        survey.notes.push(format!(
+            "life {number}, writer {writer}: compaction was under way: its last {} void, since what they \
+             were copied from counts",
+            is_or_are(void_blocks)
+        ));
+    } else if void_blocks > 0 {
         survey.notes.push(format!(
             "life {number}, writer {writer}: a torn tail: block {valid} is missing, above the mark of \
              {known_flushed} known flushed; beyond it {} void",

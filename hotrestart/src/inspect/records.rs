@@ -4,7 +4,8 @@
 //! Invariant: the newest seq of a key wins, absences included, whatever the order of the chunks. Keys are
 //! told apart by 128 bits of hash, so that keys need not be kept; about 80 bytes of memory per key.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap, hash_map};
 use std::hash::{DefaultHasher, Hasher};
 
 use super::report::{Totals, counted};
@@ -44,6 +45,8 @@ struct Newest {
     entry_bytes: u64,
     kind: RecordKind,
     run: Option<u32>,
+    /// Records with this stamp but for the first.
+    copies: u32,
 }
 
 /// Where a record is.
@@ -187,22 +190,32 @@ impl Ledger {
             entry_bytes: record.key.len() as u64 + u64::from(record.value_len),
             kind: record.kind,
             run,
+            copies: 0,
         };
-        let newest = self.newest.entry(key).or_insert(candidate);
-        if newest.seq == record.seq
-            && (newest.body_crc, newest.kind) != (record.body_crc, record.kind)
-        {
-            let expected = format!("one record with seq {} for this key", record.seq);
-            survey.problem(place.file, place.offset, &expected, "two that differ");
-        }
-        if newest.seq < record.seq {
-            *newest = candidate;
+        let newest = match self.newest.entry(key) {
+            hash_map::Entry::Occupied(known) => known.into_mut(),
+            hash_map::Entry::Vacant(new) => {
+                new.insert(candidate);
+                return;
+            }
+        };
+        match newest.seq.cmp(&record.seq) {
+            Ordering::Less => *newest = candidate,
+            Ordering::Equal => {
+                newest.copies += 1;
+                if (newest.body_crc, newest.kind) != (record.body_crc, record.kind) {
+                    let expected = format!("one record with seq {} for this key", record.seq);
+                    survey.problem(place.file, place.offset, &expected, "two that differ");
+                }
+            }
+            Ordering::Greater => {}
         }
     }
 
     fn sum_up(&mut self) {
         for newest in self.newest.values() {
             self.bytes[newest.chunk as usize].0 += u64::from(newest.len);
+            self.totals.copies += u64::from(newest.copies);
             if newest.kind == RecordKind::Absence {
                 self.totals.absences += 1;
                 continue;

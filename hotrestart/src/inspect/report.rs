@@ -138,6 +138,8 @@ pub struct Totals {
     pub records: u64,
     /// Records of these that only log buffers hold.
     pub buffered_records: u64,
+    /// Records of these that say again, with the same stamp, what one that is needed says.
+    pub copies: u64,
     /// Keys that have a value.
     pub entries: u64,
     /// Keys whose newest record says that they are gone.

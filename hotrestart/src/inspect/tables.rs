@@ -97,6 +97,9 @@ pub fn check_text(report: &Report) -> String {
         let records = counted(totals.buffered_records, "record", "records");
         let _ = writeln!(text, "{records} of these only in the log buffers of a dead process");
     }
+    if totals.copies > 0 {
+        let _ = writeln!(text, "{} of live records", counted(totals.copies, "copy", "copies"));
+    }
     for note in &report.notes {
         let _ = writeln!(text, "note: {note}");
     }

@@ -55,8 +55,9 @@ pub(crate) struct Plan {
     /// Keys and values of the store when its newest chunk was begun.
     pub(crate) live_bytes: u64,
     pub(crate) highest_file: u32,
-    /// Undecided lives that hold nothing of their own, by writer.
-    pub(crate) void: Vec<(u64, u32)>,
+    /// Ends that are known without looking at blocks, of writers of lives that are undecided: life, writer,
+    /// blocks that count.
+    pub(crate) ends: Vec<(u64, u32, u64)>,
     /// Files with blocks that count and may not be flushed.
     pub(crate) unflushed: Vec<String>,
     /// Files without any block that counts. They may go once nothing turned out to be missing.
@@ -125,20 +126,18 @@ pub(crate) fn make(
             let freed = Freed { blocks: &life.freed, writer };
             let chunks = freed.without(&mut plan, chunks);
             let before = plan.problems.len();
+            let valid = life.valid_blocks[writer as usize];
             match life.state {
-                LifeState::Cut => {
-                    settle_cut(
-                        &mut plan,
-                        chunks,
-                        life.number.0,
-                        &freed,
-                        life.valid_blocks[writer as usize],
-                    );
-                }
+                LifeState::Cut => settle_cut(&mut plan, chunks, life.number.0, &freed, valid),
                 LifeState::Open if undecided(manifest) != Some(life.number) => {
-                    plan.void.push((life.number.0, writer));
+                    plan.ends.push((life.number.0, writer, 0));
                     // Else openings that fail for want of space would leave less of it each time.
                     plan.unused.extend(chunks.into_iter().map(|chunk| chunk.name));
+                }
+                LifeState::Open if life.compactor() == Some(writer) => {
+                    // What it had copied counts when the manifest says so, which it does for flushed blocks.
+                    plan.ends.push((life.number.0, writer, valid));
+                    settle_cut(&mut plan, chunks, life.number.0, &freed, valid);
                 }
                 LifeState::Open => {
                     let same_boot = life.boot == boot;

@@ -103,7 +103,7 @@ pub(super) fn load(
     let shared = &memory.log().shared;
     let (chunk_size, streams) = (shared.supply.chunk_size(), shared.streams);
     let mut relog = ToRelog::default();
-    relog.ends.extend(plan.void.iter().map(|(life, writer)| (*life, *writer, 0)));
+    relog.ends.extend(&plan.ends);
     let (mut settled, mut beyond) = (plan.settled.clone(), Vec::new());
     let mut judging = Judging {
         disk,

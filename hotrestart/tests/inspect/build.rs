@@ -187,7 +187,7 @@ pub fn clean_store() -> TempDir {
     dir
 }
 
-/// One writer with four blocks of one record each, not closed; the last block says that two are flushed.
+/// One writer (and a compactor without work) with four blocks of one record each, not closed; the last block says that two are flushed.
 pub fn crashed_store() -> TempDir {
     let dir = TempDir::new().expect("a directory for the test");
     let mut chunk = ChunkWriter::new(1, 1, 0, 0);
@@ -196,6 +196,6 @@ pub fn crashed_store() -> TempDir {
         chunk.block(&[entry(number as u64 + 1, key, b"value")]);
     }
     std::fs::write(dir.path().join("chunk-00000000"), chunk.bytes).expect("it can be written");
-    write_manifest(dir.path(), &manifest(1, LifeState::Open, vec![0], false));
+    write_manifest(dir.path(), &manifest(1, LifeState::Open, vec![0, 0], false));
     dir
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use hotrestart::codec::{Bytes, U64};
 use hotrestart::hdstore::StreamId;
+use hotrestart::inspect::{Options, Report, check};
 use hotrestart::io::sim::SimDisk;
 use hotrestart::io::{
     Completion, DirEntry, Disk, FileHandle, Fill, IoError, IoErrorClass, IoKind, IoOperation, Op,
@@ -172,6 +173,17 @@ impl Machine {
 
     pub fn open(&self, writers: u32) -> Result<Store, OpenError> {
         self.builder().writers(writers).open("/simulated")
+    }
+
+    /// What an offline look at a copy of the disk finds, in another boot.
+    pub fn inspect(&self) -> Report {
+        let dir = tempfile::tempdir().expect("a directory");
+        for entry in self.disk.list().expect("a directory") {
+            let content = self.disk.content(&entry.name).expect("it was listed");
+            std::fs::write(dir.path().join(&entry.name), content).expect("room");
+        }
+        let options = Options { buffers_dir: dir.path().to_owned(), boot: Some([0xee; 16]) };
+        check(dir.path(), &options).expect("it is a store")
     }
 
     /// The process dies, or the power goes, at this moment.

@@ -4,20 +4,7 @@
 use std::time::Duration;
 
 use crate::bench::{Machine, Oracle, Random, Seed};
-use hotrestart::inspect::{Options, Report, check};
-use hotrestart::io::Disk;
 use hotrestart::io::sim::FaultPlan;
-
-/// Copies the simulated disk to a directory and reads it there, in the boot after the crash.
-fn inspect(machine: &Machine) -> Report {
-    let dir = tempfile::tempdir().expect("a directory");
-    for entry in machine.disk.list().expect("a directory") {
-        let content = machine.disk.content(&entry.name).expect("it was listed");
-        std::fs::write(dir.path().join(&entry.name), content).expect("room");
-    }
-    let options = Options { buffers_dir: dir.path().to_owned(), boot: Some([0xee; 16]) };
-    check(dir.path(), &options).expect("it is a store")
-}
 
 #[test]
 fn inspect_finds_after_a_power_cut_what_the_opening_finds() {
@@ -53,7 +40,7 @@ fn inspect_finds_after_a_power_cut_what_the_opening_finds() {
                 }
                 machine.note_crash(power);
             }
-            let report = inspect(&machine);
+            let report = machine.inspect();
             assert!(report.is_sound, "{:#?}", report.problems);
             let open_lives = report.lives.iter().filter(|life| life.state == "open").count();
             openings_under_way += usize::from(open_lives > 1);
