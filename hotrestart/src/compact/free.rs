@@ -2,9 +2,9 @@
 //!
 //! Invariant: a file is given back only after the manifest that voids its blocks is durable. So bytes of a
 //! former life of a file never count, whatever a crash leaves of its header, and whoever misses the blocks
-//! knows why. The same manifest says which of the compactor's own blocks count, so that a survivor counts when
-//! its victim does not any more, and never beside it. A life of which every block is void is forgotten. Caller: the compactor's thread, which
-//! blocks here for the manifest's two writes and flushes.
+//! knows why. The same manifest says which of the compactor's own blocks count, so that a survivor counts
+//! when its victim does not any more, and never beside it. A life of which every block is void is forgotten.
+//! Caller: the compactor's thread, which blocks here for the manifest's two writes and flushes.
 
 use crate::chunks::catalogue::Chunk;
 use crate::format::manifest::LifeState;

@@ -187,7 +187,8 @@ pub fn clean_store() -> TempDir {
     dir
 }
 
-/// One writer (and a compactor without work) with four blocks of one record each, not closed; the last block says that two are flushed.
+/// One writer (and a compactor without work) with four blocks of one record each, not closed; the last block
+/// says that two are flushed.
 pub fn crashed_store() -> TempDir {
     let dir = TempDir::new().expect("a directory for the test");
     let mut chunk = ChunkWriter::new(1, 1, 0, 0);
