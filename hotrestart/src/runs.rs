@@ -4,7 +4,7 @@
 //! so a part whose run is not here is garbage. Callers: the log (puts of long values), the loader, the
 //! compactor. Cost: some 60 bytes and a lock per long value, which is at least a sixteenth of a chunk.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use hdstore::Stamp;
 
@@ -36,5 +36,39 @@ impl LiveRuns {
 
     pub(crate) fn forget(&self, run: u64) {
         lock(&self.runs).remove(&run);
+    }
+
+    /// Forgets the runs below `first` of entries that were logged again with a run from `first` on.
+    pub(crate) fn forget_logged_again(&self, first: u64) {
+        let mut runs = lock(&self.runs);
+        let again: HashSet<Stamp> = runs
+            .iter()
+            .filter(|(run, _)| **run >= first)
+            .filter_map(|(_, of)| if let RunOf::Entry(stamp) = of { Some(*stamp) } else { None })
+            .collect();
+        runs.retain(|run, of| {
+            *run >= first || !matches!(of, RunOf::Entry(stamp) if again.contains(stamp))
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hdstore::{MapId, Seq, StreamId};
+
+    use super::*;
+
+    #[test]
+    fn parts_of_a_value_that_was_logged_again_are_garbage() {
+        let (map, stream) = (MapId(1), StreamId(0));
+        let stamp = |seq| Stamp { map, stream, hash: 9, seq: Seq(seq) };
+        let runs = LiveRuns::default();
+        for (run, seq) in [(1 << 32, 5), (1 << 32 | 1, 6), (2 << 32, 5), (2 << 32 | 1, 7)] {
+            runs.set(run, RunOf::Entry(stamp(seq)));
+        }
+        runs.forget_logged_again(2 << 32);
+        assert_eq!(runs.get(1 << 32), None);
+        assert_eq!(runs.get(1 << 32 | 1), Some(RunOf::Entry(stamp(6))));
+        assert_eq!(runs.get(2 << 32), Some(RunOf::Entry(stamp(5))));
     }
 }

@@ -27,6 +27,8 @@ struct Trap {
     reads: Arc<AtomicU32>,
     /// So many removals find no space, as on file systems that copy on write.
     removals: Arc<AtomicU32>,
+    /// So many chunks cannot be opened for want of file handles.
+    handles: Arc<AtomicU32>,
 }
 
 fn one_less(left: u32) -> Option<u32> {
@@ -39,6 +41,11 @@ impl Disk for Trap {
     }
 
     fn open(&self, name: &str, mode: OpenMode) -> Result<FileHandle, IoError> {
+        let one_fails =
+            || self.handles.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok();
+        if mode == OpenMode::Read && one_fails() {
+            return Err(IoError::from_errno(IoOperation::Open, name, libc::EMFILE));
+        }
         if mode == OpenMode::Read {
             let left = self.reads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
             assert!(left.is_ok(), "{name}: a panic that the test asked for");
@@ -89,7 +96,12 @@ impl Disk for Trap {
 
 fn trap_of(machine: &Machine) -> Trap {
     let disk = Patient(machine.disk.clone(), Arc::clone(&machine.full_for_small_files));
-    Trap { disk, reads: Arc::new(AtomicU32::new(u32::MAX)), removals: Arc::default() }
+    Trap {
+        disk,
+        reads: Arc::new(AtomicU32::new(u32::MAX)),
+        removals: Arc::default(),
+        handles: Arc::default(),
+    }
 }
 
 fn builder(machine: &Machine, trap: &Trap) -> Builder {
@@ -325,4 +337,22 @@ fn a_free_that_finds_no_space_for_the_manifest_copies_no_survivor_twice() {
         assert_eq!(report.totals.copies, 0, "closed: {is_closed}");
     }
     assert!(failed > 0, "the manifest was written each time");
+}
+
+#[test]
+fn chunks_that_cannot_be_opened_for_want_of_handles_are_compacted_later() {
+    let machine = Machine::new(11);
+    let trap = trap_of(&machine);
+    let store = builder(&machine, &trap).open("/simulated").expect("a store");
+    let mut oracle = HashMap::new();
+    put_all(&store, &mut oracle, 0..600, 0);
+    trap.handles.store(40, Ordering::Relaxed);
+    for version in 1..12 {
+        put_all(&store, &mut oracle, 0..600, version);
+    }
+    assert_eq!(trap.handles.load(Ordering::Relaxed), 0, "nothing was to be opened");
+    let stats = store.stats();
+    assert_eq!((stats.compaction_stopped, stats.chunks_damaged), (None, Vec::new()));
+    assert!(stats.chunks_freed > 0);
+    check(&store, &oracle);
 }

@@ -17,7 +17,7 @@ use crate::ids::{MapId, Seq, StreamId};
 use crate::log::Log;
 
 /// Which record: its place in a stream's history, and its key's hash.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Stamp {
     /// The map.
     pub map: MapId,

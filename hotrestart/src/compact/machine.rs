@@ -11,7 +11,6 @@
 //! What may go wrong: a victim that cannot be read or is damaged is left alone and told (`State`); a failed
 //! write or flush is poison.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,15 +19,16 @@ use hdstore::{IndexHash, Stamps};
 
 use super::choose::Candidates;
 use super::facts::{Left, Survey, Surveys};
-use super::lines::{self, Line};
+use super::lines;
+use super::round::{Copying, Round};
 use super::state::State;
 use super::survivors::{self, Output, Position, Sources, Stop};
 use crate::chunks::blocks::{Blocks, Step};
-use crate::chunks::budget::{pressure, rest_ms};
+use crate::chunks::budget::pressure;
 use crate::chunks::catalogue::Chunk;
-use crate::durability::{Durability, Ticket};
+use crate::durability::Ticket;
 use crate::format::StoreId;
-use crate::io::{AlignedBuf, Completion, Disk, IoBuf, Op, OpenMode};
+use crate::io::{AlignedBuf, Completion, Disk, IoBuf, IoError, Op, OpenMode};
 use crate::log::{DiskLog, Shared};
 
 /// Victims of one round at most.
@@ -36,25 +36,30 @@ const VICTIMS_MAX: usize = 16;
 /// Buffers of survivors on their way to the device.
 const BUFFERS: usize = 3;
 /// How often an idle compactor looks around, in milliseconds.
-const IDLE_MS: u64 = 20;
+pub(super) const IDLE_MS: u64 = 20;
+/// How long it waits when files cannot be opened for want of handles or kernel memory, in milliseconds.
+const PAUSE_MS: u64 = 100;
 const READ_TOKEN: u64 = 1 << 62;
 
 /// The state machine.
 pub(crate) struct Compactor {
     pub(super) shared: Arc<Shared>,
     disk: Arc<dyn Disk>,
-    memory: hdstore::Store<DiskLog>,
+    pub(super) memory: hdstore::Store<DiskLog>,
     stamps: Stamps<DiskLog>,
     pub(super) state: Arc<State>,
     store: StoreId,
     hash: IndexHash,
     pub(super) candidates: Candidates,
-    output: Output,
+    pub(super) output: Output,
     pub(super) work: Work,
-    round: Round,
+    pub(super) round: Round,
     /// Blocks below this count: they hold survivors of victims that are freed.
-    kept: u64,
+    pub(super) kept: u64,
     pub(super) victim_buf: Option<AlignedBuf>,
+    /// Nothing is begun before.
+    paused_until_ms: u64,
+    now_ms: u64,
     pub(super) closing: bool,
     pub(super) surveys: Surveys,
 }
@@ -78,25 +83,6 @@ pub(super) enum Work {
     /// A chunk's directory is being read for that.
     SurveyRead { survey: Survey, left: Left, chunk: Chunk, at: Range<usize> },
 }
-
-/// Victims that are freed together.
-#[derive(Default)]
-struct Round {
-    left: VecDeque<Chunk>,
-    done: Vec<Chunk>,
-    /// A victim that waits, half copied, until the others are freed, and its first block.
-    halted: Option<(Copying, u64)>,
-    /// The first block with survivors of a victim that is not among `done`.
-    first_block: u64,
-    /// Whether anything was copied of which the victim is not freed.
-    is_owed: bool,
-    began_ms: u64,
-    /// Freeing found no space, and is tried again then.
-    free_at_ms: u64,
-}
-
-/// A victim that is being copied: its directory's lines, its bytes, and how far it is.
-type Copying = (Chunk, Vec<Line>, AlignedBuf, Position);
 
 /// What a step asks for.
 #[derive(Default)]
@@ -131,6 +117,8 @@ impl Compactor {
             round: Round::default(),
             kept: 0,
             victim_buf: Some(AlignedBuf::zeroed(chunk_size)),
+            paused_until_ms: 0,
+            now_ms: 0,
             closing: false,
             surveys: Surveys::default(),
         }
@@ -155,6 +143,7 @@ impl Compactor {
 
     /// One step.
     pub(crate) fn step(&mut self, now_ms: u64, completions: Vec<Completion>, room: usize) -> Asked {
+        self.now_ms = now_ms;
         let mut read = None;
         for mut completion in completions {
             if completion.token == READ_TOKEN {
@@ -232,7 +221,8 @@ impl Compactor {
         }
         let pressure = self.pressure();
         // Who must not wait is not kept waiting by a rest that was chosen when there was time.
-        if pressure == 0.0 || (now_ms < until_ms && pressure < 0.9) {
+        let is_resting = now_ms < until_ms && pressure < 0.9;
+        if pressure == 0.0 || is_resting || now_ms < self.paused_until_ms {
             self.work = Work::Rest { until_ms: until_ms.max(now_ms + 1).min(now_ms + IDLE_MS) };
             return false;
         }
@@ -261,7 +251,7 @@ impl Compactor {
         true
     }
 
-    fn pressure(&self) -> f64 {
+    pub(super) fn pressure(&self) -> f64 {
         let (files, max) = self.shared.supply.files();
         if self.shared.supply.no_space_bytes().is_some() { 1.0 } else { pressure(files, max) }
     }
@@ -288,8 +278,10 @@ impl Compactor {
             return false;
         };
         let at = lines::wanted(&victim, self.shared.supply.chunk_size() as usize);
-        if self.begin_read(&victim, &at, buf, asked) {
-            self.work = Work::Read { victim, at };
+        match self.begin_read(&victim, &at, buf, asked) {
+            Ok(()) => self.work = Work::Read { victim, at },
+            Err(error) if error.is_temporary() => self.candidates.add(victim),
+            Err(error) => self.set_aside(&victim, &error.to_string()),
         }
         true
     }
@@ -316,36 +308,49 @@ impl Compactor {
                 return;
             }
             (Ok(lines), Some((survey, left))) => self.take_lines(survey, left, &chunk, &lines),
-            (Err(what), survey) => {
+            (Err(what), None) => self.set_aside(&chunk, &what),
+            (Err(what), Some(_)) => {
                 self.state.damaged(&chunk, &what);
-                if survey.is_some() {
-                    self.work = Work::Rest { until_ms: 0 };
-                }
+                self.work = Work::Rest { until_ms: 0 };
             }
         }
         self.victim_buf = Some(buf);
     }
 
-    /// Begins to read a part of a chunk. Gives the chunk back when it cannot be opened, which is told.
+    /// Leaves a damaged victim as it is, for `inspect` and repair.
+    fn set_aside(&mut self, victim: &Chunk, what: &str) {
+        self.state.damaged(victim, what);
+        if victim.is_charged {
+            self.memory.refund_log(victim.memory_bytes());
+        }
+    }
+
+    /// Begins to read a part of a chunk.
+    ///
+    /// # Errors
+    /// When its file cannot be opened.
     pub(super) fn begin_read(
         &mut self,
         chunk: &Chunk,
         at: &Range<usize>,
         mut buf: AlignedBuf,
         asked: &mut Asked,
-    ) -> bool {
+    ) -> Result<(), IoError> {
         let file = match self.disk.open(&chunk.file.file_name(), OpenMode::Read) {
             Ok(file) => file,
             Err(error) => {
                 self.victim_buf = Some(buf);
-                self.state.damaged(chunk, &error.to_string());
-                return false;
+                if error.is_temporary() {
+                    tracing::warn!(%error, "compaction waits");
+                    self.paused_until_ms = self.now_ms + PAUSE_MS;
+                }
+                return Err(error);
             }
         };
         buf.set_len(at.len());
         let op = Op::Read { file, offset: at.start as u64, buf: buf.into(), len: at.len() };
         asked.step.submissions.push((READ_TOKEN, op));
-        true
+        Ok(())
     }
 
     fn copy(&mut self, (victim, lines, bytes, mut position): Copying, asked: &mut Asked) -> bool {
@@ -374,6 +379,12 @@ impl Compactor {
                 self.candidates.add(victim);
                 true
             }
+            Stop::Damaged { offset } => {
+                self.victim_buf = Some(bytes);
+                let what = format!("at {offset}: not the record that the directory lists there");
+                self.set_aside(&victim, &what);
+                true
+            }
             Stop::NoChunk if !self.round.done.is_empty() || self.closing => {
                 // What is done is freed first; then this one goes on from where it is.
                 let first_block = self.round.first_block;
@@ -385,86 +396,5 @@ impl Compactor {
                 false
             }
         }
-    }
-
-    /// Has what was copied made durable, and what made the rest garbage.
-    fn end_round(&mut self, asked: &mut Asked) -> bool {
-        self.output.seal(&mut asked.step);
-        let tickets = if self.round.done.is_empty() { Vec::new() } else { self.ask_for_flush() };
-        self.work = Work::Drain { tickets };
-        true
-    }
-
-    /// Wants everything flushed that was logged so far; the tickets say when it is.
-    fn ask_for_flush(&self) -> Vec<Ticket> {
-        let writers = 0..self.shared.lanes.len() as u32;
-        let tickets: Vec<Ticket> =
-            writers.filter_map(|writer| self.shared.last_ticket(writer)).collect();
-        for ticket in &tickets {
-            let lane = &self.shared.lanes[ticket.writer as usize];
-            if lane.progress.want(ticket.buffer, Durability::Synced) {
-                lane.ring.wake_writer();
-            }
-        }
-        tickets
-    }
-
-    fn drain(&mut self, mut tickets: Vec<Ticket>, now_ms: u64, asked: &mut Asked) -> bool {
-        tickets.retain(|ticket| {
-            let lane = &self.shared.lanes[ticket.writer as usize];
-            !lane.progress.reached(ticket.buffer, Durability::Synced)
-        });
-        if self.closing && (!tickets.is_empty() || self.round.free_at_ms > 0) {
-            // The writers may lack the chunks to go on: nothing is freed then, and nothing lost.
-            self.round.done.drain(..).for_each(|chunk| self.candidates.add(chunk));
-            tickets.clear();
-        }
-        let is_due = now_ms >= self.round.free_at_ms || self.closing;
-        if !tickets.is_empty() || !self.output.blocks.is_flushed() || !is_due {
-            self.work = Work::Drain { tickets };
-            return false;
-        }
-        if self.round.done.is_empty() {
-            self.work =
-                if self.round.halted.is_some() { Work::Next } else { Work::Rest { until_ms: 0 } };
-            if std::mem::take(&mut self.surveys.wanted) && !self.closing {
-                self.begin_survey();
-            }
-            return true;
-        }
-        asked.free.append(&mut self.round.done);
-        asked.blocks = match &self.round.halted {
-            Some((_, first_block)) => *first_block,
-            None => self.output.blocks.flushed(),
-        };
-        self.work = Work::Free;
-        false
-    }
-
-    /// The chunks that the last step asked to free are free, and its blocks count; or none of it, for want of
-    /// space: then it is tried again, since what was copied must not be copied once more.
-    pub(crate) fn freed(&mut self, now_ms: u64, asked: Asked, is_free: bool) {
-        if !is_free {
-            self.round.done = asked.free;
-            self.round.free_at_ms = now_ms + IDLE_MS;
-            self.work = Work::Drain { tickets: Vec::new() };
-            return;
-        }
-        for chunk in asked.free {
-            if chunk.is_charged {
-                self.memory.refund_log(chunk.memory_bytes());
-            }
-            self.state.freed.fetch_add(1, Ordering::Relaxed);
-        }
-        self.kept = asked.blocks;
-        self.round.is_owed = self.round.halted.is_some();
-        self.round.free_at_ms = 0;
-        self.state.chunks.store(self.candidates.len() as u64, Ordering::Relaxed);
-        let worked_ms = now_ms.saturating_sub(self.round.began_ms);
-        self.work = if self.round.left.is_empty() && self.round.halted.is_none() {
-            Work::Rest { until_ms: now_ms + rest_ms(worked_ms, self.pressure()) }
-        } else {
-            Work::Next
-        };
     }
 }

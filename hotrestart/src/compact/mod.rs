@@ -2,7 +2,7 @@
 //!
 //! `choose.rs` says which chunks are worth it, `lines.rs` what is in one, `survivors.rs` which of its records
 //! must be kept and copies them, `facts.rs` and `survey.rs` which facts of absence may be forgotten,
-//! `machine.rs` is the order of steps as a state machine, `drive.rs` the thread,
+//! `machine.rs` is the order of steps as a state machine and `round.rs` its end, `drive.rs` the thread,
 //! `free.rs` makes files free again. The rule and its theory stand in `docs/compaction.md`.
 
 pub(crate) mod choose;
@@ -11,6 +11,7 @@ pub(crate) mod facts;
 pub(crate) mod free;
 pub(crate) mod lines;
 pub(crate) mod machine;
+mod round;
 pub(crate) mod state;
 mod survey;
 pub(crate) mod survivors;

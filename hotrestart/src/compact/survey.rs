@@ -72,10 +72,14 @@ impl Compactor {
         };
         let at: Range<usize> =
             lines::wanted_to_survey(&chunk, self.shared.supply.chunk_size() as usize);
-        if self.begin_read(&chunk, &at, buf, asked) {
-            self.work = Work::SurveyRead { survey, left, chunk, at };
-        } else {
-            self.work = Work::Rest { until_ms: now_ms };
+        match self.begin_read(&chunk, &at, buf, asked) {
+            Ok(()) => self.work = Work::SurveyRead { survey, left, chunk, at },
+            Err(error) => {
+                if !error.is_temporary() {
+                    self.state.damaged(&chunk, &error.to_string());
+                }
+                self.work = Work::Rest { until_ms: now_ms };
+            }
         }
         true
     }

@@ -48,6 +48,8 @@ pub(crate) enum Stop {
     NoChunk,
     /// A part belongs to a put that is under way; the victim must wait.
     Pending,
+    /// At this offset of the victim is not the record that its directory lists there.
+    Damaged { offset: usize },
 }
 
 impl Output {
@@ -252,7 +254,7 @@ fn copy_absence(
     if (sources.may_forget)(number) {
         return Ok(());
     }
-    let (record, bytes) = record_at(sources.victim, line);
+    let (record, bytes) = record_at(sources.victim, line)?;
     let newest = sources.stamps.newest(line.map, line.stream, record.key);
     if newest.is_some_and(|newest| newest.0 > record.seq) {
         return Ok(());
@@ -266,7 +268,7 @@ fn copy_of_run(
     output: &mut Output,
     step: &mut Step,
 ) -> Result<(), Stop> {
-    let (record, bytes) = record_at(sources.victim, line);
+    let (record, bytes) = record_at(sources.victim, line)?;
     let Some(part) = record.part else { return Ok(()) };
     let stamp = match sources.runs.get(part.run) {
         Some(RunOf::Pending) => return Err(Stop::Pending),
@@ -300,13 +302,18 @@ fn copy_bytes(
     Ok(())
 }
 
-/// A record of a victim whose blocks have been checked.
-fn record_at<'a>(victim: &'a [u8], line: &Line) -> (Record<'a>, &'a [u8]) {
+/// A record of a victim, whose blocks have been checked, but not that its directory agrees with them.
+fn record_at<'a>(victim: &'a [u8], line: &Line) -> Result<(Record<'a>, &'a [u8]), Stop> {
     let offset = line.line.offset as usize;
-    let record = Records::new(&victim[offset..]).next();
-    let record = record.and_then(Result::ok).expect("a checked block holds what was written");
-    let bytes = &victim[offset..offset + record.len];
-    (record, bytes)
+    let damaged = Stop::Damaged { offset };
+    let bytes = victim.get(offset..).ok_or(damaged)?;
+    let record = Records::new(bytes).next().and_then(Result::ok).ok_or(damaged)?;
+    let listed = DirectoryLine::of(&record, offset, |_| line.line.hash);
+    let is_listed = record.offset == 0
+        && (record.map, record.stream) == (line.map, line.stream)
+        && listed == line.line;
+    let bytes = bytes.get(..record.len).filter(|_| is_listed).ok_or(damaged)?;
+    Ok((record, bytes))
 }
 
 #[cfg(test)]
@@ -346,6 +353,26 @@ mod tests {
             output.give(AlignedBuf::zeroed(65_536));
         }
         assert_eq!(output.free.len(), 3);
+    }
+
+    #[test]
+    fn a_directory_that_lists_what_is_not_there_is_damage_and_no_panic() {
+        let (map, stream) = (MapId(1), StreamId(0));
+        let header = RecordHeader::absence(map, stream, 3);
+        let header = RecordHeader { seq: 9, body_crc: 7, ..header };
+        let mut bytes = vec![0; 100];
+        header.encode_into(b"key", b"", &mut bytes[8..]);
+        let record = Records::new(&bytes[8..]).next().expect("one").expect("whole");
+        let line = DirectoryLine::of(&record, 8, |_| 5);
+        let found = |line| record_at(&bytes, &Line { map, stream, line }).map(|(_, bytes)| bytes);
+        assert_eq!(found(line).map(<[u8]>::len), Ok(record.len));
+        for wrong in [0, 9, 30, 99, 100, 1 << 29] {
+            let offset = wrong as usize;
+            let line = DirectoryLine { offset: wrong, ..line };
+            assert_eq!(found(line), Err(Stop::Damaged { offset }));
+        }
+        let other_seq = DirectoryLine { seq: 10, ..line };
+        assert_eq!(found(other_seq), Err(Stop::Damaged { offset: 8 }));
     }
 
     #[test]

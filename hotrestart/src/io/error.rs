@@ -113,6 +113,19 @@ impl IoError {
         self
     }
 
+    /// True when nothing was done for want of file handles or of kernel memory, so that it may work later.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        let is_before_any_byte = !matches!(
+            self.operation,
+            IoOperation::Read
+                | IoOperation::Write
+                | IoOperation::Flush
+                | IoOperation::SyncDirectory
+        );
+        is_before_any_byte && matches!(self.errno, Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+    }
+
     /// True when the outcome on the disk is unknown, so that nothing more may be acknowledged.
     #[must_use]
     pub fn is_of_unknown_extent(&self) -> bool {

@@ -190,6 +190,11 @@ fn begin_life(
     Ok(())
 }
 
+/// The id of a life's first run.
+fn first_run(life: u64) -> u64 {
+    life << 32
+}
+
 /// What the memory store is made from.
 struct Parts<'a> {
     disk: &'a Arc<dyn Disk>,
@@ -244,7 +249,7 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
         manifests: Mutex::new(manifests),
         seqs: SeqReserve::new(builder.seq_step),
         closed: AtomicBool::new(false),
-        next_run: AtomicU64::new(life.0 << 32),
+        next_run: AtomicU64::new(first_run(life.0)),
         runs: LiveRuns::default(),
         has_expiring: AtomicBool::new(false),
         pending_bytes: AtomicU64::new(0),
@@ -304,6 +309,7 @@ impl hdstore::Clock for SharedClock {
 fn finish_opening(store: &Store, relog: ToRelog) -> Result<u64, OpenError> {
     store.shared.poison.check()?;
     let relogged = super::relog::relog(&store.memory, &store.shared, relog.records)?;
+    store.shared.runs.forget_logged_again(first_run(store.report.life));
     for (durable, seq) in store.shared.counters.durable.iter().zip(&relog.durable) {
         durable.fetch_max(*seq, Ordering::Release);
     }
