@@ -43,6 +43,12 @@ pub(crate) struct SealedBatch {
 }
 
 impl OpenBatch {
+    /// Whether one more retirement can be promised without the open batch, which may then be sealed whenever
+    /// it is worth it.
+    pub(crate) fn has_spare_room(&self) -> bool {
+        self.spares.len() as u64 * BATCH_SLOTS > self.promised
+    }
+
     /// Whether one more retirement can be promised.
     pub(crate) fn has_room(&self) -> bool {
         let here = if self.batch.is_some() { BATCH_SLOTS - self.count } else { 0 };
@@ -227,6 +233,29 @@ mod tests {
     use crate::arena::Budget;
     use crate::arena::layout::Layout;
     use crate::arena::os::PageKind;
+
+    #[test]
+    fn a_change_under_way_does_not_keep_a_batch_of_large_slots_open() {
+        let layout = Layout::new(16 << 20, 1, 1 << 20);
+        let budget = std::sync::Arc::new(Budget::new(16 << 20));
+        let arena = Arena::new(layout, budget, 0, None, PageKind::Small).expect("address space");
+        let mut open = OpenBatch::default();
+        let mut next_batch = Location::from_offset(arena.layout().pages);
+        let mut promise = |open: &mut OpenBatch| {
+            if !open.has_spare_room() {
+                open.add_spare(next_batch);
+                next_batch = Location(next_batch.0 + BATCH_BYTES / 8);
+            }
+            open.promise();
+        };
+        // One change waits, as for room in a log, while others come and go.
+        promise(&mut open);
+        for slot in 1..=1_000 {
+            promise(&mut open);
+            let _ = open.retire(&arena, Location(slot), 60_000, 100_000);
+            assert!(open.open_bytes() <= 3 * 60_000, "{} bytes stay open", open.open_bytes());
+        }
+    }
 
     #[test]
     fn more_promises_than_one_spare_holds_are_all_kept_when_batches_are_sealed_early() {

@@ -116,9 +116,13 @@ impl Node {
 
     fn try_prepare(&self, need: Option<u64>) -> Option<Prepared<'_>> {
         let (index, mut lane) = self.lane();
-        if !lane.retired.has_room() {
-            let batch = self.slabs.take(&self.arena, &mut lane, BATCH_BYTES)?;
-            lane.retired.add_spare(batch.location);
+        if !lane.retired.has_spare_room() {
+            match self.slabs.take(&self.arena, &mut lane, BATCH_BYTES) {
+                Some(batch) => lane.retired.add_spare(batch.location),
+                // At the limit the open batch must do.
+                None if lane.retired.has_room() => {}
+                None => return None,
+            }
         }
         let slot = match need {
             Some(need) => Some(self.slabs.take(&self.arena, &mut lane, need)?),
