@@ -85,9 +85,8 @@ fn facts_of_absence_need_no_memory_of_the_store_however_many_they_are() {
             holds_the_bound(&opened);
             opened.abandon();
         }
-        // 120,000 facts of 24 bytes: one pass, then several.
-        // How many passes depends on when the threads meet the full table; that there are several is sure.
-        assert!(read[1].0 > 2 * read[0].0 && read[2].0 > 2 * read[0].0, "{read:?}");
+        // 120,000 facts of 24 bytes: one pass, then several, then more.
+        assert!(read[1].0 > 2 * read[0].0 && read[2].0 > read[1].0, "{read:?}");
         assert!(read[2].1 < read[0].1 + 20_000, "records are counted once: {read:?}");
     }
 }

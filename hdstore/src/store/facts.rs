@@ -141,19 +141,21 @@ impl Facts {
                 return true;
             }
             // Another part may have halved the keys since this one was last tidied.
-            part.keep_up_to(self.to.load(Ordering::Relaxed));
+            let to = self.to.load(Ordering::Relaxed);
+            part.keep_up_to(to);
             if part.is_full() {
-                self.halve();
+                self.halve(to);
             }
         }
         false
     }
 
-    fn halve(&self) {
+    /// Halves the keys of this pass, unless somebody has since they went up to `to`: parts fill at about the
+    /// same time, and each would halve them once.
+    fn halve(&self, to: u64) {
         let from = self.from.load(Ordering::Relaxed);
-        let half = |to: u64| Some(from + (to - from) / 2);
-        // Always `Some`, so it cannot fail.
-        let _ = self.to.fetch_update(Ordering::Relaxed, Ordering::Relaxed, half);
+        let half = from + (to - from) / 2;
+        let _ = self.to.compare_exchange(to, half, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Goes on to the keys that were left over; false when there are none. All records must come again.
@@ -212,6 +214,35 @@ mod tests {
             assert!(remembered.iter().all(|passes| *passes == 1), "each key in one pass");
             assert_eq!(passes > 1, bytes < 24 * 100_000, "{bytes} bytes: {passes} passes");
         }
+    }
+
+    #[test]
+    fn threads_that_meet_full_parts_together_halve_the_keys_once() {
+        let passes = |threads: usize| {
+            let facts = Facts::new(24 * 80_000, 1);
+            let all = keys(&facts, 300_000);
+            let mut passes = 1;
+            loop {
+                let barrier = std::sync::Barrier::new(threads);
+                std::thread::scope(|scope| {
+                    for part in all.chunks(all.len().div_ceil(threads)) {
+                        let (facts, barrier) = (&facts, &barrier);
+                        scope.spawn(move || {
+                            barrier.wait();
+                            for key in part {
+                                facts.put(*key, Seq(1));
+                            }
+                        });
+                    }
+                });
+                if !facts.next_pass() {
+                    return passes;
+                }
+                passes += 1;
+            }
+        };
+        let (one, many) = (passes(1), passes(8));
+        assert!(many <= one + one / 2, "{many} passes instead of {one}");
     }
 
     #[test]
