@@ -7,9 +7,10 @@ use std::path::Path;
 use crate::tree::{Source, files, none, root};
 
 /// The crates from the bottom up: each may name those before it and none after it.
-const LAYERS: [(&str, &str); 4] = [
+const LAYERS: [(&str, &str); 5] = [
     ("hdstore/", "hdstore"),
     ("hotrestart/", "hotrestart"),
+    ("inspect/", "hotrestart_inspect"),
     ("grid/", "hdgrid"),
     ("bench-harness/", "bench_harness"),
 ];
@@ -130,7 +131,7 @@ fn no_dependency_is_without_its_reason() {
             used.insert(name, manifest.path.clone());
         }
     }
-    let own = ["hdstore", "hotrestart", "hdgrid", "bench-harness"];
+    let own = ["hdstore", "hotrestart", "hotrestart-inspect", "hdgrid", "bench-harness"];
     let mut findings = Vec::new();
     for (name, manifest) in used.iter().filter(|(name, _)| !own.contains(&name.as_str())) {
         if !explained.contains(name) {

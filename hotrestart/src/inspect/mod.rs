@@ -15,15 +15,14 @@ mod records;
 mod report;
 mod runs;
 mod survey;
-mod tables;
 
 use std::path::{Path, PathBuf};
 
 pub use dump::{DumpOptions, dump};
 pub use report::{
     ChunkReport, LifeReport, ManifestReport, MapReport, Problem, Report, Totals, WriterReport,
+    counted,
 };
-pub use tables::{check_text, list_text};
 
 /// Why a directory could not be inspected at all.
 #[derive(Debug, thiserror::Error)]

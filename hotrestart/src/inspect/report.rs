@@ -186,8 +186,9 @@ pub(super) fn of_survey(survey: &Survey, ledger: &Ledger) -> Report {
     }
 }
 
-/// A number with its noun.
-pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
+/// A number with its noun: `1 block`, `2 blocks`.
+#[must_use]
+pub fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 

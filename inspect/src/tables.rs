@@ -1,10 +1,10 @@
-//! A report as text: tables for people.
+//! A report as text: tables for people. Called by the command line; invariant: nothing that is wrong is left
+//! out, and each problem is one line.
 
 use std::fmt::Write;
 
 use comfy_table::{Table, presets};
-
-use super::report::{Report, counted};
+use hotrestart::inspect::{Report, counted};
 
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
@@ -18,7 +18,7 @@ fn optional<T: ToString>(value: Option<T>) -> String {
 
 /// Manifests, lives, maps and chunks, then problems and notes.
 #[must_use]
-pub fn list_text(report: &Report) -> String {
+pub(crate) fn list_text(report: &Report) -> String {
     let mut manifests = table(&["manifest", "generation", "current", "error"]);
     for copy in &report.manifests {
         let current = if copy.is_current { "yes" } else { "" };
@@ -79,7 +79,7 @@ fn chunk_table(report: &Report) -> Table {
 
 /// The verdict: totals, notes and problems.
 #[must_use]
-pub fn check_text(report: &Report) -> String {
+pub(crate) fn check_text(report: &Report) -> String {
     let mut text = String::new();
     let totals = &report.totals;
     let _ = writeln!(

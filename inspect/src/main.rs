@@ -3,6 +3,8 @@
 //! Exit codes: 0 sound, 1 corrupt, 2 usage, not a store, unreadable, or of another version. The work is in
 //! `hotrestart::inspect`; this file is its command line.
 
+mod tables;
+
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -10,9 +12,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use hotrestart::format::MapId;
-use hotrestart::inspect::{
-    DumpOptions, InspectError, Options, Report, check, check_text, dump, list_text,
-};
+use hotrestart::inspect::{DumpOptions, InspectError, Options, Report, check, dump};
+use tables::{check_text, list_text};
 
 /// Reads a store offline, without its lock and without writing.
 #[derive(Parser)]
