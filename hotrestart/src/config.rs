@@ -57,6 +57,7 @@ pub struct Builder {
     pub(crate) boot: Option<[u8; 16]>,
     pub(crate) huge_pages: HugePages,
     pub(crate) topology: Option<Topology>,
+    pub(crate) unreclaimed_max_bytes: Option<u64>,
     pub(crate) recovery: RecoveryMode,
     pub(crate) write_interval_ms: u64,
     pub(crate) flush_interval_ms: u64,
@@ -94,6 +95,7 @@ impl Default for Builder {
             boot: None,
             huge_pages: HugePages::Auto,
             topology: None,
+            unreclaimed_max_bytes: None,
             recovery: RecoveryMode::Strict,
             write_interval_ms: 100,
             flush_interval_ms: 1_000,
@@ -172,6 +174,13 @@ impl Builder {
     /// The NUMA topology, instead of the machine's.
     pub fn topology(mut self, topology: Topology) -> Self {
         self.topology = Some(topology);
+        self
+    }
+
+    /// The bound on memory of replaced values that wait for readers, in bytes, per NUMA node. Default: 1/32
+    /// of the memory limit, at least 1 MiB. See `docs/memory.md`.
+    pub fn unreclaimed_max_bytes(mut self, bytes: u64) -> Self {
+        self.unreclaimed_max_bytes = Some(bytes);
         self
     }
 

@@ -274,6 +274,9 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
     if let Some(topology) = &builder.topology {
         memory = memory.topology(topology.clone());
     }
+    if let Some(bytes) = builder.unreclaimed_max_bytes {
+        memory = memory.unreclaimed_max_bytes(bytes);
+    }
     let memory = memory.with_log(DiskLog { shared: Arc::clone(&shared) })?;
     for map in &manifest.maps {
         let spec = MapSpec {
