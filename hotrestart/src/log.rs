@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use hdstore::{Change, IndexHash, Log, LogError, MapId, MapSpec, Seq, Stamp, StreamId};
 
-use crate::buffers::ring::{NoRoom, Ring, Room};
+use crate::buffers::ring::{First, NoRoom, Ring, Room};
 use crate::chunks::blocks::Counters;
 use crate::chunks::budget::DiskBudget;
 use crate::chunks::catalogue::Catalogue;
@@ -140,23 +140,48 @@ impl Shared {
         Ok(())
     }
 
-    /// Room for a record, waiting as long as a put may. On a full disk only what may use the reserve goes on.
+    /// Room for a record, waiting as long as a put may. Whether there are chunks is asked once for each buffer,
+    /// before its first record: what a buffer that was begun takes has its chunk.
+    #[inline]
     fn room<'a>(
         &'a self,
         lane: &'a Lane,
         len: usize,
         space: Space,
     ) -> Result<Room<'a>, LogFailure> {
-        let keep_on = || self.poison.get().is_none() && !self.closed.load(Ordering::Relaxed);
+        if space != Space::Common || !lane.ring.is_restricted() {
+            let reserved = lane.ring.reserve(len, First::MayNot, None, || self.keeps_on());
+            if let Ok(room) = reserved {
+                return Ok(room);
+            }
+        }
+        self.room_in_next(lane, len, space)
+    }
+
+    fn keeps_on(&self) -> bool {
+        self.poison.get().is_none() && !self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Room in a buffer that may have to be begun, or must come free first. On a full disk only what may use
+    /// the reserve goes on.
+    #[cold]
+    fn room_in_next<'a>(
+        &'a self,
+        lane: &'a Lane,
+        len: usize,
+        space: Space,
+    ) -> Result<Room<'a>, LogFailure> {
+        let keep_on = || self.keeps_on();
         let mut deadline = None;
         loop {
-            // While chunks are few, one at a time: else all would see the same stock, and the log buffers
-            // take more than it holds.
-            let admission = (!self.supply.is_ample())
-                .then(|| self.admission.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+            // One at a time: else all would see the same stock, and the log buffers take more than it holds.
+            let admission =
+                self.admission.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let must_wait = self.supply.is_low(space);
             if !must_wait {
-                match lane.ring.reserve(len, None, keep_on) {
+                // Puts do not fill up what was begun with chunks that are left for removals.
+                lane.ring.restrict(space != Space::Common && self.supply.is_low(Space::Common));
+                match lane.ring.reserve(len, First::May, None, keep_on) {
                     Err(NoRoom::Timeout) => {}
                     other => return other.map_err(|no_room| self.refusal(&no_room)),
                 }
@@ -220,7 +245,7 @@ impl Shared {
     fn refusal(&self, no_room: &NoRoom) -> LogFailure {
         match no_room {
             NoRoom::Stopped => self.check().err().unwrap_or(LogFailure::Closed),
-            NoRoom::Timeout => self.timed_out(),
+            NoRoom::Timeout | NoRoom::Begins => self.timed_out(),
         }
     }
 

@@ -325,10 +325,21 @@ impl Arena {
         let _ = offset;
     }
 
+    /// Brings the first lines of `bytes` bytes near: of a long value the rest comes by itself, in order.
+    #[inline]
+    pub(crate) fn prefetch_bytes(&self, offset: u64, bytes: u64) {
+        for line in 0..bytes.div_ceil(64).min(PREFETCHED_LINES) {
+            self.prefetch(offset + line * 64);
+        }
+    }
+
     /// Bytes of address space.
     pub(crate) fn reserved_bytes(&self) -> u64 {
         self.memory.len()
     }
 }
+
+/// More than a core has under way at once would only wait for each other.
+const PREFETCHED_LINES: u64 = 8;
 
 const _: () = assert!(UNIT.is_multiple_of(layout::PAGE));

@@ -1,7 +1,8 @@
 //! Putting: the order of steps.
 //!
 //! Before the stream's lock: check the condition, take a slot and the memory that the table may need, find
-//! room in the log, copy key and value to both. Under the lock: find the old word, check the condition again,
+//! room in the log, copy key and value to both. What is far away (buckets, the new slot, the old one) is asked
+//! for before it is needed, and the log's record is written while it comes. Under the lock: find the old word, check the condition again,
 //! take the seq, complete the record, publish the word, split a bucket if one is due. After it: retire the
 //! old slot. So the lock is held for no allocation, no system call and no copy of a value.
 //!
@@ -117,25 +118,34 @@ impl<L: Log> Inner<L> {
         }
         let prepared =
             place.node.prepare(Some(need)).map_err(|NoRoom| self.capacity(place.node, need))?;
+        if let Some(slot) = prepared.slot() {
+            // Its lines come while the record is written: stores to lines that are far away fill the store
+            // buffer, and everything after them waits.
+            place.node.arena.prefetch_bytes(slot.location.offset(), need);
+        }
         let mut spare = Spares::new(place.node);
         spare.take(place.table.wants()).map_err(|bytes| self.capacity(place.node, bytes))?;
         let Some(slot) = prepared.slot() else { return Err(self.capacity(place.node, need)) };
-        // The line of the entry that is to be replaced comes while key and value are copied.
-        if let Some(word) = place.table.likely(hash) {
-            place.node.arena.prefetch(word.location().offset());
-        }
         let parts = EntryParts {
             key: entry.key,
             value_len: entry.value.len() as u64,
             expiry_ms: entry.expiry_ms,
             flags: LIVE,
         };
-        fill(&place.node.arena, slot, &parts, entry.value);
         let new = Word::entry(tag_of(hash), slot.generation, slot.location);
+        let mut is_filled = false;
         loop {
             let change =
                 Change::Entry { key: entry.key, value: entry.value, expiry_ms: entry.expiry_ms };
             let room = self.log.reserve(map.spec.id, stream, change).map_err(Error::Log)?;
+            if !is_filled {
+                // The line of the entry that is to be replaced comes while key and value are copied.
+                if let Some(word) = place.table.likely(hash) {
+                    place.node.arena.prefetch(word.location().offset());
+                }
+                fill(&place.node.arena, slot, &parts, entry.value);
+                is_filled = true;
+            }
             let locked = self.lock_stream(&place);
             let position = L::position(&room);
             if position < locked.position() {

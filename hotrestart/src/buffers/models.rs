@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use loom::thread;
 
 use super::layout::Geometry;
-use super::ring::{NoRoom, Ring, SealedTurn};
+use super::ring::{First, NoRoom, Ring, SealedTurn};
 use crate::format::block::BLOCK_HEADER_LEN;
 use crate::io::{AlignedBuf, Region, Waker};
 
@@ -56,7 +56,7 @@ fn never() -> Option<Instant> {
 
 impl Oracle {
     fn put(&self, ring: &Ring, id: u8) -> Result<(), NoRoom> {
-        let mut room = ring.reserve(LEN, never(), || true)?;
+        let mut room = ring.reserve(LEN, First::May, never(), || true)?;
         room.bytes().fill(id);
         let turn = room.turn();
         // Noted before the commit: the writer may see it at once.
@@ -66,7 +66,7 @@ impl Oracle {
     }
 
     fn give_up(&self, ring: &Ring) {
-        let room = ring.reserve(LEN, never(), || true).expect("room");
+        let room = ring.reserve(LEN, First::May, never(), || true).expect("room");
         self.given_up.lock().expect("no panic").push(room.turn());
         drop(room);
     }
@@ -269,7 +269,7 @@ fn a_writer_that_goes_to_sleep_is_woken_by_the_first_record() {
         let putter = {
             let ring = Arc::clone(&ring);
             thread::spawn(move || {
-                ring.reserve(LEN, None, || true).expect("room").commit();
+                ring.reserve(LEN, First::May, None, || true).expect("room").commit();
             })
         };
         // As `writer/drive.rs` does it: say that sleep comes, look for work, sleep.

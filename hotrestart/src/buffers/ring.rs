@@ -46,6 +46,8 @@ pub(crate) struct Ring {
     pub(super) free_lock: Mutex<()>,
     pub(super) sleeping: AtomicBool,
     pub(super) closed: AtomicBool,
+    /// Whether the active turn was begun while chunks were so few that not every change may use it.
+    restricted: AtomicBool,
     pub(super) waker: OnceLock<Waker>,
     #[cfg(loom)]
     watched: super::watched::Watched,
@@ -66,6 +68,17 @@ pub(crate) enum NoRoom {
     Timeout,
     /// The caller's check said to stop waiting.
     Stopped,
+    /// A turn would begin with this record, and the caller has not said that there is a chunk for it.
+    Begins,
+}
+
+/// Whether a record may be the first of its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum First {
+    /// It may: there are chunks for another buffer.
+    May,
+    /// Nobody has looked.
+    MayNot,
 }
 
 /// Room for one record. Dropped without `commit` it becomes padding.
@@ -99,6 +112,7 @@ impl Ring {
             free_lock: Mutex::new(()),
             sleeping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            restricted: AtomicBool::new(false),
             waker: OnceLock::new(),
             #[cfg(loom)]
             watched: super::watched::Watched::new(&geometry),
@@ -172,11 +186,23 @@ impl Ring {
         self.control(turn, STATE).store(State::open(turn).0, Ordering::Release);
     }
 
+    /// Whether the active turn is only for changes that may use the last chunks.
+    #[inline]
+    pub(crate) fn is_restricted(&self) -> bool {
+        self.restricted.load(Ordering::Relaxed)
+    }
+
+    /// Says so before a turn's first record, or takes it back.
+    pub(crate) fn restrict(&self, restricted: bool) {
+        self.restricted.store(restricted, Ordering::Relaxed);
+    }
+
     /// Finds room for `len` bytes, waiting until `deadline` (not at all when it is `None`). `keep_on` is
     /// asked while waiting.
     pub(crate) fn reserve(
         &self,
         len: usize,
+        first: First,
         deadline: Option<Instant>,
         keep_on: impl Fn() -> bool,
     ) -> Result<Room<'_>, NoRoom> {
@@ -206,6 +232,9 @@ impl Ring {
             if bytes + len > capacity || index >= records {
                 self.seal(turn, state);
                 continue;
+            }
+            if index == 0 && first == First::MayNot {
+                return Err(NoRoom::Begins);
             }
             let word = self.control(turn, STATE);
             let taken = word.compare_exchange(

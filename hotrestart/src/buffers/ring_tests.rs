@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::layout::Geometry;
-use super::ring::Ring;
+use super::ring::{First, Ring};
 use crate::format::block::sealed_len;
 use crate::format::chunk::CHUNK_HEADER_LEN;
 use crate::format::directory::{DIRECTORY_HEADER_LEN, LINE_LEN, TABLE_LEN};
@@ -54,7 +54,7 @@ fn closing_while_buffers_turn_over_hands_out_no_room_that_is_never_written() {
                 scope.spawn(move || {
                     let len = [33_000, 57_000, 40_000, 9_000][((round + thread) % 4) as usize];
                     let soon = || Some(Instant::now() + Duration::from_secs(60));
-                    while let Ok(room) = ring.reserve(len, soon(), || true) {
+                    while let Ok(room) = ring.reserve(len, First::May, soon(), || true) {
                         room.commit();
                         taken.fetch_add(len as u64, Ordering::Relaxed);
                     }
@@ -91,7 +91,7 @@ fn fill(chunk_size: u64, lens: &[usize], tables: &[(usize, u64)], chunks: u32) {
             ring.set_tables(known);
         }
         let room = loop {
-            match ring.reserve(lens[n % lens.len()], None, || true) {
+            match ring.reserve(lens[n % lens.len()], First::May, None, || true) {
                 Ok(room) => break room,
                 Err(_) => {
                     let (payload, of_turn, ends) = drain.take(&ring).expect("a sealed turn");
@@ -161,15 +161,19 @@ fn a_record_of_a_former_turn_does_not_count_where_a_thread_died_with_its_room() 
     // Two rounds over both buffers, so that each word of the commit table had a record.
     for turn in 0..4 {
         for _ in 0..10 {
-            ring.reserve(100, None, || true).unwrap_or_else(|_| panic!("room")).commit();
+            ring.reserve(100, First::May, None, || true)
+                .unwrap_or_else(|_| panic!("room"))
+                .commit();
         }
         ring.seal_turn(turn);
         assert!(drain.take(&ring).is_some(), "turn {turn} is whole");
     }
     for _ in 0..5 {
-        std::mem::forget(ring.reserve(100, None, || true).unwrap_or_else(|_| panic!("room")));
+        std::mem::forget(
+            ring.reserve(100, First::May, None, || true).unwrap_or_else(|_| panic!("room")),
+        );
     }
-    ring.reserve(100, None, || true).unwrap_or_else(|_| panic!("room")).commit();
+    ring.reserve(100, First::May, None, || true).unwrap_or_else(|_| panic!("room")).commit();
     ring.seal_turn(4);
     assert!(ring.sealed(4).is_none(), "it is not whole");
     assert_eq!(ring.committed_records(4, 6), 1, "only the one that was committed in this turn");

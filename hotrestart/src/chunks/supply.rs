@@ -314,12 +314,6 @@ impl Supply {
         (wanted + self.debt.load(Ordering::Relaxed)).min(self.reserve.ample())
     }
 
-    /// Whether there is enough in stock for whatever the log buffers take. One load.
-    #[inline]
-    pub(crate) fn is_ample(&self) -> bool {
-        self.stock.load(Ordering::Relaxed) >= self.reserve.ample()
-    }
-
     /// How many chunks' worth the log buffers hold that is not written.
     #[cold]
     fn buffered(&self) -> usize {
