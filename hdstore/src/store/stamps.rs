@@ -105,18 +105,21 @@ impl<L: Log> Stamps<L> {
                     place.node.arena.prefetch(word.location().offset());
                 }
             }
-            for (index, (stamp, place)) in group.iter().zip(&places).enumerate() {
-                let Some(place) = place else { continue };
+            let views: [_; GROUP] = std::array::from_fn(|index| {
+                let (stamp, place) = (group.get(index)?, places[index].as_ref()?);
                 let arena = &place.node.arena;
-                if let Some(view) = find_stamp(arena, place.table, stamp.hash, stamp.seq, &pin) {
-                    let entry = Current {
-                        key: view.key(),
-                        value: view.value(),
-                        expiry_ms: view.expiry_ms(),
-                    };
-                    if each(group_index * GROUP + index, entry).is_break() {
-                        return;
-                    }
+                let view = find_stamp(arena, place.table, stamp.hash, stamp.seq, &pin)?;
+                // The rest of the entry comes while the others are looked up.
+                let bytes = (view.key().len() + view.value().len()) as u64;
+                arena.prefetch_bytes(view.location().offset() + 64, bytes);
+                Some(view)
+            });
+            for (index, view) in views.iter().enumerate() {
+                let Some(view) = view else { continue };
+                let (key, value, expiry_ms) = (view.key(), view.value(), view.expiry_ms());
+                let entry = Current { key, value, expiry_ms };
+                if each(group_index * GROUP + index, entry).is_break() {
+                    return;
                 }
             }
         }
