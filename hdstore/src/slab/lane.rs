@@ -25,6 +25,11 @@ impl Stash {
         Some(self.slots[self.len])
     }
 
+    /// The slot that the next `pop` gives.
+    pub(crate) fn top(&self) -> Option<u64> {
+        self.slots[..self.len].last().copied()
+    }
+
     pub(crate) fn push(&mut self, location: u64) {
         self.slots[self.len] = location;
         self.len += 1;

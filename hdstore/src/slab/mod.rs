@@ -55,10 +55,16 @@ impl Slabs {
         let location = match Class::of(need) {
             Some(class) => {
                 let stash = &mut lane.stashes[usize::from(class.0)];
-                match stash.pop() {
+                let location = match stash.pop() {
                     Some(location) => Location(location),
                     None => self.refill(arena, lane, class)?,
+                };
+                // The lines of the slot that comes next are on their way when it is taken: stores to lines
+                // that are far away fill the store buffer, and every locked step after them waits.
+                if let Some(next) = lane.stashes[usize::from(class.0)].top() {
+                    arena.prefetch_bytes(Location(next).offset(), class.slot_bytes().into());
                 }
+                location
             }
             None => self.large.take(arena, need)?,
         };
@@ -166,6 +172,15 @@ impl Slabs {
                 arena.unpoison(offset_of(arena, page), PAGE);
                 self.pool.put(arena, page);
             }
+        }
+    }
+
+    /// Bytes of the place of a slot that was taken for `need` bytes: as `slot_bytes`, without a look at its page.
+    #[inline]
+    pub(crate) fn slot_bytes_for(&self, arena: &Arena, location: Location, need: u64) -> u64 {
+        match Class::of(need) {
+            Some(class) => class.slot_bytes().into(),
+            None => large::committed_bytes(arena, location),
         }
     }
 

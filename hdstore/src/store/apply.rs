@@ -302,10 +302,10 @@ impl<L: Log> Loading<L> {
             let live = super::access::view_prepared(arena, &prepared).map_or(0, |v| live_bytes(&v));
             let replaced = match old {
                 Some((found, view)) => {
-                    let old_bytes = place.node.slabs.slot_bytes(arena, view.location());
+                    let old_bytes = place.node.slot_bytes(&view);
                     place.table.sub(live_bytes(&view), old_bytes);
                     place.table.publish(found.place, new);
-                    Some(view.location())
+                    Some((view.location(), old_bytes))
                 }
                 None => {
                     let hash_of = |location| hash_locked(arena, &inner.hash, location, &locked);
@@ -367,11 +367,11 @@ impl<L: Log> Inner<L> {
         let locked = self.lock_stream(place);
         let old = find_locked(arena, place.table, hash, key, &locked);
         let Some((found, view)) = old.filter(|(_, view)| view.seq() < seq) else { return Ok(()) };
-        let location = view.location();
-        place.table.sub(live_bytes(&view), place.node.slabs.slot_bytes(arena, location));
+        let (location, slot_bytes) = (view.location(), place.node.slot_bytes(&view));
+        place.table.sub(live_bytes(&view), slot_bytes);
         place.table.publish(found.place, Word::EMPTY);
         drop(locked);
-        prepared.settle(Some(location));
+        prepared.settle(Some((location, slot_bytes)));
         Ok(())
     }
 }

@@ -16,6 +16,8 @@ use crossbeam_utils::CachePadded;
 use crate::arena::Arena;
 use crate::arena::layout::{LARGE_STEP, PAGE};
 use crate::arena::os::UNIT;
+use crate::entry::layout::need;
+use crate::entry::view::EntryView;
 use crate::ids::Location;
 use crate::reclaim::hazard::Hazards;
 use crate::reclaim::pin::{OldestPin, Pins};
@@ -201,8 +203,13 @@ impl Node {
             * PAGE
     }
 
-    fn retire(&self, lane_index: usize, location: Location) {
-        let bytes = self.slabs.slot_bytes(&self.arena, location);
+    /// Bytes of an entry's slot.
+    pub(crate) fn slot_bytes(&self, view: &EntryView<'_>) -> u64 {
+        let need = need(view.key_len() as usize, view.value_len(), view.expiry_ms().is_some());
+        self.slabs.slot_bytes_for(&self.arena, view.location(), need)
+    }
+
+    fn retire(&self, lane_index: usize, location: Location, bytes: u64) {
         let sealed = {
             let mut lane = lock(&self.lanes[lane_index]);
             lane.retired.retire(&self.arena, location, bytes, self.batch_max_bytes)
@@ -333,13 +340,13 @@ impl Prepared<'_> {
         self.slot
     }
 
-    /// The slot is published; the entry it replaced, if any, is retired.
-    pub(crate) fn settle(mut self, replaced: Option<Location>) {
+    /// The slot is published; the entry it replaced, if any, is retired: its location, and its slot's bytes.
+    pub(crate) fn settle(mut self, replaced: Option<(Location, u64)>) {
         self.slot = None;
-        if let Some(location) = replaced {
+        if let Some((location, bytes)) = replaced {
             let (node, lane) = (self.node, self.lane);
             std::mem::forget(self);
-            node.retire(lane, location);
+            node.retire(lane, location, bytes);
         }
     }
 }

@@ -11,7 +11,7 @@
 //! taken anew, since after a crash a prefix of the stream must come back.
 
 use super::access::{Locked, fill, find_locked, find_pinned, hash_locked, live_bytes, need};
-use super::node::{NoRoom, Node, Prepared};
+use super::node::{NoRoom, Node};
 use super::{Inner, MapCore, Place};
 use crate::clock::Clock;
 use crate::entry::layout::{KEY_MAX, LIVE};
@@ -118,11 +118,6 @@ impl<L: Log> Inner<L> {
         }
         let prepared =
             place.node.prepare(Some(need)).map_err(|NoRoom| self.capacity(place.node, need))?;
-        if let Some(slot) = prepared.slot() {
-            // Its lines come while the record is written: stores to lines that are far away fill the store
-            // buffer, and everything after them waits.
-            place.node.arena.prefetch_bytes(slot.location.offset(), need);
-        }
         let mut spare = Spares::new(place.node);
         spare.take(place.table.wants()).map_err(|bytes| self.capacity(place.node, bytes))?;
         let Some(slot) = prepared.slot() else { return Err(self.capacity(place.node, need)) };
@@ -163,15 +158,16 @@ impl<L: Log> Inner<L> {
                 continue;
             }
             write_seq(&place.node.arena, slot.location, seq);
-            let slot_bytes = place.node.slabs.slot_bytes(&place.node.arena, slot.location);
+            let slot_bytes =
+                place.node.slabs.slot_bytes_for(&place.node.arena, slot.location, need);
             let live = (entry.key.len() + entry.value.len()) as u64;
             let retired = match old {
                 Some((found, view)) => {
-                    let old_slot = place.node.slabs.slot_bytes(&place.node.arena, view.location());
+                    let old_slot = place.node.slot_bytes(&view);
                     place.table.sub(live_bytes(&view), old_slot);
                     place.table.add(live, slot_bytes);
                     place.table.publish(found.place, new);
-                    Some(view.location())
+                    Some((view.location(), old_slot))
                 }
                 None => {
                     let hash_of =
@@ -192,7 +188,7 @@ impl<L: Log> Inner<L> {
                 self.grow(&place, &mut spare.spare, &locked);
             }
             drop(locked);
-            settle(prepared, retired);
+            prepared.settle(retired);
             return Ok(Done::Put(ticket));
         }
     }
@@ -214,10 +210,6 @@ impl<L: Log> Inner<L> {
             oldest_pin_ms: oldest.and_then(|pin| pin.since_ms).map(age_ms),
         })
     }
-}
-
-fn settle(prepared: Prepared<'_>, retired: Option<Location>) {
-    prepared.settle(retired);
 }
 
 /// Memory for a table's growth, given back when it was not needed.

@@ -59,14 +59,14 @@ impl<L: Log> Inner<L> {
                 continue;
             }
             let location = view.location();
-            let slot_bytes = place.node.slabs.slot_bytes(&place.node.arena, location);
+            let slot_bytes = place.node.slot_bytes(&view);
             place.table.sub(live_bytes(&view), slot_bytes);
             place.table.publish(found.place, Word::EMPTY);
             let ticket = self.log.commit(room, seq);
             locked.set_seq(seq);
             locked.set_position(position);
             drop(locked);
-            prepared.settle(Some(location));
+            prepared.settle(Some((location, slot_bytes)));
             return Ok(Some(ticket));
         }
     }
