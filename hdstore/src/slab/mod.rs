@@ -175,7 +175,8 @@ impl Slabs {
         }
     }
 
-    /// Bytes of the place of a slot that was taken for `need` bytes: as `slot_bytes`, without a look at its page.
+    /// Bytes of the place of a slot that was taken for `need` bytes: as `slot_bytes`, without a look at its
+    /// page.
     #[inline]
     pub(crate) fn slot_bytes_for(&self, arena: &Arena, location: Location, need: u64) -> u64 {
         match Class::of(need) {
