@@ -140,8 +140,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Room for a record, waiting as long as a put may. Whether there are chunks is asked once for each buffer,
-    /// before its first record: what a buffer that was begun takes has its chunk.
+    /// Room for a record, waiting as long as a put may. Whether there are chunks is asked once for each
+    /// buffer, before its first record: what a buffer that was begun takes has its chunk.
     #[inline]
     fn room<'a>(
         &'a self,
