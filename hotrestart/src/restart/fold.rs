@@ -49,6 +49,8 @@ pub(crate) struct Fold<'a> {
     problems: Mutex<Vec<Problem>>,
     /// Later passes meet the same records again.
     is_first_pass: AtomicBool,
+    /// Maps below this number that the manifest does not have were dropped: all of theirs is void.
+    next_map: MapId,
     /// By stream, the highest seq that was found.
     seqs: Box<[AtomicU64]>,
     bytes_total: AtomicU64,
@@ -65,7 +67,8 @@ pub(crate) struct Fold<'a> {
 pub(crate) struct Relog {
     pub(crate) map: MapId,
     pub(crate) stream: StreamId,
-    pub(crate) key: Vec<u8>,
+    /// The key; none of a clear.
+    pub(crate) key: Option<Vec<u8>>,
     pub(crate) seq: u64,
 }
 
@@ -97,6 +100,7 @@ impl<'a> Fold<'a> {
             relog: Mutex::default(),
             problems: Mutex::default(),
             is_first_pass: AtomicBool::new(true),
+            next_map: log.next_map(),
             seqs: (0..streams).map(|_| AtomicU64::new(0)).collect(),
             bytes_total: AtomicU64::new(0),
             bytes_read: AtomicU64::new(0),
@@ -120,8 +124,13 @@ impl<'a> Fold<'a> {
         std::mem::take(&mut self.problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
+    /// What must be logged again. To be asked when everything is loaded: what was cleared later is left out.
     pub(crate) fn take_relog(&self) -> Vec<Relog> {
-        std::mem::take(&mut self.relog.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        let mut all = std::mem::take(
+            &mut *self.relog.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
+        );
+        all.retain(|again| !self.loading.is_void(again.map, again.stream, Seq(again.seq)));
+        all
     }
 
     /// By stream, the highest seq that was found; 0 without a record.
@@ -150,6 +159,7 @@ impl<'a> Fold<'a> {
                 self.load_put_by(settled, put_by)?;
             }
             self.finish_runs()?;
+            self.loading.drop_void().map_err(OpenError::Memory)?;
             if !self.loading.next_pass() {
                 return Ok(());
             }
@@ -364,20 +374,24 @@ impl<'a> Fold<'a> {
         Ok(count)
     }
 
-    /// Remembers the seq of a record and whether its map is known. Returns whether its bytes are those that
-    /// were put, where that is in question: its block's checksum says only what was copied.
+    /// Remembers the seq of a record and whether its map is known. Returns whether it is to be applied: not
+    /// when its map was dropped, nor when its bytes are not those that were put, where that is in question,
+    /// since its block's checksum says only what was copied.
     pub(super) fn note(&self, source: &Source<'_>, record: &Record<'_>) -> bool {
         if let Some(highest) = self.seqs.get(record.stream.0 as usize)
             && highest.load(Ordering::Relaxed) < record.seq
         {
             highest.fetch_max(record.seq, Ordering::Relaxed);
         }
-        self.log.note_expiry(record.expiry);
         if !self.loading.knows(record.map) {
+            if record.map < self.next_map {
+                return false;
+            }
             let what = format!("a record of map {}, which the manifest does not have", record.map);
             let offset = source.offset as u64;
             self.problem(Problem { file: source.name.to_string(), offset, what });
         }
+        self.log.note_expiry(record.expiry);
         let computed = if source.is_copied { record.computed_crc() } else { None };
         let is_sound = computed.is_none_or(|computed| computed == record.body_crc);
         if !is_sound {
@@ -461,11 +475,13 @@ impl<'a> Fold<'a> {
     }
 
     fn collect_relog(&self, source: &Source<'_>, payload: &[u8]) {
-        let again = self.records_of(source, payload).filter(|record| !is_of_run(record));
+        let again = self
+            .records_of(source, payload)
+            .filter(|record| !is_of_run(record) && self.loading.knows(record.map));
         let again = again.map(|record| Relog {
             map: record.map,
             stream: record.stream,
-            key: record.key.to_vec(),
+            key: (record.kind != RecordKind::Clear).then(|| record.key.to_vec()),
             seq: record.seq,
         });
         self.relog.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(again);
@@ -487,6 +503,7 @@ pub(super) fn is_of_run(record: &Record<'_>) -> bool {
 pub(super) fn applied<'a>(record: &Record<'a>) -> Applied<'a> {
     let change = match record.kind {
         RecordKind::Absence => Change::Absence { key: record.key },
+        RecordKind::Clear => Change::Clear,
         _ => Change::Entry { key: record.key, value: record.value, expiry_ms: record.expiry },
     };
     Applied { map: record.map, stream: record.stream, seq: Seq(record.seq), change }

@@ -149,7 +149,7 @@ impl Head {
         }
         filling.enter(Seq(self.seq))?;
         let Head { map, stream, seq, key, relog, .. } = self;
-        Ok(Ok(relog.then(|| Relog { map, stream, key: key.into_vec(), seq })))
+        Ok(Ok(relog.then(|| Relog { map, stream, key: Some(key.into_vec()), seq })))
     }
 }
 

@@ -140,6 +140,9 @@ pub(super) fn load(
     relog.records = fold.take_relog();
     relog.durable = fold.highest_seqs();
     drop(fold);
+    for (map, stream, seq) in loading.cleared() {
+        shared.clears.raise(map, stream, seq);
+    }
     // After a clean close nothing is lost, and a stream goes on from what was found of it. Else seqs below
     // the limit may have been given of which nothing is left.
     let is_all_there = report.was_clean && is_whole(report);
