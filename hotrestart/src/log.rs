@@ -24,9 +24,9 @@ use crate::compact::state::State;
 use crate::dir::manifests::Manifests;
 use crate::dir::seqs::SeqReserve;
 use crate::durability::{Durability, LogFailure, Ticket};
-use crate::format::RecordHeader;
 use crate::format::manifest::MapRecord;
 use crate::format::record::{PartOf, body_crc, patch_seq};
+use crate::format::{Manifest, RecordHeader};
 use crate::io::IoErrorClass;
 use crate::poison::Poison;
 use crate::runs::{LiveRuns, RunOf};
@@ -418,9 +418,17 @@ impl Log for DiskLog {
         shared.check()?;
         let mut manifests =
             shared.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        manifests
-            .update(|manifest| manifest.maps.retain(|record| record.id != map))
-            .map_err(|source| LogFailure::Manifest { source: Arc::new(source) })?;
+        let generation = manifests.current.generation;
+        let forget = |manifest: &mut Manifest| manifest.maps.retain(|record| record.id != map);
+        if let Err(source) = manifests.update(forget) {
+            // A copy may say by now that the map is gone. It must not when more is acknowledged in it.
+            let is_untouched = manifests.current.generation == generation
+                && matches!(source.class, IoErrorClass::NoSpace { .. });
+            if !is_untouched && let Err(error) = manifests.update(|_| {}) {
+                shared.poison.set(error);
+            }
+            return Err(LogFailure::Manifest { source: Arc::new(source) }.into());
+        }
         drop(manifests);
         shared.clears.forget(map);
         Ok(())

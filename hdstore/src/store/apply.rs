@@ -57,6 +57,12 @@ impl<L: Log> Store<L> {
         self.inner.restore_map(spec)
     }
 
+    /// Gives no new map a number below `next`: the log knows that all those were given, also when the maps
+    /// are gone.
+    pub fn raise_next_map(&self, next: MapId) {
+        self.inner.raise_next_map(next);
+    }
+
     /// Starts loading into a store that nobody reads or writes yet. Facts of absence take up to
     /// `facts_max_bytes`, and at least 24 KiB, of the process's heap, beside the memory limit, until the load
     /// ends; what they do not fit in is made up for by more passes.

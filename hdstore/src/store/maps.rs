@@ -148,6 +148,12 @@ impl<L: Log> Inner<L> {
         Ok(())
     }
 
+    /// Gives no map a number below `next` from now on: those were given before.
+    pub(crate) fn raise_next_map(&self, next: MapId) {
+        let mut maps = self.maps.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        maps.next_id = maps.next_id.max(next.0);
+    }
+
     fn enter(maps: &mut Maps<L>, core: Arc<MapCore<L>>) {
         maps.next_id = maps.next_id.max(core.spec.id.0 + 1);
         maps.by_name.insert(core.spec.name.clone(), Arc::clone(&core));

@@ -291,6 +291,7 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
         };
         memory.restore_map(spec).map_err(OpenError::Memory)?;
     }
+    memory.raise_next_map(manifest.next_map);
     Ok((memory, shared, poison))
 }
 
