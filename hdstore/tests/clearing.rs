@@ -341,7 +341,7 @@ fn puts_under_way_while_their_map_is_dropped_are_gone_with_it_or_refused() {
                 let (map, done) = (&map, &done);
                 scope.spawn(move || {
                     for key in 0.. {
-                        match map.insert(&(thread << 32 | key % 5_000), &[thread as u8; 50]) {
+                        match map.insert(&((thread << 32) | (key % 5_000)), &[thread as u8; 50]) {
                             Ok(()) => _ = done.fetch_add(1, Ordering::Relaxed),
                             Err(Error::Dropped { .. }) => return,
                             Err(error) => panic!("{error}"),

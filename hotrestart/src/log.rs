@@ -70,7 +70,8 @@ pub(crate) struct Shared {
     pub(crate) next_run: AtomicU64,
     pub(crate) runs: LiveRuns,
     pub(crate) clears: Clears,
-    /// Tables that there were in this life, those of dropped maps included: a chunk's directory may list them.
+    /// Tables that there were in this life, those of dropped maps included: a chunk's directory may list
+    /// them.
     pub(crate) tables: AtomicU64,
     /// Whether any entry expires.
     pub(crate) has_expiring: AtomicBool,

@@ -1,4 +1,5 @@
-//! Maps that are cleared or dropped stay so, through crashes, restarts and compaction, and free what they took.
+//! Maps that are cleared or dropped stay so, through crashes, restarts and compaction, and free what they
+//! took.
 
 use std::collections::HashMap;
 use std::path::Path;

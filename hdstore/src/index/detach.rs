@@ -1,9 +1,10 @@
-//! Detaching: a table becomes empty by a few stores; what it was made of is taken apart later, bucket by bucket.
+//! Detaching: a table becomes empty by a few stores; what it was made of is taken apart later, bucket by
+//! bucket.
 //!
 //! Invariant: after `detach` no search that begins finds a word of the former table; whoever began before may
-//! still walk its pieces, so none is freed before every pin of that time has ended. Pieces of a detached table
-//! never change until they are freed, each exactly once: segments in the order of their buckets, overflow
-//! buckets with their chain, everything else at the end.
+//! still walk its pieces, so none is freed before every pin of that time has ended. Pieces of a detached
+//! table never change until they are freed, each exactly once: segments in the order of their buckets,
+//! overflow buckets with their chain, everything else at the end.
 //!
 //! Callers: `store/clear.rs` detaches under the stream's lock; `store/detached.rs` takes apart. Cost: ten
 //! stores, however large the table is.

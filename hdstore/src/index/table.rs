@@ -180,8 +180,8 @@ impl<'a> Table<'a> {
         self.get(SLOT_BYTES) >> SLOT_BYTES_BITS
     }
 
-    /// Where a bucket lies. One that is not in place, since the table was cleared after its count was read, is
-    /// empty; the reader then finds another shape and looks again.
+    /// Where a bucket lies. One that is not in place, since the table was cleared after its count was read,
+    /// is empty; the reader then finds another shape and looks again.
     #[inline(always)]
     pub(super) fn bucket(&self, bucket: u64) -> u64 {
         let at = |field: u64| self.arena.word(self.header + field).load(Acquire);

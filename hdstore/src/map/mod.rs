@@ -80,8 +80,8 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     ///
     /// # Errors
     /// Nothing changed: [`Error::EmptyKey`], [`Error::TooLarge`], [`Error::Capacity`],
-    /// [`Error::Unreclaimed`], [`Error::Codec`], [`Error::Dropped`], or [`Error::Log`] before the change. An [`Error::Log`] may
-    /// also say that the change is visible but not known to be durable.
+    /// [`Error::Unreclaimed`], [`Error::Codec`], [`Error::Dropped`], or [`Error::Log`] before the change. An
+    /// [`Error::Log`] may also say that the change is visible but not known to be durable.
     ///
     /// ```
     /// # use hdstore::{MapOptions, Store, codec::Bytes};
@@ -182,9 +182,10 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         Ok(ticket.is_some() && was_live.get())
     }
 
-    /// Removes every entry; returns how many there were, expired ones included. In each stream all go at once:
-    /// a put of the stream comes wholly before or wholly after, a reader finds all or none of it, and it is
-    /// one record in the log. The streams follow one another, so a put to a stream that had its turn stays.
+    /// Removes every entry; returns how many there were, expired ones included. In each stream all go at
+    /// once: a put of the stream comes wholly before or wholly after, a reader finds all or none of it, and
+    /// it is one record in the log. The streams follow one another, so a put to a stream that had its turn
+    /// stays.
     ///
     /// It takes microseconds a stream, whatever the map holds. The memory comes free bit by bit, by later
     /// puts and removes, [`Store::maintain`], [`Store::sweep`], and as soon as a put finds no other;

@@ -3,8 +3,9 @@
 //! Invariant: for each key the record with the highest seq wins, whatever the order, so the result does not
 //! depend on it. Facts of absence take no slots: they are remembered in a table of fixed size (`facts.rs`),
 //! and where that is too small, part of the keys is left to a further pass over all records
-//! ([`Loading::next_pass`]). What is older than a clear of its table is void (`voids.rs`). Replaced slots are retired as in a put, so it is safe, if pointless, to read
-//! while a store loads. Values that come in pieces are put together in their slot (`fill.rs`).
+//! ([`Loading::next_pass`]). What is older than a clear of its table is void (`voids.rs`). Replaced slots are
+//! retired as in a put, so it is safe, if pointless, to read while a store loads. Values that come in pieces
+//! are put together in their slot (`fill.rs`).
 //!
 //! Caller: the loader of `hotrestart`. Records come in batches whose cache misses run side by side.
 

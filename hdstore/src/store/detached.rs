@@ -232,9 +232,10 @@ impl Node {
         }
         self.hold_back(&held);
         if to < pieces.buckets {
+            let freed_bytes = freed_bytes.min(field(BYTES));
             word(CURSOR).store(to, Relaxed);
-            word(BYTES).store(field(BYTES).saturating_sub(freed_bytes), Relaxed);
-            self.detached.bytes.fetch_sub(freed_bytes.min(self.detached.bytes()), Relaxed);
+            word(BYTES).store(field(BYTES) - freed_bytes, Relaxed);
+            self.detached.bytes.fetch_sub(freed_bytes, Relaxed);
             return to - from;
         }
         self.detached.bytes.fetch_sub(field(BYTES), Relaxed);

@@ -5,9 +5,9 @@
 //! for a record of the queue is short and a reader sleeps, is detached by later upkeep; the table headers go
 //! when the last handle has.
 //!
-//! Invariants: a put that holds its stream's lock when the map goes is part of what is dropped; one that comes
-//! later is refused. Until the log has forgotten the map nothing changes here, and after that nothing fails.
-//! Callers: `Store::drop_map`; `Store::maintain` and whoever makes or drops a map (`bury`).
+//! Invariants: a put that holds its stream's lock when the map goes is part of what is dropped; one that
+//! comes later is refused. Until the log has forgotten the map nothing changes here, and after that nothing
+//! fails. Callers: `Store::drop_map`; `Store::maintain` and whoever makes or drops a map (`bury`).
 
 use std::sync::atomic::Ordering::Release;
 use std::sync::{Arc, Weak};

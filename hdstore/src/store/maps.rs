@@ -2,8 +2,8 @@
 //!
 //! Invariant: a map's number is given once and never again; its place in the map table is used again when the
 //! map was dropped and its last handle is gone. Making a map either succeeds as a whole or leaves nothing.
-//! Callers: opening a map by name, restart, statistics. Cost of making one: 64 bytes for each stream. One lock
-//! guards all of it; puts and gets do not take it. What may go wrong: no memory, a log that refuses.
+//! Callers: opening a map by name, restart, statistics. Cost of making one: 64 bytes for each stream. One
+//! lock guards all of it; puts and gets do not take it. What may go wrong: no memory, a log that refuses.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};

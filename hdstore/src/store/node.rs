@@ -1,8 +1,8 @@
 //! A node: one arena with its slabs, lanes, published guards and retired slots.
 //!
 //! Invariant: what `prepare` hands out is either used and then settled, or abandoned; both in `Prepared`'s
-//! hands, so a failing put leaks neither a slot nor a promise. Lock order: cleared tables, then retired queue,
-//! then lane, then class, then pool.
+//! hands, so a failing put leaks neither a slot nor a promise. Lock order: cleared tables, then retired
+//! queue, then lane, then class, then pool.
 //!
 //! Cost: two short locks of the thread's own lane per put. The bound on unreclaimed memory is kept here.
 

@@ -4,9 +4,9 @@
 //! the order in which both come. One that comes after the clear is passed over under the stream's lock; what
 //! was there before is found and removed by [`Loading::drop_void`], once per pass.
 //!
-//! Callers: `apply.rs` and `fill.rs` under the lock of the record's stream, so that what is noted here and the
-//! index agree. Cost: one load for each record while no clear was met; then a second. 8 bytes for each stream
-//! of a map that was cleared, on the heap, until the load ends.
+//! Callers: `apply.rs` and `fill.rs` under the lock of the record's stream, so that what is noted here and
+//! the index agree. Cost: one load for each record while no clear was met; then a second. 8 bytes for each
+//! stream of a map that was cleared, on the heap, until the load ends.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};

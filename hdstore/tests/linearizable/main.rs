@@ -2,8 +2,8 @@
 //! time that explains every answer.
 //!
 //! Hazards: an overwrite that is lost, a conditional change that two win, a removed or cleared value that
-//! comes back, a read that goes back in time, a guard whose slot is used again. Each round has new keys and a few
-//! threads that do random things to them, while another ends what is due (`maintain`, `sweep`); then each
+//! comes back, a read that goes back in time, a guard whose slot is used again. Each round has new keys and a
+//! few threads that do random things to them, while another ends what is due (`maintain`, `sweep`); then each
 //! key's history is searched (`checker.rs`). A failure prints the seed and the history; the threads' own
 //! order is not replayed by it, their choices are.
 //!

@@ -2,8 +2,8 @@
 //!
 //! Invariant: a fact may be forgotten when no chunk that is not durably free holds an older entry of its key.
 //! That stays so: later records are newer, and compaction copies no entry that a fact has ended. So what a
-//! survey finds is true for good. A clear is a fact of every key of its table. Keys are told apart by their hashes: two that share one can only make a
-//! fact stay longer.
+//! survey finds is true for good. A clear is a fact of every key of its table. Keys are told apart by their
+//! hashes: two that share one can only make a fact stay longer.
 //!
 //! A survey reads the directories of all chunks, those with facts first. It holds `FACTS_MAX` facts at most,
 //! some 60 bytes each; with more than that in the log there are several surveys. Caller: the compactor, when

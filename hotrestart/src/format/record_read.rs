@@ -29,7 +29,8 @@ pub struct Record<'a> {
     pub body_crc: u32,
     /// The key; empty for a part and for a clear.
     pub key: &'a [u8],
-    /// The value or the part's bytes; empty for an absence, for a clear, and for an entry whose value is in parts.
+    /// The value or the part's bytes; empty for an absence, for a clear, and for an entry whose value is in
+    /// parts.
     pub value: &'a [u8],
     /// The length of the whole value, also when it is in parts.
     pub value_len: u32,

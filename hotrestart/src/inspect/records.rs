@@ -1,8 +1,8 @@
 //! Every record of every block that counts: its own checksum, its place in the directory, and whether it is
 //! still the newest of its key.
 //!
-//! Invariant: the newest seq of a key wins, absences included, whatever the order of the chunks; what is older
-//! than a clear of its table is superseded, and so is everything of a map that was dropped. Keys are
+//! Invariant: the newest seq of a key wins, absences included, whatever the order of the chunks; what is
+//! older than a clear of its table is superseded, and so is everything of a map that was dropped. Keys are
 //! told apart by 128 bits of hash, so that keys need not be kept; about 80 bytes of memory per key.
 
 use std::cmp::Ordering;

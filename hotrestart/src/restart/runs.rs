@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use hdstore::{Filling, Loading, Outline, Seq, Stamp};
 
-use super::fold::Relog;
+use super::beyond::Relog;
 use crate::error::OpenError;
 use crate::format::record::body_crc;
 use crate::format::{MapId, Record, StreamId};

@@ -12,7 +12,7 @@ use hdstore::{Change, Log, MapId, Seq, StreamId};
 use crate::chunks::supply::Space;
 use crate::durability::{Durability, LogFailure};
 use crate::log::{DiskLog, Shared};
-use crate::restart::fold::Relog;
+use crate::restart::beyond::Relog;
 
 /// Logs the records again and waits until they are flushed. Returns how many there were.
 pub(crate) fn relog(
