@@ -278,11 +278,11 @@ fn a_clear_beside_puts_guards_and_pins_has_its_place_in_every_history() {
         bench.insert(1, 10);
         let holder = {
             let bench = Arc::clone(&bench);
-            thread::spawn(move || bench.hold_if_there(0))
+            thread::spawn(move || _ = bench.hold_if_there(0))
         };
         let reader = {
             let bench = Arc::clone(&bench);
-            thread::spawn(move || drop((bench.get(0), bench.get(1), bench.get(0))))
+            thread::spawn(move || [0, 1, 0].into_iter().for_each(|key| _ = bench.get(key)))
         };
         let clearer = {
             let bench = Arc::clone(&bench);
