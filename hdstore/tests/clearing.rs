@@ -45,32 +45,34 @@ fn used_bytes(store: &Store) -> u64 {
 }
 
 #[test]
-fn clearing_millions_of_entries_takes_no_longer_than_clearing_few_and_frees_every_byte() {
+fn clearing_a_million_entries_takes_no_longer_than_clearing_few_and_frees_every_byte() {
     let store = store(1024 * MIB, 1);
     let map = map_of(&store, "m");
     map.insert(&0, b"warm").expect("room");
     assert_eq!(map.clear().expect("cleared"), 1);
     drain(&store);
     let before_bytes = used_bytes(&store);
-    let entries = 2_000_000;
-    for key in 0..entries {
-        map.insert(&key, &[7; 40]).expect("room");
+    let (entries, mut shortest) = (1_000_000, Duration::MAX);
+    for _ in 0..3 {
+        for key in 0..entries {
+            map.insert(&key, &[7; 40]).expect("room");
+        }
+        let filled_bytes = used_bytes(&store);
+        let start = Instant::now();
+        assert_eq!(map.clear().expect("cleared"), entries);
+        shortest = shortest.min(start.elapsed());
+        assert!(map.is_empty() && map.get(&1).expect("ok").is_none());
+        let left_bytes = store.stats().detached_bytes;
+        assert!(left_bytes > (filled_bytes - before_bytes) / 10 * 9, "it was freed under the call");
+        holds_the_books(&store);
+        drain(&store);
+        assert_eq!(used_bytes(&store), before_bytes);
+        holds_the_books(&store);
     }
-    let filled_bytes = used_bytes(&store);
-    let start = Instant::now();
-    assert_eq!(map.clear().expect("cleared"), entries);
-    let took = start.elapsed();
-    // Freeing two million slots takes a hundred milliseconds and more; the bound leaves room for a thread
-    // that loses its processor.
-    assert!(took < Duration::from_millis(25), "{took:?}");
-    assert!(map.is_empty() && map.get(&1).expect("ok").is_none());
-    let left_bytes = store.stats().detached_bytes;
-    assert!(left_bytes > (filled_bytes - before_bytes) / 10 * 9, "it was freed under the call");
-    holds_the_books(&store);
-    drain(&store);
-    assert_eq!(used_bytes(&store), before_bytes);
-    holds_the_books(&store);
-    println!("{took:?} for {entries} entries");
+    // Freeing a million slots takes fifty milliseconds and more. The shortest of three, since a thread may
+    // lose its processor.
+    assert!(shortest < Duration::from_millis(2), "{shortest:?}");
+    println!("{shortest:?} for {entries} entries");
 }
 
 #[test]
@@ -373,4 +375,27 @@ fn clearing_one_stream_leaves_the_others() {
     assert_eq!(map.iter().count() as u64, 3_000 - gone);
     assert_eq!(map.clear_stream(StreamId(1)).expect("nothing there"), 0);
     assert!(matches!(map.clear_stream(StreamId(3)), Err(Error::Stream { stream: 3, streams: 3 })));
+}
+
+#[test]
+fn on_several_nodes_each_frees_what_is_its_own() {
+    let store = Store::builder()
+        .memory_limit_bytes(128 * MIB)
+        .streams(5)
+        .topology(hdstore::Topology::made_up(2))
+        .in_memory()
+        .expect("a store");
+    let before_bytes = used_bytes(&store);
+    let (map, other) = (map_of(&store, "m"), map_of(&store, "other"));
+    for key in 0..30_000u64 {
+        map.insert(&key, &[1; 100]).expect("room");
+        other.insert(&key, &[2; 30]).expect("room");
+    }
+    assert_eq!(map.clear().expect("cleared"), 30_000);
+    assert_eq!(other.iter().count(), 30_000);
+    drop(other);
+    store.drop_map("other").expect("dropped");
+    drain(&store);
+    assert_eq!(used_bytes(&store), before_bytes);
+    holds_the_books(&store);
 }
