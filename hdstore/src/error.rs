@@ -99,6 +99,12 @@ pub enum Error {
         /// The highest number.
         max: u64,
     },
+    /// The map was dropped. A map of the same name, if there is one, is another: open it anew.
+    #[error("map {name:?} was dropped")]
+    Dropped {
+        /// Its name.
+        name: String,
+    },
     /// The name of a map is not possible.
     #[error("a map's name has 1 to 255 bytes, this one has {len}")]
     MapName {

@@ -35,6 +35,8 @@ pub enum Change<'a> {
         /// The key.
         key: &'a [u8],
     },
+    /// Every key of the map's part in the stream is gone from now on.
+    Clear,
 }
 
 /// What a map is, as the log must remember it.
@@ -63,6 +65,10 @@ pub trait Log: Send + Sync + Sized + 'static {
 
     /// Remembers a new map, before its first change. It may block.
     fn create_map(&self, spec: &MapSpec<Self::Level>) -> Result<(), LogError>;
+
+    /// Forgets a map for ever, with all its changes, before anything of it is forgotten in memory. It may
+    /// block. Changes that are under way may still come; they count for nothing.
+    fn drop_map(&self, map: MapId) -> Result<(), LogError>;
 
     /// Finds room for a change and copies its key and value there. It may wait up to the log's own deadline.
     fn reserve(
@@ -102,6 +108,10 @@ impl Log for NoLog {
     type Ticket = ();
 
     fn create_map(&self, _: &MapSpec<()>) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn drop_map(&self, _: MapId) -> Result<(), LogError> {
         Ok(())
     }
 

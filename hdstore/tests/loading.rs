@@ -187,6 +187,10 @@ impl Log for NoMaps {
         Err("the disk is full".into())
     }
 
+    fn drop_map(&self, _: MapId) -> Result<(), LogError> {
+        Ok(())
+    }
+
     fn reserve(&self, _: MapId, _: StreamId, _: Change<'_>) -> Result<(), LogError> {
         Ok(())
     }

@@ -23,6 +23,10 @@ impl Log for Scripted {
         Ok(())
     }
 
+    fn drop_map(&self, _: MapId) -> Result<(), LogError> {
+        Ok(())
+    }
+
     fn reserve(&self, _: MapId, _: StreamId, _: Change<'_>) -> Result<u64, LogError> {
         Ok(self.places.lock().expect("no panic").pop_front().expect("a place is scripted"))
     }

@@ -13,8 +13,12 @@ enum Step {
     CompareExchange(u16, u16, u16),
     Remove(u16),
     Replace(u16, u16),
+    Clear,
     Maintain,
 }
+
+/// In a history of records, the number that stands for a clear.
+const CLEAR: u8 = 40;
 
 fn value(seed: u16) -> Vec<u8> {
     seed.to_le_bytes().into_iter().cycle().take(usize::from(seed) % 900).collect()
@@ -28,7 +32,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (key.clone(), any::<u16>(), any::<u16>()).prop_map(|(k, a, b)| Step::CompareExchange(k, a, b)),
         2 => key.clone().prop_map(Step::Remove),
         1 => (key, any::<u16>()).prop_map(|(k, v)| Step::Replace(k, v)),
-        1 => Just(Step::Maintain),
+        1 => prop::num::u8::ANY.prop_map(|n| if n < 20 { Step::Clear } else { Step::Maintain }),
     ]
 }
 
@@ -69,6 +73,10 @@ proptest! {
                         model.insert(k.to_be_bytes().to_vec(), value(v));
                     }
                 }
+                Step::Clear => {
+                    prop_assert_eq!(map.clear().expect("cleared"), model.len() as u64);
+                    model.clear();
+                }
                 Step::Maintain => store.maintain(0),
             }
         }
@@ -83,12 +91,16 @@ proptest! {
 
     #[test]
     fn records_in_any_order_from_several_threads_give_one_map(
-        history in prop::collection::vec((0u8..40, prop::option::of(any::<u16>())), 1..300),
+        history in prop::collection::vec((0u8..41, prop::option::of(any::<u16>())), 1..300),
         order in any::<u64>(),
     ) {
         let mut newest: HashMap<u8, Option<u16>> = HashMap::new();
         for (key, change) in &history {
-            newest.insert(*key, *change);
+            if *key == CLEAR {
+                newest.clear();
+            } else {
+                newest.insert(*key, *change);
+            }
         }
         let mut shuffled: Vec<(usize, (u8, Option<u16>))> = history.iter().copied().enumerate().collect();
         let mut state = order;
@@ -113,6 +125,7 @@ proptest! {
                     for (seq, (key, change)) in part {
                         let (key, bytes) = ([*key], value(change.unwrap_or(0)));
                         let change = match change {
+                            _ if key == [CLEAR] => Change::Clear,
                             Some(_) => Change::Entry { key: &key, value: &bytes, expiry_ms: None },
                             None => Change::Absence { key: &key },
                         };
@@ -125,6 +138,10 @@ proptest! {
         });
         let live: HashMap<u8, Vec<u8>> =
             newest.iter().filter_map(|(key, change)| change.map(|seed| (*key, value(seed)))).collect();
+        loading.drop_void().expect("memory");
+        let last_clear = history.iter().rposition(|(key, _)| *key == CLEAR);
+        let cleared: Vec<_> = loading.cleared().into_iter().map(|(_, _, seq)| seq.0 as usize - 1).collect();
+        prop_assert_eq!(cleared, Vec::from_iter(last_clear));
         prop_assert_eq!(loading.finish(), live.len() as u64);
         let map = store.map::<Bytes, Bytes>("m", MapOptions::default()).expect("the same types");
         let loaded: HashMap<u8, Vec<u8>> =

@@ -1,5 +1,5 @@
 //! Random schedules of a whole store under shuttle (`--cfg shuttle`, `scripts/shuttle`): writers, readers
-//! with guards, and the one that ends what is due, on few keys.
+//! with guards, who clears, and the one that ends what is due, on few keys.
 //!
 //! The code that runs is the store's own; at each step of an atomic and at each lock another thread may go
 //! on. Hazards: a lost overwrite, a conditional change that two win, a value that comes back, a slot used
@@ -103,20 +103,36 @@ impl Bench {
         found
     }
 
+    /// Clears the map: a call on both keys.
+    fn clear(&self) {
+        let began = self.now();
+        self.map.clear().expect("nothing refuses");
+        let call = Call { began, ended: self.now(), done: Done::Clear };
+        for history in &self.histories {
+            history.lock().expect("no panic").push(call);
+        }
+    }
+
     /// Reads by a guard and looks at it again until the writer has ended.
     fn hold(&self, key: u64) {
+        assert!(self.hold_if_there(key), "a key that is always there");
+    }
+
+    /// Like `hold`, of a key that may be gone; whether it was there.
+    fn hold_if_there(&self, key: u64) -> bool {
         let mut guard = None;
         self.note(key, |map| {
             guard = map.get(&key).expect("a read");
             Done::Get(guard.as_ref().map(|guard| number_of(guard.value_bytes())))
         });
-        let guard = guard.expect("a key that is always there");
+        let Some(guard) = guard else { return false };
         let before = number_of(guard.value_bytes());
         while !self.written.load(Ordering::Relaxed) {
             thread::yield_now();
             let now = number_of(guard.value_bytes());
             assert_eq!(now, before, "a slot was used again under its guard");
         }
+        true
     }
 
     /// Reads inside a call, under its pin, and stays there until the writer has ended.
@@ -251,5 +267,51 @@ fn an_expired_entry_beside_its_sweep_and_an_overwrite_is_removed_once_and_the_ne
         assert!(removed <= 1, "one entry was removed {removed} times");
         assert_eq!(bench.get(0), Some(2), "a sweep took what had not expired");
         bench.check();
+    });
+}
+
+#[test]
+fn a_clear_beside_puts_guards_and_pins_has_its_place_in_every_history() {
+    schedules(|| {
+        let bench = Bench::new();
+        bench.insert(0, 5);
+        bench.insert(1, 10);
+        let holder = {
+            let bench = Arc::clone(&bench);
+            thread::spawn(move || _ = bench.hold_if_there(0))
+        };
+        let reader = {
+            let bench = Arc::clone(&bench);
+            thread::spawn(move || [0, 1, 0].into_iter().for_each(|key| _ = bench.get(key)))
+        };
+        let clearer = {
+            let bench = Arc::clone(&bench);
+            thread::spawn(move || {
+                bench.clear();
+                bench.insert(1, 7);
+                bench.clear();
+                bench.insert(0, 8);
+                bench.written.store(true, Ordering::Relaxed);
+            })
+        };
+        let writer = {
+            let bench = Arc::clone(&bench);
+            thread::spawn(move || {
+                bench.insert(0, 3);
+                bench.note(1, |map| Done::Remove(map.remove(&1).expect("a removal")));
+            })
+        };
+        let keeper = keeper(&bench);
+        for thread in [holder, reader, clearer, writer, keeper] {
+            thread.join().expect("no panic");
+        }
+        bench.get(0);
+        bench.get(1);
+        bench.check();
+        bench.store.maintain(0);
+        bench.store.maintain(0);
+        let stats = bench.store.stats();
+        assert_eq!((stats.unreclaimed_bytes, stats.detached_bytes), (0, 0), "nothing waits");
+        assert_eq!(stats.accounted_bytes(), stats.committed_bytes);
     });
 }

@@ -33,6 +33,7 @@
 
 mod buffers;
 mod chunks;
+mod clears;
 mod compact;
 mod config;
 mod dir;

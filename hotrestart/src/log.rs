@@ -19,13 +19,14 @@ use crate::chunks::blocks::Counters;
 use crate::chunks::budget::DiskBudget;
 use crate::chunks::catalogue::Catalogue;
 use crate::chunks::supply::{Space, Supply};
+use crate::clears::Clears;
 use crate::compact::state::State;
 use crate::dir::manifests::Manifests;
 use crate::dir::seqs::SeqReserve;
 use crate::durability::{Durability, LogFailure, Ticket};
-use crate::format::RecordHeader;
 use crate::format::manifest::MapRecord;
 use crate::format::record::{PartOf, body_crc, patch_seq};
+use crate::format::{Manifest, RecordHeader};
 use crate::io::IoErrorClass;
 use crate::poison::Poison;
 use crate::runs::{LiveRuns, RunOf};
@@ -68,6 +69,10 @@ pub(crate) struct Shared {
     /// The id of the next run: never used twice in a store.
     pub(crate) next_run: AtomicU64,
     pub(crate) runs: LiveRuns,
+    pub(crate) clears: Clears,
+    /// Tables that there were in this life, those of dropped maps included: a chunk's directory may list
+    /// them.
+    pub(crate) tables: AtomicU64,
     /// Whether any entry expires.
     pub(crate) has_expiring: AtomicBool,
     /// Bytes of values in parts that are being put: no garbage, and not live yet.
@@ -89,6 +94,8 @@ pub struct LogRoom<'a> {
     room: Room<'a>,
     writer: u32,
     run: Option<PendingRun<'a>>,
+    /// The table that the record clears, and where that is noted.
+    clear: Option<(&'a Clears, MapId, StreamId)>,
 }
 
 /// A run whose entry is not committed yet. Dropped like that, it is garbage.
@@ -130,6 +137,12 @@ impl Shared {
 
     fn writer_of(&self, stream: StreamId) -> u32 {
         stream.0 % self.lanes.len() as u32
+    }
+
+    /// The number that the next map gets: a lower one that the manifest does not have was dropped.
+    pub(crate) fn next_map(&self) -> MapId {
+        let manifests = self.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        manifests.current.next_map
     }
 
     pub(crate) fn check(&self) -> Result<(), LogFailure> {
@@ -290,8 +303,10 @@ impl Shared {
                 header.body_crc = body_crc(key, &[], None);
                 (header, key, &[])
             }
+            Change::Clear => (RecordHeader::clear(map, stream), &[][..], &[]),
             _ => unreachable!("a change that this version does not make"),
         };
+        let clear = matches!(change, Change::Clear).then_some((&self.clears, map, stream));
         let mut run = None;
         if header.encoded_len() > self.record_max {
             let id = self.next_run.fetch_add(1, Ordering::Relaxed);
@@ -312,7 +327,7 @@ impl Shared {
         }
         let mut room = self.room(lane, header.encoded_len(), space)?;
         header.encode_into(key, value, room.bytes());
-        Ok(LogRoom { room, writer, run })
+        Ok(LogRoom { room, writer, run, clear })
     }
 
     fn write_parts(
@@ -392,8 +407,31 @@ impl Log for DiskLog {
                 manifest.next_map = MapId(manifest.next_map.0.max(spec.id.0 + 1));
             })
             .map_err(|source| LogFailure::Manifest { source: Arc::new(source) })?;
-        let tables = manifests.current.maps.len() as u64 * u64::from(shared.streams);
+        // Never fewer: a chunk that is being filled may hold records of maps that are gone.
+        let more = u64::from(shared.streams);
+        let tables = shared.tables.fetch_add(more, Ordering::Relaxed) + more;
         shared.lanes.iter().for_each(|lane| lane.ring.set_tables(tables));
+        Ok(())
+    }
+
+    fn drop_map(&self, map: MapId) -> Result<(), LogError> {
+        let shared = &self.shared;
+        shared.check()?;
+        let mut manifests =
+            shared.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let generation = manifests.current.generation;
+        let forget = |manifest: &mut Manifest| manifest.maps.retain(|record| record.id != map);
+        if let Err(source) = manifests.update(forget) {
+            // A copy may say by now that the map is gone. It must not when more is acknowledged in it.
+            let is_untouched = manifests.current.generation == generation
+                && matches!(source.class, IoErrorClass::NoSpace { .. });
+            if !is_untouched && let Err(error) = manifests.update(|_| {}) {
+                shared.poison.set(error);
+            }
+            return Err(LogFailure::Manifest { source: Arc::new(source) }.into());
+        }
+        drop(manifests);
+        shared.clears.forget(map);
         Ok(())
     }
 
@@ -404,7 +442,7 @@ impl Log for DiskLog {
         change: Change<'_>,
     ) -> Result<LogRoom<'_>, LogError> {
         let space = match change {
-            Change::Absence { .. } => Space::Removal,
+            Change::Absence { .. } | Change::Clear => Space::Removal,
             _ => Space::Common,
         };
         Ok(self.shared.write_record(map, stream, change, space)?)
@@ -430,9 +468,12 @@ impl Log for DiskLog {
     }
 
     fn commit(&self, room: LogRoom<'_>, seq: Seq) -> Ticket {
-        let LogRoom { mut room, writer, run } = room;
+        let LogRoom { mut room, writer, run, clear } = room;
         if let Some(mut run) = run {
             run.commit(seq);
+        }
+        if let Some((clears, map, stream)) = clear {
+            clears.raise(map, stream, seq);
         }
         patch_seq(room.bytes(), seq.0);
         let buffer = room.turn();

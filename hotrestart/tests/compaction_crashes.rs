@@ -37,7 +37,10 @@ impl Oracle {
         for step in 0..CHANGES {
             let key =
                 if random.below(50) == 0 { random.below(KEYS) } else { random.below(KEYS / 3) };
-            if random.below(8) == 0 {
+            if random.below(700) == 0 {
+                map.clear().expect("cleared");
+                self.0.iter_mut().for_each(|states| states.push(None));
+            } else if random.below(8) == 0 {
                 map.remove(&key)
                     .unwrap_or_else(|error| panic!("change {step}: {error}: {:#?}", store.stats()));
                 self.0[key as usize].push(None);

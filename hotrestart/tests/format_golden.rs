@@ -93,7 +93,7 @@ fn a_block_and_its_binding() {
 }
 
 #[test]
-fn an_entry_an_absence_a_part_and_padding() {
+fn an_entry_an_absence_a_part_a_clear_and_padding() {
     let mut expected = hex("11 060504030201");
     expected.extend(crc(0, &hex("6b657976616c756500e40b5402000000")).to_le_bytes());
     expected.extend(hex("ac02 05 03 05 00e40b5402000000 6b6579 76616c7565"));
@@ -122,6 +122,12 @@ fn an_entry_an_absence_a_part_and_padding() {
     part.encode_into(b"", b"value", &mut encoded);
     assert_eq!(encoded, third);
 
+    let clear = RecordHeader { seq: 8, ..RecordHeader::clear(MapId(300), StreamId(2)) };
+    let fourth = hex("06 080000000000 00000000 ac02 02");
+    let mut encoded = vec![0; clear.encoded_len()];
+    clear.encode_into(b"", b"", &mut encoded);
+    assert_eq!(encoded, fourth);
+
     let mut padding = [0xee; 10];
     write_padding(&mut padding);
     assert_eq!(padding.to_vec(), hex("04000000 0a000000 0000"));
@@ -129,13 +135,14 @@ fn an_entry_an_absence_a_part_and_padding() {
     write_padding(&mut short);
     assert_eq!(short, [0; 7]);
 
-    let payload = [&expected[..], &padding, &second, &short, &third].concat();
+    let payload = [&expected[..], &padding, &second, &fourth, &short, &third].concat();
     let records: Vec<_> =
         Records::new(&payload).map(|record| record.expect("it is valid")).collect();
-    assert_eq!(records.len(), 3);
+    assert_eq!(records.len(), 4);
+    assert_eq!(records[2].header(), clear);
     assert_eq!((records[0].seq, records[0].expiry), (0x0102_0304_0506, Some(10_000_000_000)));
     assert_eq!((records[1].key, records[1].stream), (&b"key"[..], StreamId(128)));
-    assert_eq!((records[2].value, records[2].offset), (&b"value"[..], payload.len() - third.len()));
+    assert_eq!((records[3].value, records[3].offset), (&b"value"[..], payload.len() - third.len()));
     assert!(records.iter().all(|record| record.computed_crc() == Some(record.body_crc)));
 }
 
@@ -159,19 +166,22 @@ fn a_directory() {
     builder.add(MapId(1), StreamId(2), line(7, 0xffff_0102_0304_0506, 4160, LineKind::Entry), 10);
     builder.add(MapId(3), StreamId(4), line(8, 1, 4200, LineKind::Absence), 20);
     builder.add(MapId(1), StreamId(2), line(9, 2, 4300, LineKind::Head), 30);
-    let expected = hex("02000000 03000000 3c00000000000000
+    builder.add(MapId(3), StreamId(4), line(10, 0, 4400, LineKind::Clear), 0);
+    let expected = hex("02000000 04000000 3c00000000000000
         01000000 02000000 02000000 00000000
         070000000000 060504030201 40100000 0700000a
-        090000000000 020000000000 cc1000c0 0900000a
-        03000000 04000000 01000000 00000000
-        080000000000 010000000000 68100040 0800000a");
+        090000000000 020000000000 cc100030 0900000a
+        03000000 04000000 02000000 00000000
+        080000000000 010000000000 68100010 0800000a
+        0a0000000000 000000000000 30110040 0a00000a");
     let mut encoded = vec![0xee; builder.encoded_len()];
     assert_eq!(builder.encode_into(&mut encoded), expected.len());
     assert_eq!(encoded, expected);
     let directory = Directory::decode(&expected).expect("it is valid");
     let tables: Vec<_> = directory.tables().collect();
     assert_eq!((tables.len(), tables[1].map, directory.bytes), (2, MapId(3), 60));
-    assert_eq!(tables[1].lines().collect::<Vec<_>>(), [line(8, 1, 4200, LineKind::Absence)]);
+    let lines = [line(8, 1, 4200, LineKind::Absence), line(10, 0, 4400, LineKind::Clear)];
+    assert_eq!(tables[1].lines().collect::<Vec<_>>(), lines);
 }
 
 #[test]

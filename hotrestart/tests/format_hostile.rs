@@ -93,7 +93,8 @@ fn manifest() -> Manifest {
     }
 }
 
-const KINDS: [LineKind; 4] = [LineKind::Entry, LineKind::Absence, LineKind::Part, LineKind::Head];
+const KINDS: [LineKind; 5] =
+    [LineKind::Entry, LineKind::Absence, LineKind::Part, LineKind::Head, LineKind::Clear];
 
 /// Flips every bit of `bytes`, one at a time.
 fn every_flip(bytes: &[u8], mut check: impl FnMut(&[u8], usize)) {
@@ -187,13 +188,13 @@ fn a_blank_chunk_is_told_from_a_damaged_one() {
 
 #[test]
 fn records_of_later_versions_are_refused_by_name() {
-    for (kind, name) in [(5, "group"), (6, "clear"), (7, "drop")] {
+    for (kind, name) in [(5, "group"), (7, "drop")] {
         let payload = [kind; 64];
         let first = Records::new(&payload).next();
         assert_eq!(first, Some(Err(RecordError::Unsupported { offset: 0, name })));
     }
     assert!(matches!(Records::new(&[8; 64]).next(), Some(Err(RecordError::Kind { found: 8, .. }))));
-    for first in [0x41, 0x12, 0x03, 0x13, 0x10, 0x14] {
+    for first in [0x41, 0x12, 0x03, 0x13, 0x10, 0x14, 0x16, 0x26] {
         let payload = [first; 64];
         let mut records = Records::new(&payload);
         assert!(matches!(records.next(), Some(Err(RecordError::Flags { .. }))), "{first:#x}");
@@ -224,19 +225,20 @@ fn sample() -> impl Strategy<Value = Sample> {
     let ids = (any::<u32>(), any::<u32>(), 0_u64..1 << 48);
     let body = (vec(any::<u8>(), 1..300), vec(any::<u8>(), 0..600), any::<Option<u64>>());
     let part = (any::<u64>(), any::<u32>());
-    (ids, body, part, 0..4).prop_map(
+    (ids, body, part, 0..5).prop_map(
         |((map, stream, seq), (key, value, expiry), (run, number), kind)| {
             let (map, stream) = (MapId(map), StreamId(stream));
             let part = PartOf { run, number };
             let header = match kind {
                 0 => RecordHeader::absence(map, stream, key.len()),
                 1 => RecordHeader::part(map, stream, part, &value),
+                4 => RecordHeader::clear(map, stream),
                 _ => RecordHeader::entry(map, stream, key.len(), value.len(), expiry),
             };
             let part = if kind == 3 { Some(part) } else { header.part };
             let header = RecordHeader { part, seq, ..header };
-            let key = if kind == 1 { Vec::new() } else { key };
-            let value = if matches!(kind, 0 | 3) { Vec::new() } else { value };
+            let key = if matches!(kind, 1 | 4) { Vec::new() } else { key };
+            let value = if matches!(kind, 0 | 3 | 4) { Vec::new() } else { value };
             let crc = body_crc(&key, &value, header.expiry);
             Sample { header: RecordHeader { body_crc: crc, ..header }, key, value }
         },
@@ -314,7 +316,7 @@ proptest! {
 
     #[test]
     fn random_bytes_behind_a_valid_start_are_read_without_harm(
-        bytes in vec(any::<u8>(), 0..600), kind in 1_u8..5, flags in 0_u8..4,
+        bytes in vec(any::<u8>(), 0..600), kind in 1_u8..8, flags in 0_u8..4,
     ) {
         let mut payload = vec![kind | flags << 4];
         payload.extend(&bytes);
@@ -337,7 +339,7 @@ proptest! {
     #[test]
     fn directories_come_back_and_shortened_ones_do_not(
         lines in vec(
-            (0_u32..4, 0_u32..3, 0_u64..1 << 48, any::<u64>(), 0_u32..1 << 30, 0_usize..4), 0..60,
+            (0_u32..4, 0_u32..3, 0_u64..1 << 48, any::<u64>(), 0_u32..1 << 28, 0_usize..5), 0..60,
         ),
         cut in any::<prop::sample::Index>(),
     ) {

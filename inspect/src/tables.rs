@@ -84,15 +84,20 @@ pub(crate) fn check_text(report: &Report) -> String {
     let totals = &report.totals;
     let _ = writeln!(
         text,
-        "{} of {} (keys and values) and {}, in {} in {}; {} of records live, {} garbage",
+        "{} of {} (keys and values), {} and {}, in {} in {}; {} of records live, {} garbage",
         counted(totals.entries, "entry", "entries"),
         counted(totals.entry_bytes, "byte", "bytes"),
         counted(totals.absences, "absence", "absences"),
+        counted(totals.clears, "clear", "clears"),
         counted(totals.records, "record", "records"),
         counted(totals.blocks, "block", "blocks"),
         counted(totals.live_bytes, "byte", "bytes"),
         totals.garbage_bytes
     );
+    if totals.dropped_records > 0 {
+        let records = counted(totals.dropped_records, "record", "records");
+        let _ = writeln!(text, "{records} of maps that were dropped");
+    }
     if totals.buffered_records > 0 {
         let records = counted(totals.buffered_records, "record", "records");
         let _ = writeln!(text, "{records} of these only in the log buffers of a dead process");

@@ -6,8 +6,10 @@
 //!
 //! - an overwrite replaces one word in place, so a key that is there is found at every moment;
 //! - a split first copies the moving words into the new bucket, then publishes the new bucket count, then
-//!   clears them in the old one; a reader that misses looks at the count again and starts over if it changed.
+//!   clears them in the old one; a reader that misses looks at the count again and starts over if it changed;
+//! - a table is cleared by publishing a count of 0; its pieces go when no reader can be in them any more.
 
+pub(crate) mod detach;
 pub(crate) mod grow;
 mod insert;
 #[cfg(all(test, loom))]

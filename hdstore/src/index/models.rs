@@ -165,3 +165,27 @@ fn a_removed_key_does_not_come_back_and_its_place_serves_another() {
         reader.join().expect("no panic");
     });
 }
+
+#[test]
+fn a_table_that_is_cleared_is_found_whole_or_empty_and_serves_again() {
+    model(|| {
+        // Key 0 lies behind the directory, key 1 in bucket 0; key 2 comes after the clear.
+        let hashes = vec![hash(1, 1, 1), hash(0, 0, 2), hash(0, 0, 3)];
+        let bed = Arc::new(two_buckets(hashes));
+        bed.insert(0);
+        bed.insert(1);
+        let reader = {
+            let bed = Arc::clone(&bed);
+            thread::spawn(move || {
+                let (one, other) = (bed.find(0), bed.find(1));
+                assert!(one.is_some() || other.is_none(), "first empty, then not");
+            })
+        };
+        let pieces = bed.table().detach();
+        assert!(pieces.buckets == 2 && pieces.directory != 0);
+        bed.insert(2);
+        reader.join().expect("no panic");
+        assert_eq!((bed.find(0), bed.find(1), bed.find(2)), (None, None, Some(0)));
+        assert_eq!(bed.table().counts().entries, 1);
+    });
+}

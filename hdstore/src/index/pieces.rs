@@ -2,16 +2,16 @@
 //! to.
 //!
 //! Invariant: a bucket below the count lies in a segment that is in place, reached through a directory and a
-//! leaf that are in place; each is published before the count that needs it. Pieces are zeroed before, and
-//! never move or go.
+//! leaf that are in place; each is published before the count that needs it. Pieces are zeroed before, never
+//! move, and go only with the whole table (`detach.rs`).
 //!
 //! Caller: `store/put.rs` asks before the stream's lock what the next insert may need; `grow.rs` puts it in
 //! place.
 
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use super::segments::{DIRECTORY_WORDS, Path, leaf_bytes, path, segment_bytes};
-use super::table::{BUCKET_0, BUCKETS, COUNT_MASK, DIRECTORY, ENTRIES, Spare, Table, Wants};
+use super::segments::{Path, leaf_bytes, path, segment_bytes};
+use super::table::{BUCKET_0, DIRECTORY, ENTRIES, Spare, Table, Wants};
 use super::word::BUCKET;
 
 impl Table<'_> {
@@ -98,32 +98,6 @@ impl Table<'_> {
 
     /// Bytes of index memory besides the header: buckets, directory, leaves.
     pub(crate) fn index_bytes(&self) -> u64 {
-        let buckets = self.get(BUCKETS) & COUNT_MASK;
-        if buckets == 0 {
-            return 0;
-        }
-        let mut bytes = BUCKET + self.overflow_buckets() * BUCKET;
-        if self.get(DIRECTORY) != 0 {
-            bytes += DIRECTORY_WORDS * 8;
-        }
-        let mut bucket = 1;
-        // A piece may be in place for a bucket that is not yet split off; it is found by its word, not by the
-        // count.
-        while bucket <= buckets && self.get(DIRECTORY) != 0 && self.is_in_place(bucket) {
-            bytes += segment_bytes(bucket).unwrap_or(0) + leaf_bytes(bucket).unwrap_or(0);
-            bucket += segment_bytes(bucket).unwrap_or(BUCKET) / BUCKET;
-        }
-        bytes
-    }
-
-    fn is_in_place(&self, bucket: u64) -> bool {
-        let directory = self.get(DIRECTORY);
-        match path(bucket) {
-            Path::Small { word, .. } => self.arena.word(directory + word * 8).load(Relaxed) != 0,
-            Path::Leaf { word, entry, .. } => {
-                let leaf = self.arena.word(directory + word * 8).load(Relaxed);
-                leaf != 0 && self.arena.word(leaf + entry * 8).load(Relaxed) != 0
-            }
-        }
+        self.pieces().bytes(self.arena) + self.overflow_buckets() * BUCKET
     }
 }

@@ -10,7 +10,8 @@
 pub(crate) const DIRECTORY_WORDS: u64 = 64;
 /// Buckets of a full segment.
 pub(crate) const SEGMENT_BUCKETS: u64 = 512;
-const SMALL: u64 = 9;
+/// Words of a directory that locate segments; the others locate leaves.
+pub(crate) const SMALL: u64 = 9;
 const DOUBLING_LEAVES: u64 = 10;
 const LEAF_MIN: u64 = 8;
 const LEAF_MAX: u64 = 4096;
@@ -72,11 +73,14 @@ pub(crate) fn segment_bytes(bucket: u64) -> Option<u64> {
 /// Bytes of the leaf that a bucket starts, if its segment is a leaf's first.
 pub(crate) fn leaf_bytes(bucket: u64) -> Option<u64> {
     match path(bucket) {
-        Path::Leaf { word, entry: 0, index: 0 } => {
-            Some(8 * (LEAF_MIN << (word - SMALL)).min(LEAF_MAX))
-        }
+        Path::Leaf { word, entry: 0, index: 0 } => Some(leaf_bytes_of(word)),
         _ => None,
     }
+}
+
+/// Bytes of the leaf that a word of a directory locates.
+pub(crate) fn leaf_bytes_of(word: u64) -> u64 {
+    8 * (LEAF_MIN << (word - SMALL)).min(LEAF_MAX)
 }
 
 #[cfg(test)]

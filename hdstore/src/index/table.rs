@@ -4,7 +4,8 @@
 //! word never moves without being readable in one of both places all the time, and every move changes the
 //! version beside the bucket count before the old place is cleared. `find` needs no lock: a hit is checked
 //! against the key by the caller, and a miss counts only when count and version are still those it started
-//! from.
+//! from. A table may be cleared at any moment (`detach.rs`), so whoever looks into its pieces holds a pin or
+//! the stream's lock, and what is not in place reads as an empty bucket.
 //!
 //! Callers: `store/`. All methods that change anything are called under the stream's lock. Cost of a hit: the
 //! home bucket's line and the slot's; of a miss two buckets' lines, fetched together.
@@ -14,6 +15,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use super::segments::{Path, path};
 use super::word::{BUCKET, WORDS, Word, address, second, tag_of};
 use crate::arena::Arena;
+use crate::arena::layout::SUPERBLOCK;
 use crate::ids::{MapId, StreamId};
 use crate::sync::fence;
 
@@ -27,8 +29,10 @@ pub(super) const COUNT_MASK: u64 = (1 << 40) - 1;
 const VERSION_STEP: u64 = 1 << 40;
 pub(super) const BUCKET_0: u64 = 8;
 pub(super) const ENTRIES: u64 = 16;
-const LIVE_BYTES: u64 = 24;
-const SLOT_BYTES: u64 = 32;
+pub(super) const LIVE_BYTES: u64 = 24;
+/// Bytes of slots in the low 48 bits, and how often the table was cleared in the others.
+pub(super) const SLOT_BYTES: u64 = 32;
+pub(super) const SLOT_BYTES_BITS: u32 = 48;
 /// Overflow buckets in the low 22 bits, location of the first free one in the others.
 pub(super) const OVERFLOW: u64 = 40;
 pub(super) const OVERFLOW_BITS: u32 = 22;
@@ -36,6 +40,8 @@ pub(super) const OVERFLOW_BITS: u32 = 22;
 pub(super) const IDENTITY: u64 = 48;
 pub(super) const WALK: u64 = 1 << 48;
 pub(super) const DIRECTORY: u64 = 56;
+/// A bucket that is always empty: it stands for every bucket that is not in place. The end of the superblock.
+const NOTHING: u64 = SUPERBLOCK - BUCKET;
 
 /// A table of one node.
 #[derive(Clone, Copy)]
@@ -145,7 +151,7 @@ impl<'a> Table<'a> {
         TableCounts {
             entries: self.get(ENTRIES),
             live_bytes: self.get(LIVE_BYTES),
-            slot_bytes: self.get(SLOT_BYTES),
+            slot_bytes: self.get(SLOT_BYTES) & ((1 << SLOT_BYTES_BITS) - 1),
             buckets: self.get(BUCKETS) & COUNT_MASK,
             overflow_buckets: self.overflow_buckets(),
         }
@@ -169,22 +175,19 @@ impl<'a> Table<'a> {
         self.set(SLOT_BYTES, self.get(SLOT_BYTES) - slot_bytes);
     }
 
-    /// Where a bucket lies.
+    /// How often the table was cleared, mod 65,536.
+    pub(crate) fn clears(&self) -> u64 {
+        self.get(SLOT_BYTES) >> SLOT_BYTES_BITS
+    }
+
+    /// Where a bucket lies. One that is not in place, since the table was cleared after its count was read,
+    /// is empty; the reader then finds another shape and looks again.
     #[inline(always)]
     pub(super) fn bucket(&self, bucket: u64) -> u64 {
-        if bucket == 0 {
-            return self.arena.word(self.header + BUCKET_0).load(Acquire);
-        }
-        let directory = self.arena.word(self.header + DIRECTORY).load(Acquire);
-        match path(bucket) {
-            Path::Small { word, index } => {
-                self.arena.word(directory + word * 8).load(Acquire) + index * BUCKET
-            }
-            Path::Leaf { word, entry, index } => {
-                let leaf = self.arena.word(directory + word * 8).load(Acquire);
-                self.arena.word(leaf + entry * 8).load(Acquire) + index * BUCKET
-            }
-        }
+        let at = |field: u64| self.arena.word(self.header + field).load(Acquire);
+        let place =
+            if bucket == 0 { at(BUCKET_0) } else { place_of(self.arena, at(DIRECTORY), bucket) };
+        if place == 0 { NOTHING } else { place }
     }
 
     /// Fetches the lines that a search for `hash` starts with.
@@ -320,4 +323,23 @@ impl<'a> Table<'a> {
             base = link.location().offset();
         }
     }
+}
+
+/// Where a bucket other than bucket 0 lies by a directory; 0 when it is not in place.
+#[inline(always)]
+pub(super) fn place_of(arena: &Arena, directory: u64, bucket: u64) -> u64 {
+    if directory == 0 {
+        return 0;
+    }
+    let (segment, index) = match path(bucket) {
+        Path::Small { word, index } => (arena.word(directory + word * 8).load(Acquire), index),
+        Path::Leaf { word, entry, index } => {
+            let leaf = arena.word(directory + word * 8).load(Acquire);
+            if leaf == 0 {
+                return 0;
+            }
+            (arena.word(leaf + entry * 8).load(Acquire), index)
+        }
+    };
+    if segment == 0 { 0 } else { segment + index * BUCKET }
 }

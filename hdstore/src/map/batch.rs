@@ -64,6 +64,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
             std::sync::Arc::ptr_eq(batch.pins, &self.inner.pins),
             "the batch is of another store"
         );
+        self.core.check()?;
         let key = K::encode(key)?;
         let place = self.inner.place(&self.core, self.inner.stream_of(&key));
         let hash = self.inner.hash.of(&key);
@@ -79,6 +80,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     /// As for [`Map::get_owned`]; the first one ends the call.
     #[doc(alias = "getAll")]
     pub fn get_many(&self, keys: &[&K::Encode]) -> Result<Vec<Option<V::Owned>>, Error> {
+        self.core.check()?;
         let encoded: Vec<_> = keys.iter().map(|key| K::encode(key)).collect::<Result<_, _>>()?;
         let mut values = Vec::with_capacity(keys.len());
         self.inner.read_many(&self.core, &encoded, |_, view| {
@@ -97,6 +99,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         keys: &[&K::Encode],
         mut look: impl FnMut(usize, Option<&[u8]>),
     ) -> Result<(), Error> {
+        self.core.check()?;
         let encoded: Vec<_> = keys.iter().map(|key| K::encode(key)).collect::<Result<_, _>>()?;
         self.inner.read_many(&self.core, &encoded, |index, view| {
             look(index, view.map(|view| view.value()))

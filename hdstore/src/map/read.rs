@@ -11,7 +11,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     /// The entry of a key, without a copy, for as long as the guard lives.
     ///
     /// # Errors
-    /// [`Error::Codec`] when the key has no encoding.
+    /// [`Error::Codec`] when the key has no encoding; [`Error::Dropped`].
     ///
     /// ```
     /// # use hdstore::{MapOptions, Store, codec::{Str, Bytes}};
@@ -24,6 +24,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn get(&self, key: &K::Encode) -> Result<Option<Ref<'_, K, V>>, Error> {
+        self.core.check()?;
         let key = K::encode(key)?;
         Ok(self.inner.hold(&self.core, self.inner.stream_of(&key), &key).map(Ref::new))
     }
@@ -32,7 +33,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     /// published. The value's memory is held back while `look` runs, so it should be short.
     ///
     /// # Errors
-    /// [`Error::Codec`] when the key has no encoding.
+    /// [`Error::Codec`] when the key has no encoding; [`Error::Dropped`].
     ///
     /// ```
     /// # use hdstore::{MapOptions, Store, codec::{Str, Bytes}};
@@ -48,6 +49,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         key: &K::Encode,
         look: impl FnOnce(&[u8]) -> R,
     ) -> Result<Option<R>, Error> {
+        self.core.check()?;
         let key = K::encode(key)?;
         let stream = self.inner.stream_of(&key);
         Ok(self.inner.read(&self.core, stream, &key, |view| look(view.value())))
@@ -66,7 +68,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     /// buffer.
     ///
     /// # Errors
-    /// [`Error::Codec`] when the key has no encoding.
+    /// [`Error::Codec`] when the key has no encoding; [`Error::Dropped`].
     pub fn copy_to(&self, key: &K::Encode, buffer: &mut [u8]) -> Result<Option<usize>, Error> {
         self.get_with(key, |value| {
             if let Some(front) = buffer.get_mut(..value.len()) {
@@ -79,7 +81,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     /// Whether a key is there.
     ///
     /// # Errors
-    /// [`Error::Codec`] when the key has no encoding.
+    /// [`Error::Codec`] when the key has no encoding; [`Error::Dropped`].
     pub fn contains_key(&self, key: &K::Encode) -> Result<bool, Error> {
         self.get_with(key, |_| ()).map(|found| found.is_some())
     }

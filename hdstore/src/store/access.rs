@@ -159,6 +159,16 @@ pub(crate) fn find_locked<'l>(
     hit.map(|view| (found, view))
 }
 
+/// The view of a word that stands in the locked stream's table.
+pub(crate) fn view_locked<'l>(
+    arena: &'l Arena,
+    word: Word,
+    _locked: &'l Locked<'_>,
+) -> EntryView<'l> {
+    // SAFETY: as in `find_locked`.
+    unsafe { EntryView::at(arena, word.location()) }
+}
+
 /// The index hash of the entry at a location that stands in the locked stream's table.
 pub(crate) fn hash_locked(
     arena: &Arena,

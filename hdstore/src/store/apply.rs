@@ -3,17 +3,20 @@
 //! Invariant: for each key the record with the highest seq wins, whatever the order, so the result does not
 //! depend on it. Facts of absence take no slots: they are remembered in a table of fixed size (`facts.rs`),
 //! and where that is too small, part of the keys is left to a further pass over all records
-//! ([`Loading::next_pass`]). Replaced slots are retired as in a put, so it is safe, if pointless, to read
-//! while a store loads. Values that come in pieces are put together in their slot (`fill.rs`).
+//! ([`Loading::next_pass`]). What is older than a clear of its table is void (`voids.rs`). Replaced slots are
+//! retired as in a put, so it is safe, if pointless, to read while a store loads. Values that come in pieces
+//! are put together in their slot (`fill.rs`).
 //!
 //! Caller: the loader of `hotrestart`. Records come in batches whose cache misses run side by side.
 
 use super::access::{find_locked, hash_locked, live_bytes, need};
 use super::facts::Facts;
+use super::maps::{MapCore, MapsById};
 use super::node::{NoRoom, Prepared};
 use super::put::Spares;
 use super::read::GROUP;
-use super::{Inner, MapCore, Place, Store};
+use super::voids::Voids;
+use super::{Inner, Place, Store};
 use crate::arena::layout::load_overdraft;
 use crate::entry::layout::LIVE;
 use crate::entry::view::{EntryParts, write_seq};
@@ -41,8 +44,9 @@ pub struct Applied<'a> {
 /// A store that is loading: its maps by number, and the keys that are known to be gone.
 pub struct Loading<L: Log> {
     pub(crate) store: Store<L>,
-    maps: Vec<Option<std::sync::Arc<MapCore<L>>>>,
+    pub(super) maps: MapsById<L>,
     pub(crate) facts: Facts,
+    pub(super) voids: Voids,
 }
 
 impl<L: Log> Store<L> {
@@ -54,18 +58,20 @@ impl<L: Log> Store<L> {
         self.inner.restore_map(spec)
     }
 
+    /// Gives no new map a number below `next`: the log knows that all those were given, also when the maps
+    /// are gone.
+    pub fn raise_next_map(&self, next: MapId) {
+        self.inner.raise_next_map(next);
+    }
+
     /// Starts loading into a store that nobody reads or writes yet. Facts of absence take up to
     /// `facts_max_bytes`, and at least 24 KiB, of the process's heap, beside the memory limit, until the load
     /// ends; what they do not fit in is made up for by more passes.
     pub fn start_load(&self, facts_max_bytes: u64) -> Loading<L> {
-        let all = self.inner.all_maps();
-        let highest = all.iter().map(|map| map.spec.id.0).max().unwrap_or(0);
-        let mut maps = vec![None; highest as usize + 1];
-        for map in all {
-            let id = map.spec.id.0 as usize;
-            maps[id] = Some(map);
-        }
-        Loading { store: self.clone(), maps, facts: Facts::new(facts_max_bytes, self.inner.seed()) }
+        let maps = MapsById::of(&self.inner);
+        let voids = Voids::new(maps.len(), self.inner.streams);
+        let facts = Facts::new(facts_max_bytes, self.inner.seed());
+        Loading { store: self.clone(), maps, facts, voids }
     }
 }
 
@@ -109,7 +115,7 @@ impl<L: Log> Loading<L> {
             for (record, hash) in group.iter().zip(&mut hashes) {
                 inner.check_stream(record.stream)?;
                 check_seq(record.stream, record.seq)?;
-                *hash = inner.hash.of(key_of(record));
+                *hash = key_of(record).map_or(0, |key| inner.hash.of(key));
                 if let Some(core) = self.map(record.map) {
                     inner.place(core, record.stream).table.prefetch(*hash);
                 }
@@ -139,14 +145,15 @@ impl<L: Log> Loading<L> {
         let inner = &*self.store.inner;
         inner.check_stream(stream)?;
         check_seq(stream, seq)?;
-        if let Some(core) = self.maps.iter().flatten().next() {
+        if let Some(core) = self.maps.iter().next() {
             let locked = inner.lock_stream(&inner.place(core, stream));
             locked.set_seq(locked.seq().max(seq));
         }
         Ok(())
     }
 
-    /// Removes the entries that are older than these records, without entering anything: it makes room.
+    /// Removes the entries that are older than these records, without entering anything: it makes room. Of
+    /// clears it only takes note, for [`Loading::drop_void`].
     ///
     /// # Errors
     /// As for [`Loading::apply`].
@@ -154,7 +161,10 @@ impl<L: Log> Loading<L> {
         let inner = &*self.store.inner;
         for record in records {
             inner.check_stream(record.stream)?;
-            let key = key_of(record);
+            let Some(key) = key_of(record) else {
+                self.apply_clear(record.map, record.stream, record.seq);
+                continue;
+            };
             if let Some(core) = self.map(record.map) {
                 inner.drop_if_older(&inner.place(core, record.stream), key, record.seq)?;
             }
@@ -192,7 +202,7 @@ impl<L: Log> Loading<L> {
     }
 
     pub(crate) fn map(&self, map: MapId) -> Option<&MapCore<L>> {
-        self.maps.get(map.0 as usize)?.as_deref()
+        self.maps.get(map)
     }
 
     /// Whether the map is one of the store's.
@@ -209,9 +219,11 @@ pub(crate) fn check_seq(stream: StreamId, seq: Seq) -> Result<(), Error> {
     Ok(())
 }
 
-fn key_of<'a>(record: &Applied<'a>) -> &'a [u8] {
+/// The key that a record is of; none if it is of a whole table.
+fn key_of<'a>(record: &Applied<'a>) -> Option<&'a [u8]> {
     match record.change {
-        Change::Entry { key, .. } | Change::Absence { key } => key,
+        Change::Entry { key, .. } | Change::Absence { key } => Some(key),
+        Change::Clear => None,
     }
 }
 
@@ -219,8 +231,10 @@ impl<L: Log> Loading<L> {
     fn apply_one(&self, map: &MapCore<L>, record: &Applied<'_>, hash: u64) -> Result<bool, Error> {
         let inner = &*self.store.inner;
         let place = inner.place(map, record.stream);
-        let Change::Entry { key, value, expiry_ms } = record.change else {
-            return self.apply_absence(&place, record, hash);
+        let (key, value, expiry_ms) = match record.change {
+            Change::Entry { key, value, expiry_ms } => (key, value, expiry_ms),
+            Change::Absence { key } => return self.apply_absence(&place, record, key, hash),
+            Change::Clear => return Ok(self.apply_clear(record.map, record.stream, record.seq)),
         };
         inner.check_lengths(key, value.len() as u64)?;
         let parts = EntryParts { key, value_len: value.len() as u64, expiry_ms, flags: LIVE };
@@ -238,15 +252,18 @@ impl<L: Log> Loading<L> {
         &self,
         place: &Place<'_>,
         record: &Applied<'_>,
+        key: &[u8],
         hash: u64,
     ) -> Result<bool, Error> {
-        let (inner, key) = (&*self.store.inner, key_of(record));
+        let inner = &*self.store.inner;
         inner.check_lengths(key, 0)?;
         let is_known = {
             let locked = inner.lock_stream(place);
             locked.set_seq(locked.seq().max(record.seq));
             let old = find_locked(&place.node.arena, place.table, hash, key, &locked);
-            if old.is_some_and(|(_, view)| view.seq() >= record.seq) {
+            if old.is_some_and(|(_, view)| view.seq() >= record.seq)
+                || self.is_void(record.map, record.stream, record.seq)
+            {
                 return Ok(false);
             }
             self.facts.put(self.facts.key(record.map, key, hash), record.seq)
@@ -257,8 +274,14 @@ impl<L: Log> Loading<L> {
     }
 
     /// Whether a record is the newest that is known of its key, and its key's turn has come.
-    pub(crate) fn is_wanted(&self, id: &RecordId<'_>, newest: Option<Seq>) -> bool {
+    pub(crate) fn is_wanted(
+        &self,
+        id: &RecordId<'_>,
+        stream: StreamId,
+        newest: Option<Seq>,
+    ) -> bool {
         match newest {
+            _ if self.is_void(id.map, stream, id.seq) => false,
             Some(newest) if newest >= id.seq => false,
             // A fact that is newer than an entry has removed it, so the table need not be asked; but the key
             // may be left to another pass.
@@ -289,7 +312,7 @@ impl<L: Log> Loading<L> {
             let locked = inner.lock_stream(place);
             locked.set_seq(locked.seq().max(id.seq));
             let old = find_locked(arena, place.table, hash, id.key, &locked);
-            if !self.is_wanted(id, old.as_ref().map(|(_, view)| view.seq())) {
+            if !self.is_wanted(id, place.stream, old.as_ref().map(|(_, view)| view.seq())) {
                 return Ok(false);
             }
             let prepared = match ready.take() {

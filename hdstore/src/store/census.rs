@@ -21,7 +21,7 @@ use crate::slab::class::Class;
 pub struct Stats {
     /// The hard limit on memory.
     pub limit_bytes: u64,
-    /// What is committed of it: the sum of the eight parts that follow.
+    /// What is committed of it: the sum of the nine parts that follow.
     pub committed_bytes: u64,
     /// Keys and values of entries.
     pub live_bytes: u64,
@@ -41,6 +41,8 @@ pub struct Stats {
     /// Replaced and removed entries that readers may still see: those that wait for pins, and those held by
     /// guards alone.
     pub unreclaimed_bytes: u64,
+    /// Cleared tables and dropped maps, entries and index, as far as they have not been taken apart yet.
+    pub detached_bytes: u64,
     /// The part of `unreclaimed_bytes` that is held by guards alone.
     pub held_by_guards_bytes: u64,
     /// The bound on what waits for pins.
@@ -66,6 +68,7 @@ impl Stats {
             + self.log_bytes
             + self.free_bytes
             + self.unreclaimed_bytes
+            + self.detached_bytes
     }
 }
 
@@ -155,6 +158,10 @@ impl<L: Log> Inner<L> {
             slot_bytes += of_map.slot_bytes;
             stats.metadata_bytes += self.nodes.len() as u64 * place_bytes(per_node * TABLE_BYTES);
         }
+        let (graves, left_bytes) = self.graves();
+        let headers = self.nodes.len() as u64 * place_bytes(per_node * TABLE_BYTES);
+        stats.metadata_bytes += graves * headers;
+        stats.detached_bytes += left_bytes;
         stats.header_bytes = stats.entries * HEADER;
         stats.rounding_bytes = slot_bytes.saturating_sub(stats.live_bytes + stats.header_bytes);
         stats.log_bytes = self.log_bytes.load(std::sync::atomic::Ordering::Relaxed);
@@ -167,7 +174,9 @@ impl<L: Log> Inner<L> {
                 + map_table
                 + page_table
                 + node.slabs.large.table_bytes()
-                + node.batch_bytes();
+                + node.batch_bytes()
+                + node.detached.reserve_bytes();
+            stats.detached_bytes += node.detached.bytes();
             stats.free_bytes += node.free_bytes();
             let (waiting, held) = node.unreclaimed_bytes();
             stats.unreclaimed_bytes += waiting + held;

@@ -5,10 +5,11 @@
 //!
 //! Caller: the loader of `hotrestart`, which checks the whole value before it enters it.
 
+use super::Place;
 use super::access::{fill_head, fill_piece, find_locked, view_prepared};
 use super::apply::{Loading, RecordId, check_seq};
+use super::maps::MapCore;
 use super::node::Prepared;
-use super::{MapCore, Place};
 use crate::entry::layout::LIVE;
 use crate::entry::view::EntryParts;
 use crate::error::Error;
@@ -64,7 +65,7 @@ impl<L: Log> Loading<L> {
         {
             let locked = inner.lock_stream(&place);
             let old = find_locked(&place.node.arena, place.table, id.hash, key, &locked);
-            if !self.is_wanted(&id, old.map(|(_, view)| view.seq())) {
+            if !self.is_wanted(&id, stream, old.map(|(_, view)| view.seq())) {
                 return Ok(None);
             }
         }

@@ -7,6 +7,8 @@
 //! children is read without a lock, and again when the table changed its shape meanwhile; after some
 //! attempts, under the lock. However much a table grows during a walk, a step costs one bucket.
 //!
+//! When a table is cleared, the walk over it ends: what was there all the time is nothing.
+//!
 //! Entries that come or go meanwhile may or may not be seen. Each entry is published as a guard before it is
 //! handed out, so the walk holds no pin between steps.
 
@@ -27,6 +29,8 @@ pub(crate) struct Walk<'a, L: Log> {
     stream: u32,
     /// The bucket count of the current table when the walk got there.
     buckets: u64,
+    /// How often it had been cleared then.
+    clears: u64,
     /// The next of those buckets.
     bucket: u64,
     subtrees: Vec<Subtree>,
@@ -49,6 +53,7 @@ impl<'a, L: Log> Walk<'a, L> {
             map,
             stream: 0,
             buckets: 0,
+            clears: 0,
             bucket: 0,
             subtrees: Vec::new(),
             words: Vec::new(),
@@ -68,6 +73,7 @@ impl<'a, L: Log> Walk<'a, L> {
         place.table.begin_walk();
         let locked = self.inner.lock_stream(&place);
         self.buckets = place.table.buckets();
+        self.clears = place.table.clears();
         drop(locked);
         self.bucket = 0;
     }
@@ -98,6 +104,9 @@ impl<'a, L: Log> Walk<'a, L> {
     fn visit(&mut self, subtree: Subtree) {
         let place = self.place();
         for _ in 0..ATTEMPTS {
+            if place.table.clears() != self.clears {
+                return self.end_table();
+            }
             if children(subtree, place.table.buckets()).next().is_some() {
                 let locked = self.inner.lock_stream(&place);
                 let now = place.table.buckets();
@@ -111,7 +120,8 @@ impl<'a, L: Log> Walk<'a, L> {
             let pin = self.inner.pin();
             let shape = place.table.shape();
             self.read(&place, subtree.bucket);
-            if place.table.is_shape(shape)
+            if place.table.clears() == self.clears
+                && place.table.is_shape(shape)
                 && children(subtree, place.table.buckets()).next().is_none()
             {
                 return self.publish(&place, &pin);
@@ -120,11 +130,20 @@ impl<'a, L: Log> Walk<'a, L> {
         let pin = self.inner.pin();
         let locked = self.inner.lock_stream(&place);
         let now = place.table.buckets();
+        if place.table.clears() != self.clears {
+            return self.end_table();
+        }
         self.read(&place, subtree.bucket);
         drop(locked);
         self.subtrees
             .extend(children(subtree, now).map(|bucket| Subtree { bucket, since: bucket + 1 }));
         self.publish(&place, &pin);
+    }
+
+    /// Leaves the rest of the current table out: it was cleared.
+    fn end_table(&mut self) {
+        self.subtrees.clear();
+        self.bucket = self.buckets;
     }
 
     /// Collects the words of a bucket and its chain.

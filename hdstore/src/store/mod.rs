@@ -1,41 +1,48 @@
 //! The store: nodes, streams, maps, and the order of steps in each operation.
 //!
-//! Reading order: `access.rs` (how bytes are reached), `read.rs`, `put.rs`, `remove.rs`; then `node.rs`
-//! (memory of a put), `apply.rs`, `fill.rs`, `facts.rs` (restart), `sweep.rs` (expiry), `iter.rs`,
+//! Reading order: `access.rs` (how bytes are reached), `read.rs`, `put.rs`, `remove.rs`, `clear.rs`; then
+//! `node.rs` (memory of a put), `detached.rs` (what was cleared), `maps.rs` and `dropping.rs` (making and
+//! dropping maps), `apply.rs`, `fill.rs`, `facts.rs`, `voids.rs` (restart), `sweep.rs` (expiry), `iter.rs`,
 //! `census.rs` (statistics).
 
 pub(crate) mod access;
 pub(crate) mod apply;
 pub(crate) mod census;
+pub(crate) mod clear;
+pub(crate) mod detached;
+mod dropping;
 pub(crate) mod facts;
 pub(crate) mod fill;
 pub(crate) mod iter;
+mod maps;
 pub(crate) mod node;
 pub(crate) mod put;
 pub(crate) mod read;
 pub(crate) mod remove;
 pub(crate) mod stamps;
 pub(crate) mod sweep;
+pub(crate) mod voids;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
 
-use crate::arena::layout::{Layout, MAPS_MAX, STREAM_HEAD, SUPERBLOCK};
+use crate::arena::layout::{Layout, STREAM_HEAD, SUPERBLOCK};
 use crate::arena::numa::Topology;
 use crate::arena::{Arena, Budget};
 use crate::clock::Clock;
 use crate::config::Builder;
 use crate::error::{BuildError, Error};
 use crate::hash::IndexHash;
-use crate::ids::{Location, MapId, StreamId};
+use crate::ids::StreamId;
 use crate::index::table::{TABLE_BYTES, Table};
-use crate::log::{Log, MapSpec, NoLog};
+use crate::log::{Log, NoLog};
 use crate::reclaim::pin::{Pinned, Pins};
 use crate::sync::{Mutex, RwLock, lock};
 use access::Locked;
+pub(crate) use maps::MapCore;
+use maps::Maps;
 use node::Node;
 
 /// Where the superblock has the seed of the index hash.
@@ -83,21 +90,6 @@ pub(crate) struct Inner<L: Log> {
     sweep: Mutex<sweep::Cursor>,
     /// Bytes that the log has charged for what it keeps in memory.
     pub(crate) log_bytes: AtomicU64,
-}
-
-struct Maps<L: Log> {
-    by_name: HashMap<String, Arc<MapCore<L>>>,
-    in_order: Vec<Arc<MapCore<L>>>,
-    next_id: u32,
-    /// Bytes of the map table that are charged, per node.
-    table_bytes: u64,
-}
-
-/// A map, without the types of its keys and values.
-pub(crate) struct MapCore<L: Log> {
-    pub(crate) spec: MapSpec<L::Level>,
-    /// Per node, where the map's table headers start.
-    tables: Vec<u64>,
 }
 
 /// A place in the store: one map, one stream.
@@ -158,12 +150,7 @@ impl<L: Log> Store<L> {
                 log,
                 clock: Arc::clone(&builder.clock),
                 value_max_bytes: builder.value_max_bytes(),
-                maps: RwLock::new(Maps {
-                    by_name: HashMap::new(),
-                    in_order: Vec::new(),
-                    next_id: 1,
-                    table_bytes: 0,
-                }),
+                maps: RwLock::new(Maps::new()),
                 sweep: Mutex::new(sweep::Cursor::default()),
                 log_bytes: AtomicU64::new(0),
             }),
@@ -205,7 +192,9 @@ impl<L: Log> Store<L> {
     /// per node, so that puts need not. Call it from a thread of yours now and then; nothing depends on it
     /// but latency.
     pub fn maintain(&self, ahead_bytes: u64) {
+        self.inner.bury_all();
         for node in &self.inner.nodes {
+            node.take_apart(detached::BUCKETS_PER_ROUND);
             node.reclaim(true);
             let pages = ahead_bytes.div_ceil(crate::arena::layout::PAGE);
             node.slabs.pool.commit_ahead(&node.arena, pages);
@@ -219,113 +208,6 @@ impl<L: Log> Store<L> {
 }
 
 impl<L: Log> Inner<L> {
-    /// Opens a map by name, making it when it is not there.
-    pub(crate) fn open_map(
-        &self,
-        name: &str,
-        key_type: &str,
-        value_type: &str,
-        level: L::Level,
-    ) -> Result<Arc<MapCore<L>>, Error> {
-        if name.is_empty() || name.len() > 255 {
-            return Err(Error::MapName { len: name.len() });
-        }
-        let mut maps = self.maps.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(core) = maps.by_name.get(name) {
-            let (expected, found) = (
-                format!("{} to {}", core.spec.key_type, core.spec.value_type),
-                format!("{key_type} to {value_type}"),
-            );
-            if expected != found {
-                return Err(Error::MapType { name: name.to_owned(), expected, found });
-            }
-            return Ok(Arc::clone(core));
-        }
-        let spec = MapSpec {
-            id: MapId(maps.next_id),
-            name: name.to_owned(),
-            key_type: key_type.to_owned(),
-            value_type: value_type.to_owned(),
-            level,
-        };
-        let core = self.make_map(&mut maps, spec)?;
-        if let Err(source) = self.log.create_map(&core.spec) {
-            self.unmake_tables(core.spec.id, &core.tables);
-            return Err(Error::Log(source));
-        }
-        Self::enter(&mut maps, Arc::clone(&core));
-        Ok(core)
-    }
-
-    /// Enters a map that the log knows, before anything is applied to it.
-    pub(crate) fn restore_map(&self, spec: MapSpec<L::Level>) -> Result<(), Error> {
-        let mut maps = self.maps.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let core = self.make_map(&mut maps, spec)?;
-        Self::enter(&mut maps, core);
-        Ok(())
-    }
-
-    fn enter(maps: &mut Maps<L>, core: Arc<MapCore<L>>) {
-        maps.next_id = maps.next_id.max(core.spec.id.0 + 1);
-        maps.by_name.insert(core.spec.name.clone(), Arc::clone(&core));
-        maps.in_order.push(core);
-    }
-
-    fn make_map(
-        &self,
-        maps: &mut Maps<L>,
-        spec: MapSpec<L::Level>,
-    ) -> Result<Arc<MapCore<L>>, Error> {
-        if u64::from(spec.id.0) >= MAPS_MAX {
-            return Err(Error::TooManyMaps { max: MAPS_MAX });
-        }
-        let table_bytes = map_table_bytes(spec.id);
-        let more = table_bytes.saturating_sub(maps.table_bytes);
-        for (index, node) in self.nodes.iter().enumerate() {
-            if !node.arena.commit_small(more) {
-                self.nodes[..index].iter().for_each(|charged| charged.arena.uncommit_small(more));
-                return Err(self.capacity(node, more));
-            }
-        }
-        maps.table_bytes += more;
-        let per_node = u64::from(self.streams.div_ceil(self.nodes.len() as u32));
-        let mut tables = Vec::with_capacity(self.nodes.len());
-        for (index, node) in self.nodes.iter().enumerate() {
-            let bytes = per_node * TABLE_BYTES;
-            let Some(base) = node.take_tables(bytes) else {
-                self.unmake_tables(spec.id, &tables);
-                return Err(self.capacity(node, bytes));
-            };
-            for in_node in 0..per_node {
-                let stream = StreamId((in_node * self.nodes.len() as u64) as u32 + index as u32);
-                Table::at(&node.arena, base + in_node * TABLE_BYTES).create(spec.id, stream);
-            }
-            let map_word = node.arena.layout().maps + u64::from(spec.id.0) * 8;
-            node.arena.word(map_word).store(base, Relaxed);
-            tables.push(base);
-        }
-        Ok(Arc::new(MapCore { spec, tables }))
-    }
-
-    /// Gives the tables of a map back that nobody has seen.
-    fn unmake_tables(&self, map: MapId, tables: &[u64]) {
-        for (node, base) in self.nodes.iter().zip(tables) {
-            let map_word = node.arena.layout().maps + u64::from(map.0) * 8;
-            node.arena.word(map_word).store(0, Relaxed);
-            node.free_now(Location::from_offset(*base));
-        }
-    }
-
-    /// Bytes of the map table that are charged, per node.
-    pub(crate) fn map_table_bytes(&self) -> u64 {
-        self.maps.read().unwrap_or_else(std::sync::PoisonError::into_inner).table_bytes
-    }
-
-    /// All maps, in the order in which they were made or restored.
-    pub(crate) fn all_maps(&self) -> Vec<Arc<MapCore<L>>> {
-        self.maps.read().unwrap_or_else(std::sync::PoisonError::into_inner).in_order.clone()
-    }
-
     /// The seed of the index hash.
     pub(crate) fn seed(&self) -> u64 {
         self.nodes[0].arena.word(SEED_AT).load(Relaxed)
@@ -375,11 +257,6 @@ impl<L: Log> Inner<L> {
         }
         Ok(())
     }
-}
-
-/// Bytes of the map table up to a map's word, in whole pages.
-fn map_table_bytes(id: MapId) -> u64 {
-    ((u64::from(id.0) + 1) * 8).next_multiple_of(4096)
 }
 
 fn random_seed() -> u64 {

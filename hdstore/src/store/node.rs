@@ -1,8 +1,8 @@
 //! A node: one arena with its slabs, lanes, published guards and retired slots.
 //!
 //! Invariant: what `prepare` hands out is either used and then settled, or abandoned; both in `Prepared`'s
-//! hands, so a failing put leaks neither a slot nor a promise. Lock order: retired queue, then lane, then
-//! class, then pool.
+//! hands, so a failing put leaks neither a slot nor a promise. Lock order: cleared tables, then retired
+//! queue, then lane, then class, then pool.
 //!
 //! Cost: two short locks of the thread's own lane per put. The bound on unreclaimed memory is kept here.
 
@@ -24,6 +24,7 @@ use crate::reclaim::pin::{OldestPin, Pins};
 use crate::reclaim::retire::{BATCH_BYTES, RetiredQueue, slots_of};
 use crate::slab::lane::Lane;
 use crate::slab::{Slabs, Slot};
+use crate::store::detached::{BUCKETS_PER_ROUND, DetachedQueue, Taken};
 use crate::sync::{Mutex, MutexGuard, lock, sleep, thread_locals, try_lock};
 
 /// Sealed batches that are worth a look at all pins.
@@ -34,7 +35,8 @@ pub(crate) struct Node {
     pub(crate) arena: Arena,
     pub(crate) slabs: Slabs,
     pub(crate) hazards: Hazards,
-    pins: Arc<Pins>,
+    pub(super) detached: DetachedQueue,
+    pub(super) pins: Arc<Pins>,
     lanes: Box<[CachePadded<Mutex<Lane>>]>,
     retired: RetiredQueue,
     unreclaimed_max_bytes: u64,
@@ -85,6 +87,7 @@ impl Node {
         Node {
             slabs: Slabs::new(warm_max),
             hazards: Hazards::new(),
+            detached: DetachedQueue::new(),
             pins,
             lanes: (0..lanes).map(|_| CachePadded::new(Mutex::new(Lane::new()))).collect(),
             retired: RetiredQueue::new(),
@@ -95,7 +98,7 @@ impl Node {
     }
 
     /// The calling thread's lane, or another when that one is taken.
-    fn lane(&self) -> (usize, MutexGuard<'_, Lane>) {
+    pub(super) fn lane(&self) -> (usize, MutexGuard<'_, Lane>) {
         let home = thread_index() % self.lanes.len();
         for step in 0..self.lanes.len() {
             let index = (home + step) % self.lanes.len();
@@ -109,11 +112,48 @@ impl Node {
     /// Takes a slot of `need` bytes if given, and promises room for one retirement. Makes room when there is
     /// none.
     pub(crate) fn prepare(&self, need: Option<u64>) -> Result<Prepared<'_>, NoRoom> {
-        if let Some(prepared) = self.try_prepare(need) {
-            return Ok(prepared);
+        if self.detached.is_any() {
+            self.take_few_apart();
         }
-        self.make_room(need.unwrap_or(BATCH_BYTES));
-        self.try_prepare(need).ok_or(NoRoom)
+        self.with_room(need.unwrap_or(BATCH_BYTES), || self.try_prepare(need))
+    }
+
+    /// Tries to take memory; when there is none, takes cleared tables apart until there is, then collects
+    /// what is free but elsewhere.
+    pub(super) fn with_room<T>(
+        &self,
+        need: u64,
+        attempt: impl Fn() -> Option<T>,
+    ) -> Result<T, NoRoom> {
+        if let Some(taken) = attempt() {
+            return Ok(taken);
+        }
+        self.make_room_of_tables(need, &attempt)
+    }
+
+    #[cold]
+    fn make_room_of_tables<T>(
+        &self,
+        need: u64,
+        attempt: &impl Fn() -> Option<T>,
+    ) -> Result<T, NoRoom> {
+        let mut patience = PATIENCE_STEPS;
+        while self.detached.is_any() {
+            match self.take_apart(BUCKETS_PER_ROUND) {
+                Taken::Some => {}
+                // A reader inside a call will leave.
+                Taken::Blocked(Some(pin)) if pin.since_ms.is_none() && patience > 0 => {
+                    patience -= 1;
+                    sleep(PATIENCE_STEP);
+                }
+                Taken::Blocked(_) | Taken::Nothing => break,
+            }
+            if let Some(taken) = attempt() {
+                return Ok(taken);
+            }
+        }
+        self.make_room(need);
+        attempt().ok_or(NoRoom)
     }
 
     fn try_prepare(&self, need: Option<u64>) -> Option<Prepared<'_>> {
@@ -137,17 +177,10 @@ impl Node {
     /// Takes memory for the index, filled with zeros; its bytes are a power of two from 64 on.
     pub(crate) fn take_index_memory(&self, bytes: u64) -> Result<u64, NoRoom> {
         debug_assert!(bytes >= 64 && bytes.is_power_of_two());
-        let take = || {
+        let slot = self.with_room(bytes, || {
             let (_, mut lane) = self.lane();
             self.slabs.take(&self.arena, &mut lane, bytes)
-        };
-        let slot = match take() {
-            Some(slot) => slot,
-            None => {
-                self.make_room(bytes);
-                take().ok_or(NoRoom)?
-            }
-        };
+        })?;
         let offset = slot.location.offset();
         for word in 0..bytes / 8 {
             self.arena.word(offset + word * 8).store(0, Ordering::Relaxed);
@@ -194,6 +227,7 @@ impl Node {
 
     /// Gives up to `bytes` of free memory back to the system and says how many.
     pub(crate) fn give_back(&self, bytes: u64) -> u64 {
+        self.take_all_apart();
         self.reclaim(true);
         for lane in self.lanes.iter() {
             self.slabs.flush(&self.arena, &mut lock(lane));
@@ -207,6 +241,18 @@ impl Node {
     pub(crate) fn slot_bytes(&self, view: &EntryView<'_>) -> u64 {
         let need = need(view.key_len() as usize, view.value_len(), view.expiry_ms().is_some());
         self.slabs.slot_bytes_for(&self.arena, view.location(), need)
+    }
+
+    /// Holds slots back, with their bytes, that published guards alone keep from being free.
+    pub(super) fn hold_back(&self, slots: &[(Location, u64)]) {
+        if slots.is_empty() {
+            return;
+        }
+        let mut state = lock(self.retired.state());
+        for (location, bytes) in slots {
+            state.held.push((location.0, *bytes));
+            self.retired.add_held(*bytes);
+        }
     }
 
     fn retire(&self, lane_index: usize, location: Location, bytes: u64) {

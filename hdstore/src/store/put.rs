@@ -98,10 +98,11 @@ impl<L: Log> Inner<L> {
         condition: Condition<'_>,
     ) -> Result<Done<L::Ticket>, Error> {
         self.check_lengths(entry.key, entry.value.len() as u64)?;
+        map.check()?;
         self.log.check().map_err(Error::Log)?;
         let hash = self.hash.of(entry.key);
         let place = self.place(map, stream);
-        place.table.prefetch(hash);
+        self.prefetch(&place, hash);
         let need = need(entry.key, entry.value.len() as u64, entry.expiry_ms);
         // A look before the lock refuses early. A plain put below the bound has nothing to be refused for.
         if !matches!(condition, Condition::None) || !place.node.has_room_to_retire() {
@@ -136,13 +137,12 @@ impl<L: Log> Inner<L> {
             let room = self.log.reserve(map.spec.id, stream, change).map_err(Error::Log)?;
             if !is_filled {
                 // The line of the entry that is to be replaced comes while key and value are copied.
-                if let Some(word) = place.table.likely(hash) {
-                    place.node.arena.prefetch(word.location().offset());
-                }
+                self.prefetch_entry(&place, hash);
                 fill(&place.node.arena, slot, &parts, entry.value);
                 is_filled = true;
             }
             let locked = self.lock_stream(&place);
+            map.check()?;
             let position = L::position(&room);
             if position < locked.position() {
                 continue;
@@ -191,6 +191,22 @@ impl<L: Log> Inner<L> {
             drop(locked);
             prepared.settle(retired);
             return Ok(Done::Put(ticket));
+        }
+    }
+
+    /// Brings the lines in that a search starts with. Under a pin: the table may be cleared meanwhile.
+    #[inline]
+    fn prefetch(&self, place: &Place<'_>, hash: u64) {
+        let _pin = self.pin();
+        place.table.prefetch(hash);
+    }
+
+    /// Brings the line in of the entry that a key may have.
+    #[inline]
+    fn prefetch_entry(&self, place: &Place<'_>, hash: u64) {
+        let _pin = self.pin();
+        if let Some(word) = place.table.likely(hash) {
+            place.node.arena.prefetch(word.location().offset());
         }
     }
 

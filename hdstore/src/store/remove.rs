@@ -21,6 +21,7 @@ impl<L: Log> Inner<L> {
         wanted: impl Fn(&EntryView<'_>) -> bool,
     ) -> Result<Option<L::Ticket>, Error> {
         self.check_lengths(key, 0)?;
+        map.check()?;
         self.log.check().map_err(Error::Log)?;
         let hash = self.hash.of(key);
         let place = self.place(map, stream);
@@ -40,6 +41,7 @@ impl<L: Log> Inner<L> {
                 .reserve(map.spec.id, stream, Change::Absence { key })
                 .map_err(Error::Log)?;
             let locked = self.lock_stream(&place);
+            map.check()?;
             let position = L::position(&room);
             if position < locked.position() {
                 continue;

@@ -8,11 +8,11 @@
 //! costs one pin. Nothing is locked and nothing is changed.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
+use super::Store;
 use super::access::{find_pinned, find_stamp};
+use super::maps::{MapCore, MapsById};
 use super::read::GROUP;
-use super::{MapCore, Store};
 use crate::ids::{MapId, Seq, StreamId};
 use crate::log::Log;
 
@@ -43,7 +43,7 @@ pub struct Current<'a> {
 /// The maps of a store by number, for looking stamps up.
 pub struct Stamps<L: Log> {
     store: Store<L>,
-    maps: Vec<Option<Arc<MapCore<L>>>>,
+    maps: MapsById<L>,
 }
 
 impl<L: Log> std::fmt::Debug for Stamps<L> {
@@ -55,23 +55,14 @@ impl<L: Log> std::fmt::Debug for Stamps<L> {
 impl<L: Log> Store<L> {
     /// A view of the store by stamps. It knows the maps there are now; see [`Stamps::refresh`].
     pub fn stamps(&self) -> Stamps<L> {
-        let mut stamps = Stamps { store: self.clone(), maps: Vec::new() };
-        stamps.refresh();
-        stamps
+        Stamps { store: self.clone(), maps: MapsById::of(&self.inner) }
     }
 }
 
 impl<L: Log> Stamps<L> {
-    /// Takes in the maps that were made since.
+    /// Takes in the maps that were made, and forgets those that were dropped, since.
     pub fn refresh(&mut self) {
-        let all = self.store.inner.all_maps();
-        let highest = all.iter().map(|map| map.spec.id.0).max().unwrap_or(0);
-        self.maps.clear();
-        self.maps.resize(highest as usize + 1, None);
-        for map in all {
-            let id = map.spec.id.0 as usize;
-            self.maps[id] = Some(map);
-        }
+        self.maps = MapsById::of(&self.store.inner);
     }
 
     /// Whether the map is one of the store's.
@@ -88,6 +79,7 @@ impl<L: Log> Stamps<L> {
     ) {
         let inner = &*self.store.inner;
         for (group_index, group) in stamps.chunks(GROUP).enumerate() {
+            let pin = inner.pin();
             let places: [_; GROUP] = std::array::from_fn(|index| {
                 let stamp = group.get(index)?;
                 if stamp.stream.0 >= inner.streams {
@@ -97,7 +89,6 @@ impl<L: Log> Stamps<L> {
                 place.table.prefetch(stamp.hash);
                 Some(place)
             });
-            let pin = inner.pin();
             for (stamp, place) in group.iter().zip(&places) {
                 if let Some(place) = place
                     && let Some(word) = place.table.likely(stamp.hash)
@@ -138,7 +129,7 @@ impl<L: Log> Stamps<L> {
     }
 
     fn map(&self, map: MapId) -> Option<&MapCore<L>> {
-        self.maps.get(map.0 as usize)?.as_deref()
+        self.maps.get(map)
     }
 }
 

@@ -8,6 +8,7 @@ use super::access::view_pinned;
 use super::{Inner, Store};
 use crate::error::Error;
 use crate::ids::StreamId;
+use crate::index::word::WORDS;
 use crate::log::Log;
 use crate::sync::lock;
 
@@ -33,7 +34,7 @@ pub struct SweepReport {
 
 impl<L: Log> Store<L> {
     /// Removes entries that have expired at `now_ms` (milliseconds since 1970), looking at about `budget`
-    /// entries.
+    /// entries; and frees about as many of cleared and dropped maps.
     ///
     /// ```
     /// use hdstore::{MapOptions, ManualClock, Store, codec::{Bytes, U64}};
@@ -57,6 +58,7 @@ impl<L: Log> Store<L> {
 
 impl<L: Log> Inner<L> {
     fn sweep(&self, now_ms: u64, budget: u64) -> Result<SweepReport, Error> {
+        self.nodes.iter().for_each(|node| _ = node.take_apart(budget.div_ceil(WORDS)));
         let mut cursor = lock(&self.sweep);
         let maps = self.all_maps();
         let mut report = SweepReport::default();
@@ -93,8 +95,12 @@ impl<L: Log> Inner<L> {
             for key in expired.drain(..) {
                 let due =
                     |expiry_ms: Option<u64>| expiry_ms.is_some_and(|expiry_ms| expiry_ms <= now_ms);
-                let removed = self.remove_if(map, stream, &key, |view| due(view.expiry_ms()))?;
-                report.removed += u64::from(removed.is_some());
+                match self.remove_if(map, stream, &key, |view| due(view.expiry_ms())) {
+                    Ok(removed) => report.removed += u64::from(removed.is_some()),
+                    // What was dropped meanwhile is gone with all the rest.
+                    Err(Error::Dropped { .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
             report.examined = visited;
             if cursor.stream == self.streams {

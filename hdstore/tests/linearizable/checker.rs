@@ -21,6 +21,8 @@ pub enum Done {
     CompareExchange(u64, u64, bool),
     /// Removed; whether something was there.
     Remove(bool),
+    /// Removed with all other keys of its stream, whether it was there or not.
+    Clear,
 }
 
 /// One call, with the moments before it and after it.
@@ -49,6 +51,7 @@ fn apply(value: Option<u64>, done: Done) -> Option<Option<u64>> {
         Done::CompareExchange(old, new, did) => {
             fits(did == (value == Some(old)), if did { Some(new) } else { value })
         }
+        Done::Clear => Some(None),
         Done::Remove(was_there) => fits(was_there == value.is_some(), None),
     }
 }

@@ -1,9 +1,9 @@
 //! Recorded histories of real threads on few keys: for each key there must be an order of one thing at a
 //! time that explains every answer.
 //!
-//! Hazards: an overwrite that is lost, a conditional change that two win, a removed value that comes back,
-//! a read that goes back in time, a guard whose slot is used again. Each round has new keys and a few
-//! threads that do random things to them, while another ends what is due (`maintain`, `sweep`); then each
+//! Hazards: an overwrite that is lost, a conditional change that two win, a removed or cleared value that
+//! comes back, a read that goes back in time, a guard whose slot is used again. Each round has new keys and a
+//! few threads that do random things to them, while another ends what is due (`maintain`, `sweep`); then each
 //! key's history is searched (`checker.rs`). A failure prints the seed and the history; the threads' own
 //! order is not replayed by it, their choices are.
 //!
@@ -20,7 +20,8 @@ use hdstore::{Map, MapOptions, NoLog, Store};
 
 const KEYS: u64 = 3;
 const THREADS: u64 = 4;
-/// Calls of a thread in a round; a key gets all of them at worst.
+/// Calls of a thread in a round; a key gets all of them at worst. One of them may be a clear, which is a call
+/// on every key.
 const CALLS: usize = CALLS_MAX / THREADS as usize;
 
 /// A small generator of its own, so that a seed means the same for ever (xorshift64*).
@@ -119,6 +120,12 @@ fn round(store: &Store, map: &Keys, round: u64, seed: u64) -> Vec<Vec<Call>> {
                         let index = random.below(KEYS);
                         let fresh = 1 + thread + step * THREADS;
                         let began = now();
+                        if random.below(24) == 0 {
+                            map.clear().expect("cleared");
+                            let call = Call { began, ended: now(), done: Done::Clear };
+                            calls.extend((0..KEYS).map(|index| (index, call)));
+                            continue;
+                        }
                         let seen = &mut last_seen[index as usize];
                         let done = call(map, round * KEYS + index, fresh, seen, &mut random);
                         calls.push((index, Call { began, ended: now(), done }));
@@ -195,7 +202,7 @@ fn overlaps(sorted: &[Call]) -> u64 {
 fn histories_that_no_register_has_are_found() {
     let at = |began, ended, done| Call { began, ended, done };
     let write = at(0, 1, Done::Insert(1));
-    let bad: [&[Call]; 7] = [
+    let bad: [&[Call]; 8] = [
         // A value that nobody wrote; a write that is not seen; one that is unseen again.
         &[at(0, 1, Done::Get(Some(9)))],
         &[write, at(2, 3, Done::Get(None))],
@@ -210,6 +217,8 @@ fn histories_that_no_register_has_are_found() {
         // A removed value comes back; an exchange fails though nobody came between.
         &[write, at(2, 3, Done::Remove(true)), at(4, 5, Done::Get(Some(1)))],
         &[write, at(2, 3, Done::CompareExchange(1, 2, false))],
+        // A cleared value is still there.
+        &[write, at(2, 3, Done::Clear), at(4, 5, Done::Get(Some(1)))],
     ];
     for history in bad {
         assert!(!is_linearizable(history), "{history:?}");

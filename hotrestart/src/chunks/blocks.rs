@@ -252,7 +252,7 @@ impl Blocks {
     ) {
         self.sampler.offer(line.offset as usize, len, || of_line(map, stream, line));
         if let Some(chunk) = &mut self.chunk {
-            chunk.absences += u32::from(line.kind == LineKind::Absence);
+            chunk.absences += u32::from(line.kind.is_fact());
             chunk.has_runs |= matches!(line.kind, LineKind::Part | LineKind::Head);
         }
         self.directory.add(map, stream, *line, body);

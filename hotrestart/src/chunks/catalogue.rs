@@ -23,7 +23,7 @@ pub(crate) struct Chunk {
     pub(crate) directory: Option<Range<usize>>,
     /// The clock when its youngest record was logged.
     pub(crate) youngest: u64,
-    /// Facts of absence in it.
+    /// Facts of absence in it, clears among them.
     pub(crate) absences: u32,
     /// Whether parts of values, or entries of such, are in it.
     pub(crate) has_runs: bool,

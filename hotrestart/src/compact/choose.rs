@@ -10,8 +10,8 @@ use hdstore::{Stamp, Stamps};
 
 use crate::chunks::catalogue::{Chunk, Forgettable};
 use crate::format::{ChunkId, LineKind};
-use crate::log::DiskLog;
-use crate::runs::{LiveRuns, RunOf};
+use crate::log::{DiskLog, Shared};
+use crate::runs::RunOf;
 
 /// Estimates renewed at each choice, in turn.
 const RENEWED: usize = 96;
@@ -72,9 +72,9 @@ impl Candidates {
         most: usize,
         clock: u64,
         stamps: &Stamps<DiskLog>,
-        runs: &LiveRuns,
+        log: &Shared,
     ) -> Vec<Chunk> {
-        self.renew(stamps, runs);
+        self.renew(stamps, log);
         let score = |known: &Known| score(known.live, age(&known.chunk, clock));
         let mut order: Vec<usize> = (0..self.known.len()).collect();
         let best = order.len().min(CANDIDATES);
@@ -87,7 +87,7 @@ impl Candidates {
         order.truncate(best);
         for index in &order {
             let known = &mut self.known[*index];
-            known.live = live_share(&known.chunk, stamps, runs);
+            known.live = live_share(&known.chunk, stamps, log);
         }
         order.sort_by(|a, b| score(&self.known[*b]).total_cmp(&score(&self.known[*a])));
         let mut chosen: Vec<usize> = Vec::new();
@@ -110,11 +110,11 @@ impl Candidates {
     }
 
     /// Renews the estimates of some, in turn.
-    fn renew(&mut self, stamps: &Stamps<DiskLog>, runs: &LiveRuns) {
+    fn renew(&mut self, stamps: &Stamps<DiskLog>, log: &Shared) {
         for _ in 0..RENEWED.min(self.known.len()) {
             self.next = (self.next + 1) % self.known.len();
             let known = &mut self.known[self.next];
-            known.live = live_share(&known.chunk, stamps, runs);
+            known.live = live_share(&known.chunk, stamps, log);
         }
     }
 }
@@ -129,7 +129,7 @@ fn score(live: f64, age: u64) -> f64 {
 }
 
 /// The share of a chunk's bytes that is live, by its sample.
-fn live_share(chunk: &Chunk, stamps: &Stamps<DiskLog>, runs: &LiveRuns) -> f64 {
+fn live_share(chunk: &Chunk, stamps: &Stamps<DiskLog>, log: &Shared) -> f64 {
     if chunk.samples.is_empty() {
         return 0.0;
     }
@@ -138,8 +138,11 @@ fn live_share(chunk: &Chunk, stamps: &Stamps<DiskLog>, runs: &LiveRuns) -> f64 {
     for sample in &chunk.samples {
         match sample.kind {
             LineKind::Entry | LineKind::Head => asked.push(sample.stamp),
-            LineKind::Absence => facts += 1,
-            LineKind::Part => match runs.get(sample.stamp.seq.0 << 48 | sample.stamp.hash) {
+            LineKind::Absence | LineKind::Clear => {
+                let Stamp { map, stream, seq, .. } = sample.stamp;
+                facts += usize::from(stamps.knows(map) && seq >= log.clears.newest(map, stream));
+            }
+            LineKind::Part => match log.runs.get(sample.stamp.seq.0 << 48 | sample.stamp.hash) {
                 Some(RunOf::Entry(stamp)) => asked.push(stamp),
                 Some(RunOf::Pending) => live += 1,
                 None => {}

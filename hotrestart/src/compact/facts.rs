@@ -2,8 +2,8 @@
 //!
 //! Invariant: a fact may be forgotten when no chunk that is not durably free holds an older entry of its key.
 //! That stays so: later records are newer, and compaction copies no entry that a fact has ended. So what a
-//! survey finds is true for good. Keys are told apart by their hashes: two that share one can only make a
-//! fact stay longer.
+//! survey finds is true for good. A clear is a fact of every key of its table. Keys are told apart by their
+//! hashes: two that share one can only make a fact stay longer.
 //!
 //! A survey reads the directories of all chunks, those with facts first. It holds `FACTS_MAX` facts at most,
 //! some 60 bytes each; with more than that in the log there are several surveys. Caller: the compactor, when
@@ -13,7 +13,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::lines::Line;
 use crate::chunks::catalogue::{Chunk, Forgettable};
-use crate::format::{ChunkId, LineKind};
+use crate::format::{ChunkId, LineKind, MapId, StreamId};
 
 /// Facts that one survey looks at, at most.
 pub(crate) const FACTS_MAX: usize = 1 << 19;
@@ -43,13 +43,15 @@ pub(crate) struct Survey {
     facts: Vec<Fact>,
     /// The last fact of each key.
     by_key: HashMap<u64, u32>,
+    /// The last clear of each table.
+    by_table: HashMap<(MapId, StreamId), u32>,
 }
 
 #[derive(Debug)]
 struct Fact {
     chunk: ChunkId,
     number: u32,
-    /// The fact of the same key before this one, plus one.
+    /// The fact of the same key, or the clear of the same table, before this one, plus one.
     next: u32,
     seq: u64,
     /// Whether an older entry was seen.
@@ -64,10 +66,13 @@ impl Survey {
 
     /// Takes the facts of a chunk in.
     pub(crate) fn collect(&mut self, chunk: ChunkId, lines: &[Line]) {
-        let facts = lines.iter().filter(|line| line.line.kind == LineKind::Absence);
+        let facts = lines.iter().filter(|line| line.line.kind.is_fact());
         for (number, line) in facts.enumerate() {
             let index = self.facts.len() as u32;
-            let former = self.by_key.insert(key_of(line), index);
+            let former = match line.line.kind {
+                LineKind::Clear => self.by_table.insert((line.map, line.stream), index),
+                _ => self.by_key.insert(key_of(line), index),
+            };
             self.facts.push(Fact {
                 chunk,
                 number: number as u32,
@@ -84,12 +89,22 @@ impl Survey {
             if !matches!(line.line.kind, LineKind::Entry | LineKind::Head) {
                 continue;
             }
-            let mut next = self.by_key.get(&key_of(line)).map_or(0, |index| index + 1);
-            while next != 0 {
-                let fact = &mut self.facts[next as usize - 1];
-                fact.is_needed |= line.line.seq < fact.seq;
-                next = fact.next;
+            let of_key = self.by_key.get(&key_of(line)).copied();
+            self.need(of_key, line.line.seq);
+            if !self.by_table.is_empty() {
+                let of_table = self.by_table.get(&(line.map, line.stream)).copied();
+                self.need(of_table, line.line.seq);
             }
+        }
+    }
+
+    /// An entry with this seq needs those of a chain of facts that are newer.
+    fn need(&mut self, last: Option<u32>, seq: u64) {
+        let mut next = last.map_or(0, |index| index + 1);
+        while next != 0 {
+            let fact = &mut self.facts[next as usize - 1];
+            fact.is_needed |= seq < fact.seq;
+            next = fact.next;
         }
     }
 
@@ -115,7 +130,7 @@ fn key_of(line: &Line) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::{DirectoryLine, MapId, StreamId};
+    use crate::format::DirectoryLine;
 
     fn line(kind: LineKind, key: u64, seq: u64) -> Line {
         let line = DirectoryLine { seq, hash: key, offset: 0, kind, body_crc: 0 };
@@ -151,5 +166,25 @@ mod tests {
         assert_eq!(of(2, 2), [1], "key 1 has an older entry, key 2 only a newer one");
         assert_eq!(of(3, 4), [3], "only key 5 has no entry at all");
         assert_eq!((forgettable[&ChunkId(2)].count(), forgettable[&ChunkId(3)].count()), (1, 1));
+    }
+
+    #[test]
+    fn a_clear_is_forgotten_only_when_no_older_entry_of_its_table_is_left_anywhere() {
+        let of_table = |map, lines: Line| Line { map: MapId(map), ..lines };
+        let first = [line(LineKind::Entry, 1, 10), of_table(2, line(LineKind::Entry, 1, 50))];
+        let clears = [
+            line(LineKind::Clear, 0, 20),
+            line(LineKind::Absence, 1, 21),
+            of_table(2, line(LineKind::Clear, 0, 40)),
+            of_table(3, line(LineKind::Clear, 0, 40)),
+            line(LineKind::Clear, 0, 9),
+        ];
+        let mut survey = Survey::default();
+        survey.collect(ChunkId(2), &clears);
+        survey.look_at(&first);
+        survey.look_at(&clears);
+        let forgettable = &survey.finish()[&ChunkId(2)];
+        let gone: Vec<_> = (0..5).filter(|number| forgettable.contains(*number)).collect();
+        assert_eq!(gone, [2, 3, 4], "only map 1 has an entry below its clear, and its fact");
     }
 }

@@ -235,7 +235,7 @@ impl Compactor {
         }
         self.stamps.refresh();
         let clock = self.shared.counters.clock.load(Ordering::Relaxed);
-        let victims = self.candidates.choose(VICTIMS_MAX, clock, &self.stamps, &self.shared.runs);
+        let victims = self.candidates.choose(VICTIMS_MAX, clock, &self.stamps, &self.shared);
         if victims.is_empty() {
             // A full chunk can be compacted once it is flushed: who waits for that should not wait for a
             // timer.
@@ -357,6 +357,7 @@ impl Compactor {
         let sources = Sources {
             stamps: &self.stamps,
             runs: &self.shared.runs,
+            clears: &self.shared.clears,
             victim: &bytes,
             clock: victim.youngest,
             may_forget: &|number| victim.forgettable.contains(number),

@@ -1,7 +1,8 @@
 //! Survivors: which records of a victim must be kept, and their way into blocks of their own.
 //!
-//! Invariants: a record is left behind only when memory holds something newer of its key, or when it is a
-//! fact of absence that no older record can contradict. A survivor keeps its stamp and its body checksum:
+//! Invariants: a record is left behind only when memory holds something newer of its key, when its table was
+//! cleared later, when its map was dropped, or when it is a fact of absence, or a clear, that no older record
+//! can contradict. A survivor keeps its stamp and its body checksum:
 //! the checksum is carried from the victim, never reckoned anew over memory that may have gone bad. An entry
 //! is copied from memory after its slot was seen to hold exactly that stamp; facts of absence and values in
 //! parts are copied from the victim's bytes, which its blocks' checksums cover.
@@ -15,6 +16,7 @@ use hdstore::{Seq, Stamp, Stamps};
 
 use super::lines::Line;
 use crate::chunks::blocks::{Blocks, Step};
+use crate::clears::Clears;
 use crate::format::block::BLOCK_HEADER_LEN;
 use crate::format::{DirectoryLine, LineKind, Record, RecordHeader, Records};
 use crate::io::AlignedBuf;
@@ -141,6 +143,7 @@ impl Output {
 pub(crate) struct Sources<'a> {
     pub(crate) stamps: &'a Stamps<DiskLog>,
     pub(crate) runs: &'a LiveRuns,
+    pub(crate) clears: &'a Clears,
     /// Bytes of the victim from the chunk's start, if it was read whole.
     pub(crate) victim: &'a [u8],
     /// The age of the victim's records.
@@ -171,8 +174,8 @@ pub(crate) fn copy(
                 let count = rest.iter().take(LOOKED_UP).take_while(|line| is_entry(line)).count();
                 copy_entries(&rest[..count], &mut position.line, sources, output, step)
             }
-            LineKind::Absence => {
-                copy_absence(line, position.absences, sources, output, step).map(|()| {
+            LineKind::Absence | LineKind::Clear => {
+                copy_fact(line, position.absences, sources, output, step).map(|()| {
                     position.absences += 1;
                     position.line += 1;
                 })
@@ -244,7 +247,7 @@ fn copy_entries(
     }
 }
 
-fn copy_absence(
+fn copy_fact(
     line: &Line,
     number: usize,
     sources: &Sources<'_>,
@@ -255,6 +258,15 @@ fn copy_absence(
         return Ok(());
     }
     let (record, bytes) = record_at(sources.victim, line)?;
+    // What is below a clear is void, and so is all of a map that was dropped.
+    if record.seq < sources.clears.newest(line.map, line.stream).0
+        || !sources.stamps.knows(line.map)
+    {
+        return Ok(());
+    }
+    if line.line.kind == LineKind::Clear {
+        return copy_bytes(line, &record, bytes, sources, output, step);
+    }
     let newest = sources.stamps.newest(line.map, line.stream, record.key);
     if newest.is_some_and(|newest| newest.0 > record.seq) {
         return Ok(());

@@ -22,7 +22,9 @@ pub const LINE_LEN: usize = 20;
 pub const HASH_MASK: u64 = (1 << 48) - 1;
 
 /// Where a line's kind stands, above its offset.
-const KIND_SHIFT: u32 = 30;
+const KIND_SHIFT: u32 = 28;
+/// The highest number of a kind.
+const KIND_MAX: u32 = 4;
 
 /// What a line's record is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -35,6 +37,8 @@ pub enum LineKind {
     Part,
     /// An entry whose value is in parts.
     Head,
+    /// The fact that the table was cleared.
+    Clear,
 }
 
 impl LineKind {
@@ -44,9 +48,16 @@ impl LineKind {
         match kind {
             RecordKind::Absence => LineKind::Absence,
             RecordKind::Part => LineKind::Part,
+            RecordKind::Clear => LineKind::Clear,
             RecordKind::Entry if is_in_parts => LineKind::Head,
             RecordKind::Entry => LineKind::Entry,
         }
+    }
+
+    /// Whether it says that something is gone: it must stay as long as older records of that are anywhere.
+    #[must_use]
+    pub const fn is_fact(self) -> bool {
+        matches!(self, LineKind::Absence | LineKind::Clear)
     }
 }
 
@@ -55,7 +66,7 @@ impl LineKind {
 pub struct DirectoryLine {
     /// The record's seq; for a part the high 16 bits of its run's id.
     pub seq: u64,
-    /// The key's index hash; for a part the run's id. The low 48 bits are kept.
+    /// The key's index hash; for a part the run's id, for a clear 0. The low 48 bits are kept.
     pub hash: u64,
     /// Where the record begins in the chunk.
     pub offset: u32,
@@ -75,6 +86,7 @@ impl DirectoryLine {
     ) -> DirectoryLine {
         let (seq, hash) = match (record.kind, record.part) {
             (RecordKind::Part, Some(part)) => (part.run >> 48, part.run & HASH_MASK),
+            (RecordKind::Clear, _) => (record.seq, 0),
             _ => (record.seq, hash(record.key)),
         };
         DirectoryLine {
@@ -100,6 +112,7 @@ impl DirectoryLine {
             LineKind::Absence => 1,
             LineKind::Part => 2,
             LineKind::Head => 3,
+            LineKind::Clear => KIND_MAX,
         };
         let mut out = [0; LINE_LEN];
         put_u48(&mut out, 0, self.seq);
@@ -115,7 +128,8 @@ impl DirectoryLine {
             0 => LineKind::Entry,
             1 => LineKind::Absence,
             2 => LineKind::Part,
-            _ => LineKind::Head,
+            3 => LineKind::Head,
+            _ => LineKind::Clear,
         };
         DirectoryLine {
             seq: u48_at(bytes, 0),
@@ -238,6 +252,14 @@ pub enum DirectoryError {
         /// The sum over the tables.
         found: u64,
     },
+    /// A line of a kind that the format does not have.
+    #[error("directory line at +{offset}: kind expected 0 to {KIND_MAX}, found {found}")]
+    Kind {
+        /// Where the line begins.
+        offset: usize,
+        /// The kind found.
+        found: u32,
+    },
     /// Bytes after the last table.
     #[error("directory ends at +{expected}, the payload at +{found}")]
     TooLong {
@@ -272,7 +294,7 @@ impl<'a> Directory<'a> {
     /// Reads the payload of a directory block.
     ///
     /// # Errors
-    /// When counts and length do not fit each other.
+    /// When counts and length do not fit each other, or a line is of no kind.
     pub fn decode(payload: &'a [u8]) -> Result<Directory<'a>, DirectoryError> {
         let left = payload.len();
         if left < DIRECTORY_HEADER_LEN {
@@ -293,7 +315,14 @@ impl<'a> Directory<'a> {
                 return Err(DirectoryError::TooShort { offset, needed, left });
             }
             found += count;
-            offset += needed as usize;
+            let end = offset + needed as usize;
+            for line in (offset + TABLE_LEN..end).step_by(LINE_LEN) {
+                let kind = u32_at(payload, line + 12) >> KIND_SHIFT;
+                if kind > KIND_MAX {
+                    return Err(DirectoryError::Kind { offset: line, found: kind });
+                }
+            }
+            offset = end;
         }
         if found != u64::from(records) {
             return Err(DirectoryError::Records { expected: records, found });

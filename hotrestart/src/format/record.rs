@@ -40,14 +40,27 @@ pub enum RecordKind {
     Absence,
     /// A piece of a value that is longer than a record may be.
     Part,
+    /// Every key of the table is gone, as far as its records have a lower seq.
+    Clear,
 }
 
 impl RecordKind {
+    /// Whether a record of this kind is of a key.
+    pub(super) const fn has_key(self) -> bool {
+        matches!(self, RecordKind::Entry | RecordKind::Absence)
+    }
+
+    /// Whether a record of this kind has the length of a value.
+    pub(super) const fn has_value(self) -> bool {
+        matches!(self, RecordKind::Entry | RecordKind::Part)
+    }
+
     pub(super) const fn code(self) -> u8 {
         match self {
             RecordKind::Entry => 1,
             RecordKind::Absence => 2,
             RecordKind::Part => 3,
+            RecordKind::Clear => 6,
         }
     }
 }
@@ -74,9 +87,9 @@ pub struct RecordHeader {
     pub seq: u64,
     /// See `body_crc`; for a part the CRC of its bytes.
     pub body_crc: u32,
-    /// The length of the key; 0 for a part.
+    /// The length of the key; 0 for a part and for a clear.
     pub key_len: u16,
-    /// The length of the whole value, or of the part's bytes; 0 for an absence.
+    /// The length of the whole value, or of the part's bytes; 0 for an absence and for a clear.
     pub value_len: u32,
     /// When the entry expires, in milliseconds since 1970-01-01 UTC.
     pub expiry: Option<u64>,
@@ -135,6 +148,22 @@ impl RecordHeader {
         }
     }
 
+    /// The fact that a table was cleared. The seq is 0 until it is set; the checksum is that of nothing.
+    #[must_use]
+    pub const fn clear(map: MapId, stream: StreamId) -> RecordHeader {
+        RecordHeader {
+            kind: RecordKind::Clear,
+            map,
+            stream,
+            seq: 0,
+            body_crc: 0,
+            key_len: 0,
+            value_len: 0,
+            expiry: None,
+            part: None,
+        }
+    }
+
     /// A part of a value.
     ///
     /// # Panics
@@ -160,10 +189,10 @@ impl RecordHeader {
     #[must_use]
     pub const fn header_len(&self) -> usize {
         let mut len = FIXED_LEN + varint_len(self.map.0) + varint_len(self.stream.0);
-        if !matches!(self.kind, RecordKind::Part) {
+        if self.kind.has_key() {
             len += varint_len(self.key_len as u32);
         }
-        if !matches!(self.kind, RecordKind::Absence) {
+        if self.kind.has_value() {
             len += varint_len(self.value_len);
         }
         if self.expiry.is_some() {
@@ -198,12 +227,13 @@ impl RecordHeader {
     /// When `out` is shorter than the header, or the header breaks the format's rules.
     #[inline]
     pub fn encode_header(&self, out: &mut [u8]) -> usize {
-        let is_part = matches!(self.kind, RecordKind::Part);
+        let (is_part, has_key) = (matches!(self.kind, RecordKind::Part), self.kind.has_key());
         assert!(self.seq <= SEQ_MAX, "seq {}", self.seq);
-        assert!(is_part == (self.key_len == 0), "key length {}", self.key_len);
+        assert!(has_key == (self.key_len != 0), "key length {}", self.key_len);
         assert!(!is_part || self.part.is_some(), "a part of no run");
         assert!(self.expiry.is_none() || matches!(self.kind, RecordKind::Entry), "an expiry");
-        assert!(self.part.is_none() || !matches!(self.kind, RecordKind::Absence), "a run");
+        assert!(self.part.is_none() || self.kind.has_value(), "a run");
+        assert!(self.value_len == 0 || self.kind.has_value(), "value length {}", self.value_len);
         let mut flags = 0;
         if self.expiry.is_some() {
             flags |= FLAG_EXPIRY;
@@ -216,10 +246,10 @@ impl RecordHeader {
         put_u32(out, CRC_AT, self.body_crc);
         let mut at = write_varint(out, FIXED_LEN, self.map.0);
         at = write_varint(out, at, self.stream.0);
-        if !is_part {
+        if has_key {
             at = write_varint(out, at, u32::from(self.key_len));
         }
-        if !matches!(self.kind, RecordKind::Absence) {
+        if self.kind.has_value() {
             at = write_varint(out, at, self.value_len);
         }
         if let Some(expiry) = self.expiry {

@@ -27,9 +27,10 @@ pub struct Record<'a> {
     pub seq: u64,
     /// The checksum that the record carries, see `format::record::body_crc`.
     pub body_crc: u32,
-    /// The key; empty for a part.
+    /// The key; empty for a part and for a clear.
     pub key: &'a [u8],
-    /// The value or the part's bytes; empty for an absence and for an entry whose value is in parts.
+    /// The value or the part's bytes; empty for an absence, for a clear, and for an entry whose value is in
+    /// parts.
     pub value: &'a [u8],
     /// The length of the whole value, also when it is in parts.
     pub value_len: u32,
@@ -99,7 +100,7 @@ pub enum RecordError {
         name: &'static str,
     },
     /// A kind that no version has.
-    #[error("record at +{offset}: kind expected 1 to 4, found {found}")]
+    #[error("record at +{offset}: kind expected 1 to 6, found {found}")]
     Kind {
         /// Where the record begins.
         offset: usize,
@@ -213,7 +214,7 @@ fn kind_of(byte: u8, offset: usize) -> Result<(RecordKind, u8), RecordError> {
         3 => (RecordKind::Part, FLAG_PARTS, FLAG_PARTS),
         kind @ (0 | PADDING) => return Err(RecordError::Flags { offset, kind, found: flags }),
         5 => return Err(RecordError::Unsupported { offset, name: "group" }),
-        6 => return Err(RecordError::Unsupported { offset, name: "clear" }),
+        6 => (RecordKind::Clear, 0, 0),
         7 => return Err(RecordError::Unsupported { offset, name: "drop" }),
         found => return Err(RecordError::Kind { offset, found }),
     };
@@ -237,14 +238,14 @@ fn read_record(payload: &[u8], offset: usize) -> Result<Record<'_>, RecordError>
     let (map, at) = number(FIXED_LEN, "map id")?;
     let (stream, mut at) = number(at, "stream")?;
     let (mut key_len, mut value_len) = (0, 0);
-    if kind != RecordKind::Part {
+    if kind.has_key() {
         (key_len, at) = number(at, "key length")?;
         if !(1..=KEY_LEN_MAX as u32).contains(&key_len) {
             let (field, found) = ("key length", key_len as usize);
             return Err(RecordError::Limit { offset, field, min: 1, max: KEY_LEN_MAX, found });
         }
     }
-    if kind != RecordKind::Absence {
+    if kind.has_value() {
         (value_len, at) = number(at, "value length")?;
         if value_len > VALUE_LEN_MAX as u32 {
             let (field, found) = ("value length", value_len as usize);

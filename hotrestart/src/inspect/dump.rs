@@ -127,6 +127,7 @@ fn line_of(record: &Record<'_>, full: bool) -> Line<'static> {
             RecordKind::Entry => "entry",
             RecordKind::Absence => "absence",
             RecordKind::Part => "part",
+            RecordKind::Clear => "clear",
         },
         map: record.map.0,
         stream: record.stream.0,

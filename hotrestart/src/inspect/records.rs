@@ -1,11 +1,12 @@
 //! Every record of every block that counts: its own checksum, its place in the directory, and whether it is
 //! still the newest of its key.
 //!
-//! Invariant: the newest seq of a key wins, absences included, whatever the order of the chunks. Keys are
+//! Invariant: the newest seq of a key wins, absences included, whatever the order of the chunks; what is
+//! older than a clear of its table is superseded, and so is everything of a map that was dropped. Keys are
 //! told apart by 128 bits of hash, so that keys need not be kept; about 80 bytes of memory per key.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap, hash_map};
+use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
 use std::hash::{DefaultHasher, Hasher};
 
 use super::report::{Totals, counted};
@@ -24,6 +25,10 @@ const PAYLOAD_AT: u64 = crate::format::block::BLOCK_HEADER_LEN as u64;
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     newest: HashMap<Key, Newest>,
+    /// By table, its newest clear.
+    clears: HashMap<(MapId, StreamId), Newest>,
+    /// The maps of the manifest.
+    maps: HashSet<MapId>,
     runs: Runs,
     /// Per chunk, and for the log buffers at the end, the bytes of live and of all records.
     bytes: Vec<(u64, u64)>,
@@ -38,6 +43,7 @@ struct Key {
 
 #[derive(Clone, Copy, Debug)]
 struct Newest {
+    stream: StreamId,
     seq: u64,
     body_crc: u32,
     chunk: u32,
@@ -65,6 +71,8 @@ impl Ledger {
     pub(super) fn of(survey: &mut Survey) -> Ledger {
         let mut ledger =
             Ledger { bytes: vec![(0, 0); survey.chunks.len() + 1], ..Ledger::default() };
+        let maps = survey.manifest.iter().flat_map(|manifest| &manifest.maps);
+        ledger.maps = maps.map(|map| map.id).collect();
         let chunks = std::mem::take(&mut survey.chunks);
         for index in 0..chunks.len() {
             let Some(content) = content_of(survey, &chunks[index]) else { continue };
@@ -72,7 +80,7 @@ impl Ledger {
         }
         survey.chunks = chunks;
         ledger.read_buffers(survey);
-        let current = ledger.newest.values().filter_map(|newest| newest.run);
+        let current = ledger.current().filter_map(|(_, newest)| newest.run);
         ledger.runs.judge(survey, current);
         ledger.sum_up();
         ledger
@@ -177,12 +185,24 @@ impl Ledger {
             let found = format!("seq {}", record.seq);
             survey.problem(place.file, place.offset, &format!("a seq below {limit}"), &found);
         }
+        if let Some(manifest) = &survey.manifest
+            && !self.maps.contains(&record.map)
+        {
+            self.totals.dropped_records += 1;
+            if record.map >= manifest.next_map {
+                let expected = format!("a map below {}", manifest.next_map);
+                let found = format!("map {}", record.map);
+                survey.problem(place.file, place.offset, &expected, &found);
+            }
+            return;
+        }
         let run = self.runs.add(place, record);
         if record.kind == RecordKind::Part {
             return;
         }
         let key = Key { map: record.map, hash: hash(record.key) };
         let candidate = Newest {
+            stream: record.stream,
             seq: record.seq,
             body_crc: record.body_crc,
             chunk: place.chunk as u32,
@@ -192,13 +212,12 @@ impl Ledger {
             run,
             copies: 0,
         };
-        let newest = match self.newest.entry(key) {
-            hash_map::Entry::Occupied(known) => known.into_mut(),
-            hash_map::Entry::Vacant(new) => {
-                new.insert(candidate);
-                return;
-            }
+        let newest = if record.kind == RecordKind::Clear {
+            known(self.clears.entry((record.map, record.stream)), candidate)
+        } else {
+            known(self.newest.entry(key), candidate)
         };
+        let Some(newest) = newest else { return };
         match newest.seq.cmp(&record.seq) {
             Ordering::Less => *newest = candidate,
             Ordering::Equal => {
@@ -212,8 +231,22 @@ impl Ledger {
         }
     }
 
+    /// The newest record of each key, but for those whose table was cleared later.
+    fn current(&self) -> impl Iterator<Item = (&Key, &Newest)> {
+        let clear_of = |key: &Key, newest: &Newest| self.clears.get(&(key.map, newest.stream));
+        self.newest.iter().filter(move |(key, newest)| is_above(clear_of(key, newest), newest))
+    }
+
     fn sum_up(&mut self) {
-        for newest in self.newest.values() {
+        self.totals.clears = self.clears.len() as u64;
+        for clear in self.clears.values() {
+            self.bytes[clear.chunk as usize].0 += u64::from(clear.len);
+            self.totals.copies += u64::from(clear.copies);
+        }
+        let is_current = |key: &Key, newest: &Newest| {
+            is_above(self.clears.get(&(key.map, newest.stream)), newest)
+        };
+        for (_, newest) in self.newest.iter().filter(|(key, newest)| is_current(key, newest)) {
             self.bytes[newest.chunk as usize].0 += u64::from(newest.len);
             self.totals.copies += u64::from(newest.copies);
             if newest.kind == RecordKind::Absence {
@@ -239,11 +272,27 @@ impl Ledger {
 
     pub(super) fn entries_of(&self, map: MapId) -> u64 {
         let is_entry = |newest: &Newest| newest.kind == RecordKind::Entry;
-        self.newest.iter().filter(|(key, newest)| key.map == map && is_entry(newest)).count() as u64
+        self.current().filter(|(key, newest)| key.map == map && is_entry(newest)).count() as u64
     }
 
     pub(super) fn totals(&self) -> Totals {
         self.totals
+    }
+}
+
+/// Whether a record is not void by the newest clear of its table.
+fn is_above(clear: Option<&Newest>, newest: &Newest) -> bool {
+    clear.is_none_or(|clear| clear.seq < newest.seq)
+}
+
+/// What is known there; if that is nothing, this is from now on.
+fn known<K>(entry: hash_map::Entry<'_, K, Newest>, new: Newest) -> Option<&mut Newest> {
+    match entry {
+        hash_map::Entry::Occupied(known) => Some(known.into_mut()),
+        hash_map::Entry::Vacant(vacant) => {
+            vacant.insert(new);
+            None
+        }
     }
 }
 

@@ -144,6 +144,10 @@ pub struct Totals {
     pub entries: u64,
     /// Keys whose newest record says that they are gone.
     pub absences: u64,
+    /// Parts of maps in a stream that were cleared; what is older there counts as superseded.
+    pub clears: u64,
+    /// Records of maps that were dropped.
+    pub dropped_records: u64,
     /// Bytes of keys and values of the entries.
     pub entry_bytes: u64,
     /// Bytes of the records that are still needed.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use hdstore::{Applied, Change, Loading, Seq};
 
+use super::beyond::Relog;
 use super::gather::Gather;
 use super::plan::Settled;
 use super::read::ChunkReader;
@@ -24,7 +25,7 @@ use super::tail::Beyond;
 use crate::error::{OpenError, Problem};
 use crate::format::block::BLOCK_HEADER_LEN;
 use crate::format::{
-    BlockKind, ChunkOrigin, ChunkWalk, MapId, Record, RecordKind, Records, StreamId, Walked,
+    BlockKind, ChunkOrigin, ChunkWalk, MapId, Record, RecordKind, Records, Walked,
 };
 use crate::io::Disk;
 use crate::log::{DiskLog, Shared};
@@ -41,32 +42,25 @@ pub(crate) struct Fold<'a> {
     pub(super) disk: &'a dyn Disk,
     pub(super) loading: &'a Loading<DiskLog>,
     pub(super) runs: Runs<'a>,
-    log: &'a Shared,
+    pub(super) log: &'a Shared,
     pub(super) chunk_size: usize,
     /// What lies beyond the settled chunks, in order.
     pub(super) beyond: &'a [Beyond<'a>],
     pub(super) relog: Mutex<Vec<Relog>>,
     problems: Mutex<Vec<Problem>>,
     /// Later passes meet the same records again.
-    is_first_pass: AtomicBool,
+    pub(super) is_first_pass: AtomicBool,
+    /// Maps below this number that the manifest does not have were dropped: all of theirs is void.
+    next_map: MapId,
     /// By stream, the highest seq that was found.
     seqs: Box<[AtomicU64]>,
     bytes_total: AtomicU64,
     bytes_read: AtomicU64,
     chunks: AtomicU64,
-    records: AtomicU64,
+    pub(super) records: AtomicU64,
     start: Instant,
     on_progress: OnProgress<'a>,
     last_report_ms: AtomicU64,
-}
-
-/// A record that was applied from beyond what the disk holds without a gap.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Relog {
-    pub(crate) map: MapId,
-    pub(crate) stream: StreamId,
-    pub(crate) key: Vec<u8>,
-    pub(crate) seq: u64,
 }
 
 /// Where a payload is: its file, and its first byte there.
@@ -97,6 +91,7 @@ impl<'a> Fold<'a> {
             relog: Mutex::default(),
             problems: Mutex::default(),
             is_first_pass: AtomicBool::new(true),
+            next_map: log.next_map(),
             seqs: (0..streams).map(|_| AtomicU64::new(0)).collect(),
             bytes_total: AtomicU64::new(0),
             bytes_read: AtomicU64::new(0),
@@ -118,10 +113,6 @@ impl<'a> Fold<'a> {
 
     pub(crate) fn take_problems(&self) -> Vec<Problem> {
         std::mem::take(&mut self.problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
-    }
-
-    pub(crate) fn take_relog(&self) -> Vec<Relog> {
-        std::mem::take(&mut self.relog.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     /// By stream, the highest seq that was found; 0 without a record.
@@ -150,6 +141,7 @@ impl<'a> Fold<'a> {
                 self.load_put_by(settled, put_by)?;
             }
             self.finish_runs()?;
+            self.loading.drop_void().map_err(OpenError::Memory)?;
             if !self.loading.next_pass() {
                 return Ok(());
             }
@@ -325,7 +317,7 @@ impl<'a> Fold<'a> {
 
     /// Applies the records of a payload but for those of runs, which are collected with the places of their
     /// bytes. Returns how many there were.
-    fn payload<'p>(
+    pub(super) fn payload<'p>(
         &self,
         source: &Source<'_>,
         payload: &'p [u8],
@@ -364,20 +356,24 @@ impl<'a> Fold<'a> {
         Ok(count)
     }
 
-    /// Remembers the seq of a record and whether its map is known. Returns whether its bytes are those that
-    /// were put, where that is in question: its block's checksum says only what was copied.
+    /// Remembers the seq of a record and whether its map is known. Returns whether it is to be applied: not
+    /// when its map was dropped, nor when its bytes are not those that were put, where that is in question,
+    /// since its block's checksum says only what was copied.
     pub(super) fn note(&self, source: &Source<'_>, record: &Record<'_>) -> bool {
         if let Some(highest) = self.seqs.get(record.stream.0 as usize)
             && highest.load(Ordering::Relaxed) < record.seq
         {
             highest.fetch_max(record.seq, Ordering::Relaxed);
         }
-        self.log.note_expiry(record.expiry);
         if !self.loading.knows(record.map) {
+            if record.map < self.next_map {
+                return false;
+            }
             let what = format!("a record of map {}, which the manifest does not have", record.map);
             let offset = source.offset as u64;
             self.problem(Problem { file: source.name.to_string(), offset, what });
         }
+        self.log.note_expiry(record.expiry);
         let computed = if source.is_copied { record.computed_crc() } else { None };
         let is_sound = computed.is_none_or(|computed| computed == record.body_crc);
         if !is_sound {
@@ -426,50 +422,6 @@ impl<'a> Fold<'a> {
             }
         }
     }
-
-    /// Applies what lies beyond the settled chunks, and collects it to be logged again. False when memory ran
-    /// out.
-    fn load_beyond(&self) -> Result<bool, OpenError> {
-        let is_first = self.is_first_pass.load(Ordering::Relaxed);
-        let mut is_all_in = true;
-        // Backwards, so that the head of a run comes before its parts.
-        for beyond in self.beyond.iter().rev() {
-            let name: Arc<str> = beyond.file.as_str().into();
-            let source = Source { name: &name, offset: beyond.offset, is_copied: false };
-            let mut of_runs = Vec::new();
-            let applied = self.payload(&source, &beyond.payload, &mut of_runs);
-            let count = match applied {
-                Err(error) if is_no_memory(&error) => {
-                    is_all_in = false;
-                    0
-                }
-                other => other?,
-            };
-            for (head, offset) in of_runs.iter().filter(|(record, _)| record.is_run_head()) {
-                self.added(&beyond.file, *offset, self.runs.add_head(head, true)?);
-            }
-            for (part, offset) in of_runs.iter().filter(|(record, _)| !record.is_run_head()) {
-                let place = PartPlace::Memory(part.value);
-                self.added(&beyond.file, *offset, self.runs.add_part(part, place)?);
-            }
-            if is_first {
-                self.records.fetch_add(count, Ordering::Relaxed);
-                self.collect_relog(&source, &beyond.payload);
-            }
-        }
-        Ok(is_all_in)
-    }
-
-    fn collect_relog(&self, source: &Source<'_>, payload: &[u8]) {
-        let again = self.records_of(source, payload).filter(|record| !is_of_run(record));
-        let again = again.map(|record| Relog {
-            map: record.map,
-            stream: record.stream,
-            key: record.key.to_vec(),
-            seq: record.seq,
-        });
-        self.relog.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(again);
-    }
 }
 
 /// Whether memory ran out, which may be since others were ahead.
@@ -487,6 +439,7 @@ pub(super) fn is_of_run(record: &Record<'_>) -> bool {
 pub(super) fn applied<'a>(record: &Record<'a>) -> Applied<'a> {
     let change = match record.kind {
         RecordKind::Absence => Change::Absence { key: record.key },
+        RecordKind::Clear => Change::Clear,
         _ => Change::Entry { key: record.key, value: record.value, expiry_ms: record.expiry },
     };
     Applied { map: record.map, stream: record.stream, seq: Seq(record.seq), change }

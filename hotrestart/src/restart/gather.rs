@@ -42,7 +42,8 @@ impl<'a> Gather<'a> {
         }
         let base = offset + BLOCK_HEADER_LEN;
         for record in Records::new(payload).map_while(Result::ok) {
-            self.absences += u32::from(record.kind == RecordKind::Absence);
+            let is_fact = matches!(record.kind, RecordKind::Absence | RecordKind::Clear);
+            self.absences += u32::from(is_fact);
             self.has_runs |= record.part.is_some();
             let at = base + record.offset;
             self.sampler.offer(at, record.len, || {

@@ -1,11 +1,11 @@
 //! Restart: from files back to memory, as a fold in any order.
 //!
-//! `plan.rs` reads the chunks' headers and says which blocks count; `read.rs` and `fold.rs` read and
-//! apply chunks in parallel; `tail.rs` judges the end of a life that was not closed, with what its log
-//! buffers still hold; `runs.rs` puts long values together; `rest.rs` loads what found no memory at first;
-//! `report.rs` says what was found.
-//! `docs/restart.md` has the rules.
+//! `plan.rs` reads the chunks' headers and says which blocks count; `read.rs` and `fold.rs` read and apply
+//! chunks in parallel; `tail.rs` judges the end of a life that was not closed, with what its log buffers
+//! still hold; `beyond.rs` applies that; `runs.rs` puts long values together; `rest.rs` loads what found no
+//! memory at first; `report.rs` says what was found. `docs/restart.md` has the rules.
 
+pub(crate) mod beyond;
 pub(crate) mod fold;
 pub(crate) mod gather;
 pub(crate) mod plan;

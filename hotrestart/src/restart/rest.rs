@@ -44,6 +44,7 @@ impl Fold<'_> {
                 self.drop_older(Records::new(payload).map_while(Result::ok))
             })?;
         }
+        self.loading.drop_void().map_err(OpenError::Memory)?;
         self.loading.allow_overdraft();
         for piece in self.beyond.iter().rev() {
             let records: Vec<Record<'_>> =
@@ -60,7 +61,7 @@ impl Fold<'_> {
     }
 
     fn drop_older<'p>(&self, records: impl Iterator<Item = Record<'p>>) -> Result<(), OpenError> {
-        let records = records.filter(|record| !is_of_run(record));
+        let records = records.filter(|record| !is_of_run(record) && self.loading.knows(record.map));
         let all: Vec<_> = records.map(|record| applied(&record)).collect();
         self.loading.drop_older(&all).map_err(OpenError::Memory)
     }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use hdstore::{Filling, Loading, Outline, Seq, Stamp};
 
-use super::fold::Relog;
+use super::beyond::Relog;
 use crate::error::OpenError;
 use crate::format::record::body_crc;
 use crate::format::{MapId, Record, StreamId};
@@ -149,7 +149,7 @@ impl Head {
         }
         filling.enter(Seq(self.seq))?;
         let Head { map, stream, seq, key, relog, .. } = self;
-        Ok(Ok(relog.then(|| Relog { map, stream, key: key.into_vec(), seq })))
+        Ok(Ok(relog.then(|| Relog { map, stream, key: Some(key.into_vec()), seq })))
     }
 }
 

@@ -106,7 +106,8 @@ impl Store {
         }
         self.shared.supply.discard_stock();
         let stats = self.memory.stats();
-        let memory_bytes = stats.committed_bytes - stats.free_bytes - stats.unreclaimed_bytes;
+        let spare_bytes = stats.free_bytes + stats.unreclaimed_bytes + stats.detached_bytes;
+        let memory_bytes = stats.committed_bytes.saturating_sub(spare_bytes);
         let mut manifests =
             self.shared.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let next_file = self.shared.supply.next_file();

@@ -19,7 +19,8 @@ use crate::format::manifest::BuffersPlace;
 use crate::format::{BootId, LifeNumber, Manifest};
 use crate::io::Disk;
 use crate::log::DiskLog;
-use crate::restart::fold::{Fold, Relog};
+use crate::restart::beyond::Relog;
+use crate::restart::fold::Fold;
 use crate::restart::plan::{self, Plan};
 use crate::restart::read::flush_all;
 use crate::restart::report::RecoveryReport;
@@ -140,6 +141,9 @@ pub(super) fn load(
     relog.records = fold.take_relog();
     relog.durable = fold.highest_seqs();
     drop(fold);
+    for (map, stream, seq) in loading.cleared() {
+        shared.clears.raise(map, stream, seq);
+    }
     // After a clean close nothing is lost, and a stream goes on from what was found of it. Else seqs below
     // the limit may have been given of which nothing is left.
     let is_all_there = report.was_clean && is_whole(report);

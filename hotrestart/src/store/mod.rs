@@ -108,6 +108,32 @@ impl Store {
         self.memory.map(name, options)
     }
 
+    /// Drops a map with everything in it; that is durable when this returns. One change of the manifest,
+    /// however large the map is; its records in the log are garbage from then on. Returns whether there was a
+    /// map of this name. A crash before it returns leaves the map, with a prefix of each stream's history, or
+    /// no map. Its number is never given again, and a map that is made under the same name later is another.
+    ///
+    /// ```
+    /// use hotrestart::{MapOptions, Store, codec::{Bytes, U64}};
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = Store::builder().memory_limit_bytes(64 << 20).open(dir.path())?;
+    /// let map = store.map::<U64, Bytes>("m", MapOptions::default())?;
+    /// map.insert(&1, b"one")?;
+    /// map.insert(&2, b"two")?;
+    /// assert_eq!(map.clear()?, 2, "one record for each stream, however many entries go");
+    /// assert!(store.drop_map("m")?);
+    /// assert!(map.insert(&1, b"one").is_err());
+    /// # store.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`hdstore::Store::drop_map`]. When the manifest could not be written the map is still there;
+    /// after a crash it may be gone.
+    pub fn drop_map(&self, name: &str) -> Result<bool, hdstore::Error> {
+        self.memory.drop_map(name)
+    }
+
     /// The store in memory: statistics, read batches, and sweeping, which an owner whose entries expire calls
     /// now and then ([`hdstore::Store::sweep`]).
     pub fn memory(&self) -> &hdstore::Store<DiskLog> {

@@ -30,6 +30,7 @@ use crate::chunks::blocks::Counters;
 use crate::chunks::budget::DiskBudget;
 use crate::chunks::catalogue::Catalogue;
 use crate::chunks::supply::{BUFFERS_PER_CHUNK, Reserve, Supply};
+use crate::clears::Clears;
 use crate::config::{Builder, RecoveryMode};
 use crate::dir::manifests::Manifests;
 use crate::dir::seqs::SeqReserve;
@@ -251,6 +252,8 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
         closed: AtomicBool::new(false),
         next_run: AtomicU64::new(first_run(life.0)),
         runs: LiveRuns::default(),
+        clears: Clears::default(),
+        tables: AtomicU64::new(manifest.maps.len() as u64 * u64::from(manifest.streams)),
         has_expiring: AtomicBool::new(false),
         pending_bytes: AtomicU64::new(0),
         compaction: Arc::default(),
@@ -288,6 +291,7 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
         };
         memory.restore_map(spec).map_err(OpenError::Memory)?;
     }
+    memory.raise_next_map(manifest.next_map);
     Ok((memory, shared, poison))
 }
 

@@ -12,7 +12,7 @@ use hdstore::{Change, Log, MapId, Seq, StreamId};
 use crate::chunks::supply::Space;
 use crate::durability::{Durability, LogFailure};
 use crate::log::{DiskLog, Shared};
-use crate::restart::fold::Relog;
+use crate::restart::beyond::Relog;
 
 /// Logs the records again and waits until they are flushed. Returns how many there were.
 pub(crate) fn relog(
@@ -20,7 +20,7 @@ pub(crate) fn relog(
     shared: &Shared,
     records: Vec<Relog>,
 ) -> Result<u64, LogFailure> {
-    let mut newest: HashMap<(MapId, StreamId, Vec<u8>), u64> = HashMap::new();
+    let mut newest: HashMap<(MapId, StreamId, Option<Vec<u8>>), u64> = HashMap::new();
     for Relog { map, stream, key, seq } in records {
         let known = newest.entry((map, stream, key)).or_insert(seq);
         *known = seq.max(*known);
@@ -28,22 +28,25 @@ pub(crate) fn relog(
     let log = memory.log();
     let mut count = 0;
     for ((map, stream, key), seq) in newest {
+        let write = |change: Change<'_>, seq: Seq| -> Result<(), LogFailure> {
+            log.commit(shared.write_record(map, stream, change, Space::All)?, seq);
+            Ok(())
+        };
+        let Some(key) = key else {
+            write(Change::Clear, Seq(seq))?;
+            count += 1;
+            continue;
+        };
         let written = memory.look(map, stream, &key, |current, value, expiry_ms| {
             if current != Seq(seq) {
                 return Ok(false);
             }
             let change = Change::Entry { key: &key, value, expiry_ms };
-            log.commit(shared.write_record(map, stream, change, Space::All)?, current);
-            Ok(true)
+            write(change, current).map(|()| true)
         });
         let written = match written {
             Some(written) => written?,
-            None => {
-                let change = Change::Absence { key: &key };
-                let room = shared.write_record(map, stream, change, Space::All)?;
-                log.commit(room, Seq(seq));
-                true
-            }
+            None => write(Change::Absence { key: &key }, Seq(seq)).map(|()| true)?,
         };
         count += u64::from(written);
     }

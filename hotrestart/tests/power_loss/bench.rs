@@ -144,6 +144,8 @@ impl Drop for Seed {
 
 pub const STREAMS: u32 = 4;
 pub const KEYS: u64 = 40;
+/// In a stream's history, the key that stands for all.
+const CLEAR: u64 = u64::MAX;
 
 /// The machine: a disk, shared memory, and which boot this is.
 pub struct Machine {
@@ -265,6 +267,12 @@ impl Oracle {
         let map = map_of(store);
         for _ in 0..changes {
             let key = random.below(KEYS);
+            if random.below(50) == 0 {
+                let stream = random.below(u64::from(STREAMS)) as u32;
+                map.clear_stream(StreamId(stream)).expect("room");
+                self.history[stream as usize].push((CLEAR, None));
+                continue;
+            }
             if random.below(6) == 0 {
                 if map.remove(&key).expect("room") {
                     self.note(store, key, None);
@@ -307,9 +315,10 @@ impl Oracle {
             let mut matches = least == 0 && state == found;
             for (done, (key, value)) in history.into_iter().enumerate() {
                 match value {
-                    Some(value) => state.insert(key, value),
-                    None => state.remove(&key),
-                };
+                    Some(value) => drop(state.insert(key, value)),
+                    None if key == CLEAR => state.clear(),
+                    None => drop(state.remove(&key)),
+                }
                 matches |= done + 1 >= least && state == found;
             }
             assert!(matches, "stream {stream}: no prefix with at least {least} changes");

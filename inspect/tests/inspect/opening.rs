@@ -6,8 +6,8 @@ use std::path::Path;
 use crate::build::*;
 use crate::checked;
 use hotrestart::codec::Bytes;
-use hotrestart::format::Manifest;
-use hotrestart::format::manifest::LifeState;
+use hotrestart::format::manifest::{LifeState, MapRecord};
+use hotrestart::format::{Manifest, MapId, RecordHeader, StreamId};
 use hotrestart::{Builder, MapOptions, OpenError, RecoveryMode, Store};
 use tempfile::TempDir;
 
@@ -170,4 +170,66 @@ fn a_path_that_is_a_file_is_refused_as_what_it_is() {
     let error = builder().open(file.join("below")).expect_err("below a file");
     assert!(error.to_string().to_lowercase().contains("not a directory"), "{error}");
     assert_eq!(fs::read(&file).expect("it is there"), b"no store");
+}
+
+#[test]
+fn what_is_below_a_clear_or_of_a_dropped_map_is_void_wherever_it_lies_and_other_maps_are_damage() {
+    let of_map = |map, (header, key, value): Record<'static>| {
+        (RecordHeader { map: MapId(map), ..header }, key, value)
+    };
+    let clear = |map, seq| {
+        let header = RecordHeader::clear(MapId(map), StreamId(0));
+        (RecordHeader { seq, ..header }, &b""[..], &b""[..])
+    };
+    // The manifest has map 2 alone; map 1 was dropped, and map 3 was never made.
+    let with_maps = |dir: &Path| {
+        let path = dir.join("manifest.0");
+        let found = Manifest::decode(&fs::read(&path).expect("it is there")).expect("valid");
+        let maps = found.maps.iter().cloned().map(|map| MapRecord { id: MapId(2), ..map });
+        let maps = maps.collect();
+        let changed = Manifest { maps, next_map: MapId(3), ..found };
+        write_manifest(dir, &changed);
+        write_manifest(dir, &Manifest { generation: 1, ..changed });
+    };
+    let blocks: [&[Record<'_>]; 2] = [
+        &[
+            of_map(2, entry(9, "after", b"kept")),
+            clear(2, 8),
+            of_map(1, entry(3, "a", b"dropped")),
+            of_map(2, absence(5, "before")),
+        ],
+        &[
+            // A value of which parts are missing would be damage if it were not void.
+            of_map(2, head(6, "e", b"first half, second half", 2)),
+            of_map(2, entry(7, "before", b"cleared")),
+            of_map(1, absence(4, "a")),
+            clear(1, 10),
+            clear(2, 2),
+        ],
+    ];
+    let dir = store_of(&blocks);
+    with_maps(dir.path());
+    let report = checked(dir.path());
+    assert!(report.is_sound, "{:#?}", report.problems);
+    let totals = report.totals;
+    assert_eq!((totals.entries, totals.absences, totals.clears), (1, 0, 1));
+    assert_eq!((totals.dropped_records, report.maps[0].entries), (3, 1));
+    let live = [entry(9, "after", b"kept"), clear(2, 8)];
+    let live_bytes: usize = live.iter().map(|(header, _, _)| header.encoded_len()).sum();
+    assert_eq!(totals.live_bytes, live_bytes as u64);
+    for threads in [1, 3] {
+        let store = builder().loader_threads(threads).open(dir.path()).expect("nothing is wrong");
+        assert_eq!(store.recovery().entries, 1);
+        assert_eq!(value_of(&store, b"after").as_deref(), Some(&b"kept"[..]));
+        assert_eq!(value_of(&store, b"before"), None);
+        store.close().expect("a clean close");
+    }
+
+    let dir = store_of(&[&[of_map(3, entry(1, "a", b"of no map"))]]);
+    with_maps(dir.path());
+    let report = checked(dir.path());
+    assert_eq!(report.problems.len(), 1, "{:#?}", report.problems);
+    assert!(report.problems[0].found.contains("map 3"), "{:#?}", report.problems);
+    let error = builder().open(dir.path()).expect_err("a map that was never made");
+    assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
 }
