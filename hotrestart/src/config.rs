@@ -11,6 +11,7 @@ use crate::format::chunk::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, i
 use crate::io::{Disk, Fill, IoChoice};
 use crate::restart::report::Progress;
 use crate::store::Store;
+use crate::store::runner::{Runner, Threads};
 
 /// What to do when acknowledged data turn out to be damaged or gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -277,8 +278,16 @@ impl Builder {
     /// # Errors
     /// See [`OpenError`]: each says what is wrong and leaves the files as they were.
     pub fn open(self, directory: impl AsRef<Path>) -> Result<Store, OpenError> {
+        self.open_with(directory.as_ref(), &mut Threads)
+    }
+
+    pub(crate) fn open_with(
+        self,
+        directory: &Path,
+        runner: &mut dyn Runner,
+    ) -> Result<Store, OpenError> {
         self.check()?;
-        crate::store::open::open(self, directory.as_ref())
+        crate::store::open::open(self, directory, runner)
     }
 
     fn check(&self) -> Result<(), OpenError> {
