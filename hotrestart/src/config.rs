@@ -70,6 +70,7 @@ pub struct Builder {
     pub(crate) on_progress: Option<OnProgress>,
     pub(crate) seq_step: u64,
     pub(crate) absence_bytes: Option<u64>,
+    pub(crate) load_order: Option<u64>,
 }
 
 /// Bytes of chunks for each live record byte, when nothing else was asked for.
@@ -108,6 +109,7 @@ impl Default for Builder {
             on_progress: None,
             seq_step: seqs::STEP,
             absence_bytes: None,
+            load_order: None,
         }
     }
 }
@@ -269,6 +271,14 @@ impl Builder {
     #[doc(hidden)]
     pub fn absence_bytes_max(mut self, bytes: u64) -> Self {
         self.absence_bytes = Some(bytes);
+        self
+    }
+
+    /// Chunks are loaded in an order that comes from this seed, instead of the newest first: for tests that any
+    /// order gives the same.
+    #[doc(hidden)]
+    pub fn load_order(mut self, seed: u64) -> Self {
+        self.load_order = Some(seed);
         self
     }
 

@@ -18,9 +18,10 @@ use crate::error::{OpenError, Problem};
 use crate::format::manifest::BuffersPlace;
 use crate::format::{BootId, LifeNumber, Manifest};
 use crate::io::Disk;
+use crate::io::sim::Random;
 use crate::log::DiskLog;
 use crate::restart::fold::{Fold, Relog};
-use crate::restart::plan::{self, Plan};
+use crate::restart::plan::{self, Plan, Settled};
 use crate::restart::read::flush_all;
 use crate::restart::report::RecoveryReport;
 use crate::restart::tail::{self, Judging};
@@ -125,7 +126,8 @@ pub(super) fn load(
     let fold = Fold::new(disk, &loading, shared, shape, &beyond, start, on_progress);
     judging.problems.into_iter().for_each(|problem| fold.problem(problem));
     fold.note_bytes(judging.bytes_read as usize);
-    fold.load(&mut settled, builder.loader_count())?;
+    arrange(&mut settled, builder.load_order);
+    fold.load(&settled, builder.loader_count())?;
     let mut problems = fold.take_problems();
     if !salvage && !problems.is_empty() {
         return Err(OpenError::Corrupt { problems });
@@ -151,6 +153,18 @@ pub(super) fn load(
     flush_all(disk, &plan.unflushed)?;
     report.entries = loading.finish();
     Ok(relog)
+}
+
+/// Sorts chunks from the newest to the oldest, or into the order of a seed.
+fn arrange(settled: &mut [Settled], order: Option<u64>) {
+    settled.sort_by_key(|chunk| {
+        let header = &chunk.file.header;
+        std::cmp::Reverse((header.clock, header.chunk))
+    });
+    if let Some(seed) = order {
+        let mut random = Random::new(seed);
+        settled.sort_by_cached_key(|_| random.next());
+    }
 }
 
 /// Removes the files in which nothing counts: chunks that were made and not used, and those beyond a cut.

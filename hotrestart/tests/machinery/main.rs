@@ -9,9 +9,11 @@
 //! `HOTRESTART_SEED` begins at another seed (a failing test prints its own), `HOTRESTART_SECONDS` is how long
 //! fresh seeds are tried.
 
+mod faults;
 mod oracle;
 mod script;
 mod steps;
+mod widths;
 mod world;
 
 use std::time::{Duration, Instant};

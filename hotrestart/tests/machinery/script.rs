@@ -45,6 +45,8 @@ pub struct Script {
 pub enum Stuck {
     /// An I/O failure has poisoned the store.
     Poisoned,
+    /// A map could not be made.
+    NoMap,
     /// The store did not open.
     Refused(OpenError),
 }
@@ -104,6 +106,12 @@ impl Script {
 
     pub fn is_poisoned(&self) -> bool {
         self.store().stats().poisoned.is_some()
+    }
+
+    /// By stream, the stamp up to which the store says that it is safe.
+    pub fn durable_marks(&self) -> Vec<u64> {
+        let store = self.store();
+        (0..STREAMS).map(|stream| store.durable_through(StreamId(stream)).0).collect()
     }
 
     /// What `stats` says of compaction's health.
@@ -188,23 +196,6 @@ impl Script {
         }
     }
 
-    /// Makes everything as durable as asked.
-    pub fn persist(&mut self, level: Durability) -> Result<(), Stuck> {
-        let lengths = lock(&self.oracle).lengths();
-        let mut wait = Box::pin(self.store().persisted(level));
-        for _ in 0..PATIENCE {
-            match wait.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Pending => self.step(),
-                Poll::Ready(Ok(())) => {
-                    lock(&self.oracle).acknowledge(level, &lengths);
-                    return Ok(());
-                }
-                Poll::Ready(Err(_)) => return Err(Stuck::Poisoned),
-            }
-        }
-        panic!("nothing became {level}: {:#?}", self.store().stats());
-    }
-
     /// Runs a change until the log has room for it, with so many turns in between. `Ok` says that it was acknowledged as its map promises;
     /// the error is what it ended with otherwise.
     fn until_room<T>(
@@ -212,13 +203,9 @@ impl Script {
         turns: u64,
         mut change: impl FnMut(&mut Script) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let was_poisoned = self.is_poisoned();
         for _ in 0..PATIENCE {
             match change(self) {
-                Ok(done) => {
-                    assert!(!was_poisoned, "a change was acknowledged after poison");
-                    return Ok(done);
-                }
+                Ok(done) => return Ok(done),
                 Err(error) => match failure(&error) {
                     Some(
                         LogFailure::Busy { .. }
@@ -301,6 +288,8 @@ impl Script {
         match done {
             Ok(()) => {
                 if is_done {
+                    // Nothing steps between a change and this.
+                    assert!(!self.is_poisoned(), "a change was acknowledged after poison");
                     let mut oracle = lock(&self.oracle);
                     let (stream, mut lengths) = (oracle.stream_of(place.1), oracle.lengths());
                     (0..lengths.len()).filter(|n| *n != stream).for_each(|n| lengths[n] = 0);
@@ -320,8 +309,10 @@ impl Script {
     }
 
     fn must_be_poison(&self, error: &Error) -> Stuck {
-        let is_manifest = matches!(failure(error), Some(LogFailure::Manifest { .. }));
-        assert!(is_manifest || self.is_poisoned(), "an error without a cause: {error}");
+        if matches!(failure(error), Some(LogFailure::Manifest { .. })) && !self.is_poisoned() {
+            return Stuck::NoMap;
+        }
+        assert!(self.is_poisoned(), "an error without a cause: {error}");
         Stuck::Poisoned
     }
 
@@ -338,7 +329,10 @@ impl Script {
                 expired.into_iter().for_each(|place| oracle.remove(place, true));
                 Ok(())
             }
-            Ok(_) => Ok(()),
+            Ok(report) => {
+                assert!(report.removed == 0 || !self.is_poisoned(), "swept after poison");
+                Ok(())
+            }
             Err(error) => Err(self.must_be_poison(&error)),
         }
     }

@@ -154,7 +154,7 @@ fn crash_everywhere(seed: u64, lives: u64, one_in: u64, tried: &Arc<Tried>) -> u
         match script.open(level) {
             Ok(()) => {}
             Err(Stuck::Refused(error)) => panic!("seed {seed}: it does not open: {error}"),
-            Err(Stuck::Poisoned) => panic!("seed {seed}: poison without a fault"),
+            Err(stuck) => panic!("seed {seed}: {stuck:?} without a fault"),
         }
         for _ in 0..150 + script.random.below(150) {
             script.act().unwrap_or_else(|stuck| panic!("seed {seed}: {stuck:?}"));

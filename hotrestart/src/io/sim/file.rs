@@ -129,8 +129,8 @@ impl Unflushed {
             }
             let start = index * unit;
             let end = (start + unit).min(bytes.len());
-            for at in start..end {
-                bytes[at] = before.get(self.offset + at).copied().unwrap_or(0);
+            for (at, byte) in (start..end).zip(&mut bytes[start..end]) {
+                *byte = before.get(self.offset + at).copied().unwrap_or(0);
             }
         }
     }

@@ -213,7 +213,11 @@ impl Disk for SimDisk {
 
     fn read_small(&self, name: &str, max_len: u64) -> Result<Vec<u8>, IoError> {
         let mut state = self.state();
-        state.metadata_call(IoOperation::Read, name)?;
+        match state.metadata_call(IoOperation::Read, name) {
+            // The call is made again until it gets through.
+            Err(error) if matches!(error.errno, Some(libc::EINTR | libc::EAGAIN)) => {}
+            called => called?,
+        }
         let Some(inode) = state.names.get(name).copied() else {
             return Err(State::not_found(IoOperation::Open, name));
         };
