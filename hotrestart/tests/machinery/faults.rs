@@ -52,6 +52,7 @@ struct Outcome {
 fn run(seed: u64, fault: Option<&PlannedFault>) -> Outcome {
     let what = || fault.map_or("no fault".to_owned(), |fault| format!("{fault:?}"));
     let mut script = Script::new(seed);
+    script.about = format!("seed {seed}, {}", what());
     let faults = fault.into_iter().cloned().collect();
     script.world.disk.set_plan(FaultPlan { faults, ..FaultPlan::unruly() });
     let mut outcome = Outcome::default();
@@ -76,6 +77,7 @@ fn run(seed: u64, fault: Option<&PlannedFault>) -> Outcome {
     outcome.calls = script.world.disk.calls();
     let end = End::random(&mut Random::new(seed));
     script.end(end);
+    script.about = format!("seed {seed}, {}, {end:?}", what());
     let kind = fault.map(|fault| fault.fault);
     // A disk that drops what it had taken keeps no promise but that of its flushes.
     let level = match kind {
@@ -86,6 +88,12 @@ fn run(seed: u64, fault: Option<&PlannedFault>) -> Outcome {
     let is_lie = kind == Some(Fault::Misdirect);
     let is_lost = is_lie || (kind == Some(Fault::FlushLosesData) && end == End::Process);
     if is_lie {
+        // What was freed because of what the disk then lost is gone, too, so that not even a prefix is left:
+        // each value is one that was put, and no more is known.
+        if script.freed > 0 {
+            outcome.corrupt = script.open_and_look().is_err();
+            return outcome;
+        }
         lock(&script.oracle).forgive();
     }
     match script.open(level) {

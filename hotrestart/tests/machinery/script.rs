@@ -38,6 +38,8 @@ pub struct Script {
     next_version: u64,
     /// How many chunks compaction freed.
     pub freed: u64,
+    /// What a failure is told with.
+    pub about: String,
 }
 
 /// Why a script cannot go on.
@@ -74,6 +76,7 @@ impl Script {
             waits: Vec::new(),
             next_version: 0,
             freed: 0,
+            about: format!("seed {seed}"),
         }
     }
 
@@ -90,10 +93,21 @@ impl Script {
             let found = self.find();
             let mut oracle = lock(&self.oracle);
             let judged = oracle.judge(&found, level, self.world.now_ms());
-            let lengths = judged.unwrap_or_else(|what| panic!("reopened: {what}"));
+            let lengths = judged.unwrap_or_else(|what| panic!("{}, reopened: {what}", self.about));
             oracle.cut(&lengths);
         }
         Ok(())
+    }
+
+    /// Opens the store of a disk that has lied. Whatever comes back must be something that was put.
+    pub fn open_and_look(&mut self) -> Result<Found, OpenError> {
+        self.store = Some(self.world.open(&mut self.stepper, 1, 1)?);
+        let found = self.find();
+        let oracle = lock(&self.oracle);
+        for (place, (value, seq)) in &found {
+            assert!(oracle.was_put(*place, *value, *seq), "{}: {place:?}: {value:?}", self.about);
+        }
+        Ok(found)
     }
 
     fn store(&self) -> &Store {
