@@ -48,9 +48,21 @@ struct Outcome {
     corrupt: bool,
 }
 
+/// Says which run failed.
+struct About(String);
+
+impl Drop for About {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("failed with {}", self.0);
+        }
+    }
+}
+
 /// Runs a script of one life in which a call fails; then the store is opened without any fault.
 fn run(seed: u64, fault: Option<&PlannedFault>) -> Outcome {
     let what = || fault.map_or("no fault".to_owned(), |fault| format!("{fault:?}"));
+    let _about = About(format!("seed {seed}, {}", what()));
     let mut script = Script::new(seed);
     script.about = format!("seed {seed}, {}", what());
     let faults = fault.into_iter().cloned().collect();

@@ -10,6 +10,7 @@
 //! fresh seeds are tried.
 
 mod faults;
+mod found;
 mod oracle;
 mod script;
 mod steps;
