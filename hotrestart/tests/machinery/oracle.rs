@@ -123,6 +123,8 @@ pub struct Oracle {
     /// The least durability whose acknowledgement counts: less than all while an opening decides what is left.
     pub promised: Durability,
     is_forgiving: bool,
+    /// A time that is surely in the manifest: what had expired by then stays so, whatever the clock shows.
+    pub floor_ms: u64,
 }
 
 impl Oracle {
@@ -135,6 +137,7 @@ impl Oracle {
             highest_seq: vec![0; streams],
             promised: Durability::Buffered,
             is_forgiving: false,
+            floor_ms: 0,
         }
     }
 
@@ -227,6 +230,13 @@ impl Oracle {
         level: Durability,
         now_ms: u64,
     ) -> Result<Vec<usize>, String> {
+        let revived = found.iter().find(|(_, (value, _))| value.is_expired(self.floor_ms));
+        if let Some((place, value)) = revived {
+            return Err(format!(
+                "{place:?} is back after it expired: {value:?}, {}",
+                self.floor_ms
+            ));
+        }
         (0..self.history.len())
             .map(|stream| self.judge_stream(stream, found, level, now_ms))
             .collect()

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use hotrestart::hdstore::StreamId;
+use hotrestart::io::Disk;
 use hotrestart::{CloseError, Durability, Error, LogFailure, OpenError, Persisted, Stepper, Store};
 
 use crate::oracle::{Found, KEYS, MAPS, Oracle, Place, TestMap, Value, find, map_of};
@@ -40,6 +41,8 @@ pub struct Script {
     pub freed: u64,
     /// What a failure is told with.
     pub about: String,
+    /// How many changes in a row found no space.
+    full_for: u32,
 }
 
 /// Why a script cannot go on.
@@ -77,6 +80,7 @@ impl Script {
             next_version: 0,
             freed: 0,
             about: format!("seed {seed}"),
+            full_for: 0,
         }
     }
 
@@ -85,6 +89,7 @@ impl Script {
         lock(&self.oracle).promised = level;
         let writers = 1 + self.random.below(2) as u32;
         let seed = self.random.below(1 << 30);
+        let began_ms = self.world.now_ms();
         self.stepper = self.world.stepper(seed);
         let store = self.world.open(&mut self.stepper, writers, 1).map_err(Stuck::Refused)?;
         let entries = store.stats().memory.entries;
@@ -96,6 +101,7 @@ impl Script {
             let lengths = judged.unwrap_or_else(|what| panic!("{}, reopened: {what}", self.about));
             oracle.cut(&lengths);
         }
+        lock(&self.oracle).floor_ms = began_ms;
         Ok(())
     }
 
@@ -147,6 +153,7 @@ impl Script {
         self.note_freed();
         self.waits.clear();
         self.maps = [None, None, None];
+        self.empty_the_disk();
         let next = self.world.end(end);
         if let Some(store) = self.store.take() {
             store.abandon();
@@ -158,6 +165,7 @@ impl Script {
     /// Closes the store.
     pub fn close(&mut self) -> Result<(), CloseError> {
         self.note_freed();
+        self.empty_the_disk();
         self.waits.clear();
         self.maps = [None, None, None];
         let store = self.store.take().expect("the script has opened its store");
@@ -221,11 +229,16 @@ impl Script {
             match change(self) {
                 Ok(done) => return Ok(done),
                 Err(error) => match failure(&error) {
-                    Some(
-                        LogFailure::Busy { .. }
-                        | LogFailure::NoSpace { .. }
-                        | LogFailure::DiskBudget { .. },
-                    ) => self.steps(turns),
+                    Some(LogFailure::NoSpace { .. }) => {
+                        self.steps(turns);
+                        self.full_for += 1;
+                        if self.full_for > 50 {
+                            self.empty_the_disk();
+                        }
+                    }
+                    Some(LogFailure::Busy { .. } | LogFailure::DiskBudget { .. }) => {
+                        self.steps(turns);
+                    }
                     Some(LogFailure::Manifest { source }) if source.errno == Some(libc::ENOSPC) => {
                         self.step();
                     }
@@ -351,8 +364,26 @@ impl Script {
         }
     }
 
+    /// Somebody else fills the disk, all but a little.
+    fn fill_the_disk(&mut self) {
+        let used: u64 =
+            self.world.disk.list().map_or(0, |entries| entries.iter().map(|entry| entry.len).sum());
+        self.full_for = 0;
+        self.world.disk.set_capacity(Some(used + self.random.below(600 << 10)));
+    }
+
+    fn empty_the_disk(&mut self) {
+        self.full_for = 0;
+        self.world.disk.set_capacity(None);
+    }
+
     /// Some random thing that a user does, and some turns.
     pub fn act(&mut self) -> Result<(), Stuck> {
+        match self.random.below(200) {
+            0 => self.fill_the_disk(),
+            1..=8 => self.empty_the_disk(),
+            _ => {}
+        }
         let hot = if self.random.one_in(8) { KEYS } else { KEYS / 3 };
         let place = (self.random.below(3) as usize, self.random.below(hot));
         let small = self.random.below(3_000) as usize;

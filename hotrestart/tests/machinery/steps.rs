@@ -6,8 +6,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use hotrestart::Durability;
+use hotrestart::io::IoErrorClass;
 use hotrestart::io::sim::Moment;
+use hotrestart::{Durability, LogFailure, OpenError, Stepper, Store};
 
 use crate::oracle::{Found, Value, find, map_of};
 use crate::script::{Script, SharedOracle, Stuck, lock};
@@ -21,10 +22,19 @@ struct Tried {
     crashes: AtomicU64,
     recoveries: AtomicU64,
     crashes_in_recovery: AtomicU64,
+    refused_on_full_disks: AtomicU64,
 }
 
 fn count(counter: &AtomicU64) -> u64 {
     counter.fetch_add(1, Ordering::Relaxed)
+}
+
+fn is_no_space(error: &OpenError) -> bool {
+    match error {
+        OpenError::Log(failure) => matches!(failure, LogFailure::NoSpace { .. }),
+        OpenError::Io(error) => matches!(error.class, IoErrorClass::NoSpace { .. }),
+        _ => false,
+    }
 }
 
 /// What every crash of a run is judged by.
@@ -39,7 +49,7 @@ impl Judge {
     /// A world that ended is opened again; its recovery may end, too, at a random step, up to twice.
     fn recover(&self, world: World, least: Durability, random: &mut Random, depth: u32) {
         if depth < 2
-            && random.one_in(4)
+            && random.one_in(2)
             && let Some((next, end)) = self.end_while_opening(&world, random)
         {
             return self.recover(next, least.max(end.least()), random, depth + 1);
@@ -49,11 +59,9 @@ impl Judge {
         if random.one_in(4) {
             world.clock.set_ms(now_ms - random.below(2_000));
         }
-        let (writers, loaders) = (1 + random.below(3) as u32, 1);
+        let writers = 1 + random.below(3) as u32;
         let mut stepper = world.stepper(random.below(1 << 30));
-        let store = world
-            .open(&mut stepper, writers, loaders)
-            .unwrap_or_else(|error| panic!("seed {}: it does not open: {error}", self.seed));
+        let store = self.open(&world, &mut stepper, writers);
         let found = find(&store);
         let judged = lock(&self.oracle).judge(&found, least, now_ms.max(world.now_ms()));
         judged.unwrap_or_else(|what| {
@@ -69,13 +77,26 @@ impl Judge {
         self.recover_again(next, &found, random);
     }
 
+    /// Opens a store. On a full disk that may be refused, and is tried again when there is space.
+    fn open(&self, world: &World, stepper: &mut Stepper, writers: u32) -> Store {
+        match world.open(stepper, writers, 1) {
+            Ok(store) => return store,
+            Err(error) if is_no_space(&error) => {
+                count(&self.tried.refused_on_full_disks);
+                world.disk.set_capacity(None);
+            }
+            Err(error) => panic!("seed {}: it does not open: {error}", self.seed),
+        }
+        world
+            .open(stepper, writers, 1)
+            .unwrap_or_else(|error| panic!("seed {}: nor with space: {error}", self.seed))
+    }
+
     /// A second recovery gives the same, and goes on with stamps that nobody had.
     fn recover_again(&self, world: World, before: &Found, random: &mut Random) {
         count(&self.tried.recoveries);
         let mut stepper = world.stepper(random.below(1 << 30));
-        let store = world
-            .open(&mut stepper, 1, 1)
-            .unwrap_or_else(|error| panic!("seed {}: not again: {error}", self.seed));
+        let store = self.open(&world, &mut stepper, 1);
         let mut again = find(&store);
         let mut before = before.clone();
         let now_ms = world.now_ms();
@@ -100,7 +121,7 @@ impl Judge {
     /// Opens a world and ends it at a random step of that; `None` when the opening has fewer steps.
     fn end_while_opening(&self, world: &World, random: &mut Random) -> Option<(World, End)> {
         let (end, seed) = (End::random(random), random.below(1 << 30));
-        let mut left = random.below(60);
+        let mut left = random.below(90);
         let taken: Arc<Mutex<Option<World>>> = Arc::default();
         let (of_watcher, before) = (Arc::clone(&taken), world.clone());
         world.disk.watch(move |moment| {
@@ -111,10 +132,8 @@ impl Judge {
             left = left.saturating_sub(1);
         });
         let mut stepper = world.stepper(random.below(1 << 30));
-        let opened = world.open(&mut stepper, 1 + random.below(2) as u32, 1);
+        let store = self.open(world, &mut stepper, 1 + random.below(2) as u32);
         world.disk.unwatch();
-        let store =
-            opened.unwrap_or_else(|error| panic!("seed {}: it does not open: {error}", self.seed));
         let ended = taken.lock().expect("nobody panics here").take();
         store.abandon();
         match ended {
@@ -185,11 +204,12 @@ fn a_crash_at_any_step_loses_nothing_acknowledged_and_revives_nothing() {
     let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     println!(
         "crash at every step: {scripts} scripts, {} steps, {} crash points, {} crashes in recoveries, {} \
-         recoveries, {freed} chunks freed",
+         recoveries, {} openings refused for want of space, {freed} chunks freed",
         of(&tried.steps),
         of(&tried.crashes),
         of(&tried.crashes_in_recovery),
-        of(&tried.recoveries)
+        of(&tried.recoveries),
+        of(&tried.refused_on_full_disks)
     );
     assert!(of(&tried.crashes) > 20 && of(&tried.crashes_in_recovery) > 5, "{tried:?}");
     assert!(freed > 5, "only {freed} chunks were freed: compaction was not at stake");
