@@ -55,7 +55,9 @@ pub(crate) fn parse(bytes: Vec<u8>, expected: &Owner) -> Result<LeftBehind, Stri
             }
             blocks.insert((writer, word(control + NUMBER)), records);
         }
-        let first = blocks.range((writer, 0)..).next().map_or(0, |((_, number), _)| *number);
+        let first = blocks.range((writer, 0)..).next().map(|((_, number), _)| *number);
+        // All are free only when the ring was closed, and then all that was in it had been written.
+        let first = first.unwrap_or_else(|| free.last().map_or(0, |last| last + 1));
         // Buffers are given back in order, after their blocks were written. What comes right before the first
         // that was not is a block of such a buffer, or a directory whose write may have been under way.
         let before = first.saturating_sub(1);

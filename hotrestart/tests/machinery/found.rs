@@ -46,6 +46,24 @@ fn a_sweep_that_was_refused_in_the_last_stream_goes_on_where_there_is_something(
 }
 
 #[test]
+fn what_the_last_flush_of_a_close_dropped_is_missed_when_the_process_dies() {
+    let world = World::new(1);
+    let (mut stepper, store, map) = open(&world);
+    map.insert(&1, &vec![1; 3_000]).expect("room");
+    step_until(&mut stepper, "a mark", || {
+        (0..4).any(|stream| store.durable_through(hotrestart::hdstore::StreamId(stream)).0 > 0)
+    });
+    map.insert(&2, &vec![2; 3_000]).expect("room");
+    drop(map);
+    let plan = FaultPlan::default().with(IoOperation::Flush, 0, Fault::FlushLosesData);
+    world.disk.set_plan(plan);
+    stepper.close(store).expect_err("the last flush fails");
+    let next = world.end(End::Process);
+    let error = next.open(&mut next.stepper(2), 1, 1).expect_err("something is gone");
+    assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
+}
+
+#[test]
 fn what_was_written_and_dropped_by_a_failed_flush_is_missed_when_the_process_dies() {
     let mut missed = 0;
     for flushed_before in 0..6 {
