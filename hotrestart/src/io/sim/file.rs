@@ -10,7 +10,7 @@ use super::fault::FaultPlan;
 use super::random::Random;
 
 /// One file. Offsets and lengths are in bytes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) struct SimFile {
     /// What reads see.
     pub(super) current: Arc<Vec<u8>>,
@@ -19,7 +19,14 @@ pub(super) struct SimFile {
     unflushed: Vec<Unflushed>,
 }
 
-#[derive(Clone, Debug)]
+impl std::fmt::Debug for SimFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (len, unflushed) = (self.current.len(), self.unflushed.len());
+        write!(f, "{len} bytes, {unflushed} unflushed writes")
+    }
+}
+
+#[derive(Clone)]
 struct Unflushed {
     /// When it completed, by the disk's counter of events.
     at: u64,
