@@ -218,8 +218,8 @@ impl Script {
         }
     }
 
-    /// Runs a change until the log has room for it, with so many turns in between. `Ok` says that it was acknowledged as its map promises;
-    /// the error is what it ended with otherwise.
+    /// Runs a change until the log has room for it, with so many turns in between. `Ok` says that it was
+    /// acknowledged as its map promises; the error is what it ended with otherwise.
     fn until_room<T>(
         &mut self,
         turns: u64,
@@ -229,18 +229,12 @@ impl Script {
             match change(self) {
                 Ok(done) => return Ok(done),
                 Err(error) => match failure(&error) {
-                    Some(LogFailure::NoSpace { .. }) => {
-                        self.steps(turns);
-                        self.full_for += 1;
-                        if self.full_for > 50 {
-                            self.empty_the_disk();
-                        }
+                    Some(LogFailure::NoSpace { .. }) => self.wait_for_space(turns),
+                    Some(LogFailure::Manifest { source }) if source.errno == Some(libc::ENOSPC) => {
+                        self.wait_for_space(turns);
                     }
                     Some(LogFailure::Busy { .. } | LogFailure::DiskBudget { .. }) => {
                         self.steps(turns);
-                    }
-                    Some(LogFailure::Manifest { source }) if source.errno == Some(libc::ENOSPC) => {
-                        self.step();
                     }
                     _ => return Err(error),
                 },
@@ -366,10 +360,19 @@ impl Script {
 
     /// Somebody else fills the disk, all but a little.
     fn fill_the_disk(&mut self) {
-        let used: u64 =
-            self.world.disk.list().map_or(0, |entries| entries.iter().map(|entry| entry.len).sum());
+        let Ok(entries) = self.world.disk.list() else { return };
+        let used: u64 = entries.iter().map(|entry| entry.len).sum();
         self.full_for = 0;
         self.world.disk.set_capacity(Some(used + self.random.below(600 << 10)));
+    }
+
+    /// Some turns on a full disk; after many of them there is space again.
+    fn wait_for_space(&mut self, turns: u64) {
+        self.steps(turns);
+        self.full_for += 1;
+        if self.full_for > 50 {
+            self.empty_the_disk();
+        }
     }
 
     fn empty_the_disk(&mut self) {
