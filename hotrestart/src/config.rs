@@ -274,8 +274,8 @@ impl Builder {
         self
     }
 
-    /// Chunks are loaded in an order that comes from this seed, instead of the newest first: for tests that any
-    /// order gives the same.
+    /// Chunks are loaded in an order that comes from this seed, instead of the newest first: for tests that
+    /// any order gives the same.
     #[doc(hidden)]
     pub fn load_order(mut self, seed: u64) -> Self {
         self.load_order = Some(seed);

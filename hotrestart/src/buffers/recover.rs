@@ -1,7 +1,8 @@
 //! What the log buffers of a dead process hold.
 //!
 //! Invariant: only records whose word in the commit table is set count; a reservation whose owner died is
-//! stepped over. A block whose buffer was given back had been written. Each record is checked by its own checksum, since memory has none.
+//! stepped over. A block whose buffer was given back had been written. Each record is checked by its own
+//! checksum, since memory has none.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
-//! What drives the compactor: a thread (`run`), or a simulation (`store/stepper.rs`) that takes the same turns.
+//! What drives the compactor: a thread (`run`), or a simulation (`store/stepper.rs`) that takes the same
+//! turns.
 //!
 //! It only drives: everything that is decided is decided in the state machine; what blocks (the manifest) is
 //! done between its steps. Whatever ends it before the store ends is told (`State::stopped`), and poison if

@@ -4,7 +4,8 @@
 //! Invariant: the machines are those of every store, and so are their turns; only who takes them, and when,
 //! is another. With a disk, a clock and an order from seeds a whole store repeats itself exactly. Nothing
 //! waits: a put that finds no room, or whose durability has not come, says so at once if the builder's
-//! timeouts are 0, and its caller steps. Callers: the simulations in `tests/machinery`; see `docs/testing.md`.
+//! timeouts are 0, and its caller steps. Callers: the simulations in `tests/machinery`; see
+//! `docs/testing.md`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -53,7 +54,8 @@ impl Stepper {
         Stepper { machines, random, tick: Box::new(tick), patience: 0 }
     }
 
-    /// Opens a store whose machines this stepper has. Machines of a former one end as if its process had died.
+    /// Opens a store whose machines this stepper has. Machines of a former one end as if its process had
+    /// died.
     ///
     /// # Errors
     /// As for [`Builder::open`].

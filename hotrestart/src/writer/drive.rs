@@ -2,8 +2,8 @@
 //!
 //! Driving only: everything that is decided is decided in the state machines. A thread (`run`, `start`) takes
 //! turns and waits in between; a simulation (`store/stepper.rs`) takes the same turns and does not wait.
-//! Whoever drives a writer makes the queue that it uses. A panic in a thread would leave puts waiting, so it is
-//! caught and turned into poison.
+//! Whoever drives a writer makes the queue that it uses. A panic in a thread would leave puts waiting, so it
+//! is caught and turned into poison.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -120,7 +120,8 @@ pub struct Oracle {
     acked: [Vec<usize>; 2],
     /// By stream, the highest stamp that was seen, also of what is lost by now.
     pub highest_seq: Vec<u64>,
-    /// The least durability whose acknowledgement counts: less than all while an opening decides what is left.
+    /// The least durability whose acknowledgement counts: less than all while an opening decides what is
+    /// left.
     pub promised: Durability,
     is_forgiving: bool,
     /// A time that is surely in the manifest: what had expired by then stays so, whatever the clock shows.
@@ -293,8 +294,8 @@ impl Oracle {
         }
         longest.ok_or_else(|| {
             format!(
-                "stream {stream}: no prefix of {least} to {} changes ({level} was promised); at {least} these \
-                 differ: {at_least}; at the end {wrong:?}",
+                "stream {stream}: no prefix of {least} to {} changes ({level} was promised); at {least} \
+                 these differ: {at_least}; at the end {wrong:?}",
                 history.len(),
             )
         })

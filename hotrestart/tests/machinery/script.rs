@@ -262,7 +262,8 @@ impl Script {
         let version = self.next_version;
         let mut value = Value { version, len, expiry_ms: None };
         let bytes = value.bytes();
-        // Each attempt of a value in parts leaves the parts that had room, and needs more of it than they left.
+        // Each attempt of a value in parts leaves the parts that had room, and needs more of it than they
+        // left.
         let turns = if len > PART { 500 } else { 1 };
         let done = self.until_room(turns, |script| {
             let (map, key) = (script.of(place), &place.1);

@@ -1,7 +1,7 @@
 //! Crash at every step: of a script, of the recovery from that, and of the recovery from that.
 //!
-//! Hazards: an acknowledged change is lost, a later one is there without an earlier one of its stream, what was
-//! removed or had expired is back, a stamp is given twice, a second recovery gives something else.
+//! Hazards: an acknowledged change is lost, a later one is there without an earlier one of its stream, what
+//! was removed or had expired is back, a stamp is given twice, a second recovery gives something else.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

@@ -1,8 +1,8 @@
 //! Any order, any width: one directory, loaded in shuffled orders by many or few threads for many or few
 //! writers, gives one map.
 //!
-//! Hazards: a record that is met before its successor wins; a value in parts depends on which part comes first;
-//! a thread that is ahead of others counts what does not.
+//! Hazards: a record that is met before its successor wins; a value in parts depends on which part comes
+//! first; a thread that is ahead of others counts what does not.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,8 +1,8 @@
 //! What a crash leaves of a simulated disk.
 //!
-//! Invariants: what was flushed stays, names that were synced stay; a process that dies loses nothing that had
-//! completed; everything else is up to the fault plan and a seed. The disk that crashed is not changed, so that
-//! one run can crash at each of its steps. Called by `SimDisk::crash` and the watchers (`watch.rs`).
+//! Invariants: what was flushed stays, names that were synced stay; a process that dies loses nothing that
+//! had completed; everything else is up to the fault plan and a seed. The disk that crashed is not changed,
+//! so that one run can crash at each of its steps. Called by `SimDisk::crash` and the watchers (`watch.rs`).
 
 use std::collections::BTreeMap;
 
@@ -53,8 +53,8 @@ impl State {
         next
     }
 
-    /// What became of an operation that was in flight at the crash: nothing, all of it, a beginning, or some of
-    /// its parts.
+    /// What became of an operation that was in flight at the crash: nothing, all of it, a beginning, or some
+    /// of its parts.
     fn settle(&mut self, pending: &Pending) {
         let inode = pending.file.inode();
         match (pending.transfer.operation(), &pending.buf) {

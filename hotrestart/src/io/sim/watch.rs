@@ -1,9 +1,9 @@
 //! Watching a simulated disk: a look at every step, with what would be left if it were the last one.
 //!
-//! Invariant: a watcher is called after each submission of a write or flush, after each of its completions, and
-//! after each change of names or small files, in the order in which they happen; it changes nothing. A read
-//! leaves nothing behind and is no step. The disk is locked meanwhile: a watcher works with the disks that it
-//! makes. Callers: simulations (`tests/machinery`).
+//! Invariant: a watcher is called after each submission of a write or flush, after each of its completions,
+//! and after each change of names or small files, in the order in which they happen; it changes nothing. A
+//! read leaves nothing behind and is no step. The disk is locked meanwhile: a watcher works with the disks
+//! that it makes. Callers: simulations (`tests/machinery`).
 
 use super::SimDisk;
 use super::fault::FaultPlan;
@@ -25,9 +25,9 @@ pub struct Moment<'a> {
 }
 
 impl Moment<'_> {
-    /// What is found after the process died at this moment (`power` false: all that completed is kept), or the
-    /// machine (`power` true: `plan` decides what is lost and torn). What becomes of operations in flight, and
-    /// everything random of the new disk, comes from `seed`.
+    /// What is found after the process died at this moment (`power` false: all that completed is kept), or
+    /// the machine (`power` true: `plan` decides what is lost and torn). What becomes of operations in
+    /// flight, and everything random of the new disk, comes from `seed`.
     #[must_use]
     pub fn crash(&self, power: bool, plan: &FaultPlan, seed: u64) -> SimDisk {
         SimDisk::of(self.state.image(power, plan, seed))
