@@ -134,8 +134,8 @@ impl<'a> Fold<'a> {
         (of(&self.bytes_read), of(&self.chunks), of(&self.records))
     }
 
-    /// Loads everything: `settled`, in this order, from `threads` threads, in as many passes as facts of absence
-    /// need.
+    /// Loads everything: `settled`, in this order, from `threads` threads, in as many passes as facts of
+    /// absence need.
     pub(crate) fn load(&self, settled: &[Settled], threads: usize) -> Result<(), OpenError> {
         loop {
             let bytes = (settled.len() * self.chunk_size) as u64;
