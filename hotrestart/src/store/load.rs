@@ -15,7 +15,7 @@ use crate::buffers::place::Places;
 use crate::buffers::recover::{LeftBehind, parse};
 use crate::config::{Builder, RecoveryMode};
 use crate::error::{OpenError, Problem};
-use crate::format::manifest::BuffersPlace;
+use crate::format::manifest::{BuffersPlace, MANIFEST_NAMES};
 use crate::format::{BootId, LifeNumber, Manifest};
 use crate::io::Disk;
 use crate::io::sim::Random;
@@ -167,13 +167,20 @@ fn arrange(settled: &mut [Settled], order: Option<u64>) {
     }
 }
 
-/// Removes the files in which nothing counts: chunks that were made and not used, and those beyond a cut.
+/// Removes the files in which nothing counts: chunks that were made and not used, and those beyond a cut. The
+/// process before may have died between the writing of the manifest that says so and its flush: it is flushed
+/// first, else a power cut would bring the former one back, and not the files.
 pub(super) fn sweep(disk: &dyn Disk, plan: &Plan) -> Result<(), OpenError> {
+    if plan.unused.is_empty() {
+        return Ok(());
+    }
+    let mut manifests = disk.list()?;
+    manifests.retain(|entry| MANIFEST_NAMES.contains(&entry.name.as_str()));
+    let names: Vec<String> = manifests.into_iter().map(|entry| entry.name).collect();
+    flush_all(disk, &names)?;
     for name in &plan.unused {
         disk.remove(name)?;
     }
-    if !plan.unused.is_empty() {
-        disk.sync_dir()?;
-    }
+    disk.sync_dir()?;
     Ok(())
 }
