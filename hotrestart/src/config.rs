@@ -11,6 +11,7 @@ use crate::format::chunk::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, i
 use crate::io::{Disk, Fill, IoChoice};
 use crate::restart::report::Progress;
 use crate::store::Store;
+use crate::store::runner::{Runner, Threads};
 
 /// What to do when acknowledged data turn out to be damaged or gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +70,7 @@ pub struct Builder {
     pub(crate) on_progress: Option<OnProgress>,
     pub(crate) seq_step: u64,
     pub(crate) absence_bytes: Option<u64>,
+    pub(crate) load_order: Option<u64>,
 }
 
 /// Bytes of chunks for each live record byte, when nothing else was asked for.
@@ -107,6 +109,7 @@ impl Default for Builder {
             on_progress: None,
             seq_step: seqs::STEP,
             absence_bytes: None,
+            load_order: None,
         }
     }
 }
@@ -271,14 +274,30 @@ impl Builder {
         self
     }
 
+    /// Chunks are loaded in an order that comes from this seed, instead of the newest first: for tests that
+    /// any order gives the same.
+    #[doc(hidden)]
+    pub fn load_order(mut self, seed: u64) -> Self {
+        self.load_order = Some(seed);
+        self
+    }
+
     /// Opens the store in a directory, or makes a new one where there is none; returns when every key can
     /// be read.
     ///
     /// # Errors
     /// See [`OpenError`]: each says what is wrong and leaves the files as they were.
     pub fn open(self, directory: impl AsRef<Path>) -> Result<Store, OpenError> {
+        self.open_with(directory.as_ref(), &mut Threads)
+    }
+
+    pub(crate) fn open_with(
+        self,
+        directory: &Path,
+        runner: &mut dyn Runner,
+    ) -> Result<Store, OpenError> {
         self.check()?;
-        crate::store::open::open(self, directory.as_ref())
+        crate::store::open::open(self, directory, runner)
     }
 
     fn check(&self) -> Result<(), OpenError> {

@@ -51,6 +51,8 @@ mod sync;
 mod writer;
 
 pub use buffers::place::SharedRegions;
+#[doc(hidden)]
+pub use buffers::place::copy_regions;
 pub use config::{Builder, RecoveryMode};
 pub use durability::{Durability, LogFailure};
 pub use error::{CloseError, OpenError, Problem};
@@ -60,5 +62,7 @@ pub use hdstore::{
 pub use io::{Fill, IoChoice, IoKind};
 pub use log::DiskLog;
 pub use restart::report::{Cut, Progress, RecoveryReport};
+#[doc(hidden)]
+pub use store::stepper::Stepper;
 pub use store::waiters::Persisted;
 pub use store::{Map, Stats, Store};

@@ -328,7 +328,7 @@ fn a_free_that_finds_no_space_for_the_manifest_copies_no_survivor_twice() {
             map_of(&store).insert(&key, &value(key, put)).expect("room");
             oracle.insert(key, put);
         }
-        failed += u64::from(machine.full_for_small_files.load(Ordering::Relaxed) == 0);
+        failed += u64::from(machine.full_for_small_files.swap(0, Ordering::Relaxed) == 0);
         let is_closed = seed % 2 == 0;
         if is_closed {
             store.close().expect("a clean close");

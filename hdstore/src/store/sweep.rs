@@ -92,6 +92,11 @@ impl<L: Log> Inner<L> {
                     visited += 1;
                 }
             }
+            // Before anything can fail: the next sweep goes on from a place that exists.
+            if cursor.stream == self.streams {
+                cursor.stream = 0;
+                cursor.map += 1;
+            }
             for key in expired.drain(..) {
                 let due =
                     |expiry_ms: Option<u64>| expiry_ms.is_some_and(|expiry_ms| expiry_ms <= now_ms);
@@ -103,10 +108,6 @@ impl<L: Log> Inner<L> {
                 }
             }
             report.examined = visited;
-            if cursor.stream == self.streams {
-                cursor.stream = 0;
-                cursor.map += 1;
-            }
         }
         Ok(report)
     }

@@ -245,3 +245,18 @@ fn fill_file(
 fn copy_of(region: &Arc<Region>) -> Vec<u8> {
     super::ring::copy_region(region)
 }
+
+/// A copy of a simulation's shared memory, as another process would find it if this one died now. Only for
+/// stores that are stepped, by the thread that calls this.
+#[doc(hidden)]
+#[must_use]
+pub fn copy_regions(regions: &SharedRegions) -> SharedRegions {
+    let regions = regions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let copied = regions.iter().map(|(name, region)| {
+        let bytes = copy_of(region);
+        let mut buf = AlignedBuf::zeroed(bytes.len());
+        buf.copy_from_slice(&bytes);
+        (name.clone(), Region::from_buf(buf))
+    });
+    Arc::new(Mutex::new(copied.collect()))
+}

@@ -1,9 +1,10 @@
 //! What the log buffers of a dead process hold.
 //!
 //! Invariant: only records whose word in the commit table is set count; a reservation whose owner died is
-//! stepped over. Each record is checked by its own checksum, since memory has none.
+//! stepped over. A block whose buffer was given back had been written. Each record is checked by its own
+//! checksum, since memory has none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::layout::{Geometry, NUMBER, Owner, STATE, State, TABLE, split_commit_word};
 
@@ -12,6 +13,8 @@ use super::layout::{Geometry, NUMBER, Owner, STATE, State, TABLE, split_commit_w
 pub(crate) struct LeftBehind {
     /// By writer, then by block number: where the records lie in `bytes`.
     pub(crate) blocks: BTreeMap<(u32, u64), Vec<(usize, usize)>>,
+    /// By writer: all blocks below this were on the device, since their buffers were given back.
+    pub(crate) written: Vec<u64>,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -33,11 +36,14 @@ pub(crate) fn parse(bytes: Vec<u8>, expected: &Owner) -> Result<LeftBehind, Stri
         u64::from_le_bytes(word)
     };
     let mut blocks = BTreeMap::new();
+    let mut written = Vec::new();
     for writer in 0..geometry.writers {
+        let mut free = BTreeSet::new();
         for slot in 0..geometry.buffers_per_writer {
             let control = geometry.control(writer, slot);
             let state = State(word(control + STATE));
             if state.is_free() {
+                free.insert(word(control + NUMBER));
                 continue;
             }
             let mut records = Vec::new();
@@ -50,6 +56,13 @@ pub(crate) fn parse(bytes: Vec<u8>, expected: &Owner) -> Result<LeftBehind, Stri
             }
             blocks.insert((writer, word(control + NUMBER)), records);
         }
+        let first = blocks.range((writer, 0)..).next().map(|((_, number), _)| *number);
+        // All are free only when the ring was closed, and then all that was in it had been written.
+        let first = first.unwrap_or_else(|| free.last().map_or(0, |last| last + 1));
+        // Buffers are given back in order, after their blocks were written. What comes right before the first
+        // that was not is a block of such a buffer, or a directory whose write may have been under way.
+        let before = first.saturating_sub(1);
+        written.push(if free.contains(&before) { first } else { before });
     }
-    Ok(LeftBehind { blocks, bytes })
+    Ok(LeftBehind { blocks, written, bytes })
 }

@@ -481,7 +481,8 @@ impl Drop for Room<'_> {
 /// A copy of a whole region, for recovery in a simulation.
 pub(crate) fn copy_region(region: &Arc<Region>) -> Vec<u8> {
     let mut copy = vec![0; region.len()];
-    // SAFETY: the region has that many bytes; its store is dead, so nobody writes them.
+    // SAFETY: the region has that many bytes; its store is dead, or stepped by this thread, so nobody writes
+    // them.
     unsafe {
         std::ptr::copy_nonoverlapping(region.base().as_ptr(), copy.as_mut_ptr(), copy.len());
     }

@@ -83,6 +83,12 @@ impl Undecided {
         blocks.map(|((_, number), _)| *number)
     }
 
+    /// All blocks of a writer below this were on the device, since their buffers were given back.
+    pub(super) fn written_of(&self, writer: WriterId) -> u64 {
+        let written = self.left.as_ref().and_then(|left| left.written.get(writer.0 as usize));
+        written.copied().unwrap_or(0)
+    }
+
     /// The bytes of each whole record that only the buffers hold: writer, block, offset in the file.
     pub(super) fn records(&self) -> impl Iterator<Item = (WriterId, u64, usize, &[u8])> {
         let blocks = self.only_here.iter().filter_map(|(writer, number)| {

@@ -100,7 +100,11 @@ fn judge_writer(survey: &mut Survey, life: &Life, writer: WriterId) {
                 }
                 None => first_missing(&places, &life.freed, writer),
             };
-            if undecided.same_boot { extent.known_written } else { extent.known_flushed }
+            if undecided.same_boot {
+                extent.known_written.max(undecided.written_of(writer))
+            } else {
+                extent.known_flushed
+            }
         }
         (_, LifeState::Open) => 0,
     };

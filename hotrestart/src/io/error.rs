@@ -24,7 +24,7 @@ pub struct IoError {
 }
 
 /// What was tried.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum IoOperation {
     Create,

@@ -125,12 +125,9 @@ impl<'a> Fold<'a> {
         (of(&self.bytes_read), of(&self.chunks), of(&self.records))
     }
 
-    /// Loads everything: `settled` from `threads` threads, in as many passes as facts of absence need.
-    pub(crate) fn load(&self, settled: &mut [Settled], threads: usize) -> Result<(), OpenError> {
-        settled.sort_by_key(|chunk| {
-            let header = &chunk.file.header;
-            std::cmp::Reverse((header.clock, header.chunk))
-        });
+    /// Loads everything: `settled`, in this order, from `threads` threads, in as many passes as facts of
+    /// absence need.
+    pub(crate) fn load(&self, settled: &[Settled], threads: usize) -> Result<(), OpenError> {
         loop {
             let bytes = (settled.len() * self.chunk_size) as u64;
             let bytes_total = self.bytes_read.load(Ordering::Relaxed) + bytes;

@@ -3,7 +3,8 @@
 //! After a power loss the history of a writer ends at its first missing block above the known-flushed
 //! mark: a torn tail. In the same boot nothing that was acknowledged is gone: each block is on the
 //! device, or its buffer still holds its records; a number that is in neither is a directory whose write
-//! was under way. A missing block below the mark is corruption in both cases. Nothing is applied here: the
+//! was under way. A missing block below the mark is corruption in both cases; in the same boot the mark is
+//! what was written, as blocks say and as buffers show that were given back. Nothing is applied here: the
 //! chunks up to the first gap become settled, and what counts beyond it is handed on to be applied and
 //! logged again in the new life. So a tail is read twice, and loaded by all threads, like all the rest.
 
@@ -66,7 +67,8 @@ pub(crate) fn judge<'l>(
 ) -> Result<Judged<'l>, OpenError> {
     let mut reader = ChunkReader::new(judging.disk, judging.chunk_size, 1)?;
     let mut next = tail.from;
-    let mut mark = tail.mark;
+    let written = left.and_then(|left| left.written.get(tail.writer as usize));
+    let mut mark = tail.mark.max(written.copied().unwrap_or(0));
     let mut later: BTreeMap<u64, Later> = BTreeMap::new();
     let mut first_gap: Option<(String, usize, String)> = None;
     for chunk in &tail.chunks {

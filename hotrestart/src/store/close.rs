@@ -6,11 +6,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 
 use hdstore::Clock;
 
 use super::Store;
+use super::runner::{Machine, Runner, Thread, Threads};
 use crate::buffers::place::Places;
 use crate::dir::lock::DirLock;
 use crate::durability::LogFailure;
@@ -19,14 +19,13 @@ use crate::format::manifest::{BuffersPlace, LifeState};
 use crate::format::{LifeNumber, StoreId};
 use crate::io::IoKind;
 use crate::log::Shared;
-use crate::writer::drive::Control;
 
 /// What runs while a store is open, and what it holds.
 #[derive(Debug)]
 pub(crate) struct Running {
-    pub(crate) writers: Vec<(Arc<Control>, JoinHandle<()>)>,
-    pub(crate) compactor: Option<(Arc<Control>, JoinHandle<()>)>,
-    pub(crate) keeper: JoinHandle<()>,
+    pub(crate) writers: Vec<Machine>,
+    pub(crate) compactor: Option<Machine>,
+    pub(crate) keeper: Thread,
     pub(crate) places: Places,
     pub(crate) place: BuffersPlace,
     pub(crate) _buffers_lock: Option<std::fs::File>,
@@ -69,10 +68,10 @@ impl Store {
     /// crash. On a full disk it waits as long as a put would; what could not be written then stays in the
     /// log buffers.
     pub fn close(mut self) -> Result<(), CloseError> {
-        self.finish()
+        self.finish(&mut Threads)
     }
 
-    fn finish(&mut self) -> Result<(), CloseError> {
+    pub(super) fn finish(&mut self, runner: &mut dyn Runner) -> Result<(), CloseError> {
         let Some(running) = self.running.take() else { return Ok(()) };
         self.shared.closed.store(true, Ordering::SeqCst);
         // The compactor ends first: it takes chunks, which the writers may need to end. What it waits for and
@@ -80,8 +79,7 @@ impl Store {
         let mut compacted = 0;
         if let Some((control, thread)) = running.compactor {
             control.close.store(true, Ordering::Release);
-            // A panic in it has been told.
-            let _ = thread.join();
+            runner.join((Arc::clone(&control), thread));
             compacted = control.blocks.load(Ordering::Acquire);
         }
         for (control, _) in &running.writers {
@@ -91,14 +89,13 @@ impl Store {
         let mut blocks = Vec::new();
         let mut gave_up = false;
         for (control, thread) in running.writers {
-            // A panic in it has become poison.
-            let _ = thread.join();
+            runner.join((Arc::clone(&control), thread));
             gave_up |= control.gave_up.load(Ordering::Acquire);
             blocks.push(control.blocks.load(Ordering::Acquire));
         }
         blocks.push(compacted);
         self.shared.supply.stop();
-        let _ = running.keeper.join();
+        let _ = running.keeper.map(std::thread::JoinHandle::join);
         self.shared.poison.check()?;
         if gave_up {
             let needed_bytes = self.shared.supply.chunk_size();
@@ -132,26 +129,26 @@ impl Store {
     /// stay. For tests of recovery in one process.
     #[doc(hidden)]
     pub fn abandon(mut self) {
+        self.end_at_once();
+    }
+
+    fn end_at_once(&mut self) {
         if let Some(running) = self.running.take() {
             let threads = running.writers.into_iter().chain(running.compactor).collect();
-            stop(&self.shared, threads, Some(running.keeper));
+            stop(&self.shared, threads, running.keeper);
         }
     }
 }
 
 /// Ends threads as if their process died.
-pub(crate) fn stop(
-    shared: &Shared,
-    writers: Vec<(Arc<Control>, JoinHandle<()>)>,
-    keeper: Option<JoinHandle<()>>,
-) {
+pub(crate) fn stop(shared: &Shared, writers: Vec<Machine>, keeper: Thread) {
     shared.closed.store(true, Ordering::SeqCst);
     for (control, _) in &writers {
         control.abandon.store(true, Ordering::Release);
     }
     shared.lanes.iter().for_each(|lane| lane.ring.wake_writer());
     shared.supply.stop();
-    for thread in writers.into_iter().map(|(_, thread)| thread).chain(keeper) {
+    for thread in writers.into_iter().filter_map(|(_, thread)| thread).chain(keeper) {
         // A panic in it has become poison.
         let _ = thread.join();
     }
@@ -159,7 +156,11 @@ pub(crate) fn stop(
 
 impl Drop for Store {
     fn drop(&mut self) {
-        if let Err(error) = self.finish() {
+        let is_stepped = self.running.as_ref().is_some_and(|running| running.keeper.is_none());
+        if is_stepped {
+            // Nobody takes its turns any more: it ends like a process that died.
+            self.end_at_once();
+        } else if let Err(error) = self.finish(&mut Threads) {
             tracing::error!(%error, "a store that was dropped could not be closed cleanly");
         }
     }

@@ -15,13 +15,14 @@ use crate::buffers::place::Places;
 use crate::buffers::recover::{LeftBehind, parse};
 use crate::config::{Builder, RecoveryMode};
 use crate::error::{OpenError, Problem};
-use crate::format::manifest::BuffersPlace;
+use crate::format::manifest::{BuffersPlace, MANIFEST_NAMES};
 use crate::format::{BootId, LifeNumber, Manifest};
 use crate::io::Disk;
+use crate::io::sim::Random;
 use crate::log::DiskLog;
 use crate::restart::beyond::Relog;
 use crate::restart::fold::Fold;
-use crate::restart::plan::{self, Plan};
+use crate::restart::plan::{self, Plan, Settled};
 use crate::restart::read::flush_all;
 use crate::restart::report::RecoveryReport;
 use crate::restart::tail::{self, Judging};
@@ -126,7 +127,8 @@ pub(super) fn load(
     let fold = Fold::new(disk, &loading, shared, shape, &beyond, start, on_progress);
     judging.problems.into_iter().for_each(|problem| fold.problem(problem));
     fold.note_bytes(judging.bytes_read as usize);
-    fold.load(&mut settled, builder.loader_count())?;
+    arrange(&mut settled, builder.load_order);
+    fold.load(&settled, builder.loader_count())?;
     let mut problems = fold.take_problems();
     if !salvage && !problems.is_empty() {
         return Err(OpenError::Corrupt { problems });
@@ -157,13 +159,32 @@ pub(super) fn load(
     Ok(relog)
 }
 
-/// Removes the files in which nothing counts: chunks that were made and not used, and those beyond a cut.
+/// Sorts chunks from the newest to the oldest, or into the order of a seed.
+fn arrange(settled: &mut [Settled], order: Option<u64>) {
+    settled.sort_by_key(|chunk| {
+        let header = &chunk.file.header;
+        std::cmp::Reverse((header.clock, header.chunk))
+    });
+    if let Some(seed) = order {
+        let mut random = Random::new(seed);
+        settled.sort_by_cached_key(|_| random.next());
+    }
+}
+
+/// Removes the files in which nothing counts: chunks that were made and not used, and those beyond a cut. The
+/// process before may have died between the writing of the manifest that says so and its flush: it is flushed
+/// first, else a power cut would bring the former one back, and not the files.
 pub(super) fn sweep(disk: &dyn Disk, plan: &Plan) -> Result<(), OpenError> {
+    if plan.unused.is_empty() {
+        return Ok(());
+    }
+    let mut manifests = disk.list()?;
+    manifests.retain(|entry| MANIFEST_NAMES.contains(&entry.name.as_str()));
+    let names: Vec<String> = manifests.into_iter().map(|entry| entry.name).collect();
+    flush_all(disk, &names)?;
     for name in &plan.unused {
         disk.remove(name)?;
     }
-    if !plan.unused.is_empty() {
-        disk.sync_dir()?;
-    }
+    disk.sync_dir()?;
     Ok(())
 }

@@ -8,6 +8,8 @@ pub(crate) mod identity;
 mod load;
 pub(crate) mod open;
 pub(crate) mod relog;
+pub(crate) mod runner;
+pub mod stepper;
 mod threads;
 pub mod waiters;
 

@@ -22,6 +22,7 @@ use hdstore::{IndexHash, MapSpec};
 use super::Store;
 use super::identity::{boot_id, check_fixed, find_manifest, open_disk};
 use super::load::{ToRelog, is_whole, left_behind, load, sweep};
+use super::runner::Runner;
 use super::threads;
 use crate::buffers::layout::{Geometry, Owner};
 use crate::buffers::place::{Made, Places};
@@ -44,7 +45,11 @@ use crate::restart::plan::{self, Plan};
 use crate::restart::report::RecoveryReport;
 use crate::runs::LiveRuns;
 
-pub(crate) fn open(builder: Builder, directory: &Path) -> Result<Store, OpenError> {
+pub(crate) fn open(
+    builder: Builder,
+    directory: &Path,
+    runner: &mut dyn Runner,
+) -> Result<Store, OpenError> {
     let start = Instant::now();
     let mut report = RecoveryReport::default();
     let (disk, lock) = open_disk(&builder, directory, &mut report)?;
@@ -111,6 +116,7 @@ pub(crate) fn open(builder: Builder, directory: &Path) -> Result<Store, OpenErro
     // From here on the manifest may know the life, so its buffers stay, whatever happens.
     begin_life(&shared, &builder, &made, (boot, life), (is_whole, &relog))?;
     let running = threads::start(
+        runner,
         &builder,
         &disk,
         &memory,
@@ -120,7 +126,7 @@ pub(crate) fn open(builder: Builder, directory: &Path) -> Result<Store, OpenErro
         (places, made, lock, owner),
     )?;
     let mut store = Store { memory, shared, report, running: Some(running) };
-    match finish_opening(&store, relog) {
+    match finish_opening(&store, runner, relog) {
         Ok(relogged) => store.report.relogged = relogged,
         Err(error) => {
             // The former lives are undecided still: what is here now ends like a process that died.
@@ -129,7 +135,7 @@ pub(crate) fn open(builder: Builder, directory: &Path) -> Result<Store, OpenErro
         }
     }
     if let Some(running) = &mut store.running {
-        threads::start_compactor(&builder, &disk, &store.memory, &store.shared, running)?;
+        threads::start_compactor(runner, &builder, &disk, &store.memory, &store.shared, running)?;
     }
     store.report.duration = start.elapsed();
     Ok(store)
@@ -313,9 +319,13 @@ impl hdstore::Clock for SharedClock {
 }
 
 /// Logs again what must be, and decides the end of the former lives.
-fn finish_opening(store: &Store, relog: ToRelog) -> Result<u64, OpenError> {
+fn finish_opening(
+    store: &Store,
+    runner: &mut dyn Runner,
+    relog: ToRelog,
+) -> Result<u64, OpenError> {
     store.shared.poison.check()?;
-    let relogged = super::relog::relog(&store.memory, &store.shared, relog.records)?;
+    let relogged = super::relog::relog(&store.memory, &store.shared, runner, relog.records)?;
     store.shared.runs.forget_logged_again(first_run(store.report.life));
     for (durable, seq) in store.shared.counters.durable.iter().zip(&relog.durable) {
         durable.fetch_max(*seq, Ordering::Release);

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use hdstore::{Change, Log, MapId, Seq, StreamId};
 
+use super::runner::Runner;
 use crate::chunks::supply::Space;
 use crate::durability::{Durability, LogFailure};
 use crate::log::{DiskLog, Shared};
@@ -18,6 +19,7 @@ use crate::restart::beyond::Relog;
 pub(crate) fn relog(
     memory: &hdstore::Store<DiskLog>,
     shared: &Shared,
+    runner: &mut dyn Runner,
     records: Vec<Relog>,
 ) -> Result<u64, LogFailure> {
     let mut newest: HashMap<(MapId, StreamId, Option<Vec<u8>>), u64> = HashMap::new();
@@ -25,41 +27,52 @@ pub(crate) fn relog(
         let known = newest.entry((map, stream, key)).or_insert(seq);
         *known = seq.max(*known);
     }
-    let log = memory.log();
+    // In the order of their stamps, so that one seed of a simulation gives one log.
+    let mut newest: Vec<_> = newest.into_iter().collect();
+    newest.sort_unstable_by_key(|((map, stream, _), seq)| (*seq, stream.0, map.0));
     let mut count = 0;
     for ((map, stream, key), seq) in newest {
-        let write = |change: Change<'_>, seq: Seq| -> Result<(), LogFailure> {
-            log.commit(shared.write_record(map, stream, change, Space::All)?, seq);
-            Ok(())
-        };
-        let Some(key) = key else {
-            write(Change::Clear, Seq(seq))?;
-            count += 1;
-            continue;
-        };
-        let written = memory.look(map, stream, &key, |current, value, expiry_ms| {
-            if current != Seq(seq) {
-                return Ok(false);
+        count += loop {
+            match log_again(memory, shared, (map, stream, key.as_deref()), Seq(seq)) {
+                Err(LogFailure::Busy { .. }) if runner.go_on() => {}
+                logged => break u64::from(logged?),
             }
-            let change = Change::Entry { key: &key, value, expiry_ms };
-            write(change, current).map(|()| true)
-        });
-        let written = match written {
-            Some(written) => written?,
-            None => write(Change::Absence { key: &key }, Seq(seq)).map(|()| true)?,
         };
-        count += u64::from(written);
     }
     for writer in 0..shared.lanes.len() as u32 {
-        if let Some(ticket) = shared.last_ticket(writer) {
-            let timeout = Some(shared.ack_timeout);
-            shared.wait(ticket, Durability::Synced, timeout).map_err(|failure| match failure {
-                LogFailure::TimedOut { .. } if shared.supply.no_space_bytes().is_some() => {
-                    LogFailure::NoSpace { needed_bytes: shared.supply.chunk_size() }
+        let Some(ticket) = shared.last_ticket(writer) else { continue };
+        let timeout = Some(shared.ack_timeout);
+        loop {
+            match shared.wait(ticket, Durability::Synced, timeout) {
+                Ok(()) => break,
+                Err(LogFailure::TimedOut { .. }) if runner.go_on() => {}
+                Err(LogFailure::TimedOut { .. }) if shared.supply.no_space_bytes().is_some() => {
+                    let needed_bytes = shared.supply.chunk_size();
+                    return Err(LogFailure::NoSpace { needed_bytes });
                 }
-                other => other,
-            })?;
+                Err(other) => return Err(other),
+            }
         }
     }
     Ok(count)
+}
+
+/// Logs what a key has, or that it has nothing, unless something newer is logged already; without a key, that
+/// the table was cleared.
+fn log_again(
+    memory: &hdstore::Store<DiskLog>,
+    shared: &Shared,
+    (map, stream, key): (MapId, StreamId, Option<&[u8]>),
+    seq: Seq,
+) -> Result<bool, LogFailure> {
+    let log = memory.log();
+    let write = |change: Change<'_>| -> Result<bool, LogFailure> {
+        log.commit(shared.write_record(map, stream, change, Space::All)?, seq);
+        Ok(true)
+    };
+    let Some(key) = key else { return write(Change::Clear) };
+    let written = memory.look(map, stream, key, |current, value, expiry_ms| {
+        if current == seq { write(Change::Entry { key, value, expiry_ms }) } else { Ok(false) }
+    });
+    written.unwrap_or_else(|| write(Change::Absence { key }))
 }

@@ -1,4 +1,4 @@
-//! The threads of an open store: how they are made.
+//! The machines of an open store: how they are made and started.
 //!
 //! Invariant: writers run from before anything is logged again; the compactor only once the former lives are
 //! decided, since until then what they logged may not be freed. Callers: the opening, in this order.
@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::close::{self, ClockHandle, Facts, Running};
 use super::identity::environment;
+use super::runner::Runner;
 use crate::buffers::layout::{Geometry, Owner};
 use crate::buffers::place::{Made, Places};
 use crate::chunks::blocks::{Blocks, Identity};
@@ -20,7 +21,7 @@ use crate::format::{ChunkOrigin, LifeNumber, StoreId, WriterId};
 use crate::io::Disk;
 use crate::log::{DiskLog, Shared};
 use crate::poison::Poison;
-use crate::writer::drive::{self, Control};
+use crate::writer::drive::{self, Control, Keeper};
 use crate::writer::machine::{Intervals, Writer};
 
 fn blocks_of(
@@ -38,7 +39,9 @@ fn blocks_of(
 }
 
 /// Starts the writers and the keeper.
+#[allow(clippy::too_many_arguments, reason = "the parts are made by the opening, once")]
 pub(super) fn start(
+    runner: &mut dyn Runner,
     builder: &Builder,
     disk: &Arc<dyn Disk>,
     memory: &hdstore::Store<DiskLog>,
@@ -66,12 +69,15 @@ pub(super) fn start(
             intervals,
         );
         let control = Arc::new(Control { patience: shared.put_timeout, ..Control::default() });
-        let (disk, ring, poison) = (Arc::clone(disk), Arc::clone(&lane.ring), Arc::clone(poison));
-        let (clock, of_thread) = (Arc::clone(&builder.clock), Arc::clone(&control));
-        let thread = std::thread::Builder::new()
-            .name(format!("hr-writer-{index}"))
-            .spawn(move || drive::run(writer, &*disk, &ring, &poison, &*clock, &of_thread));
-        match thread {
+        let parts = drive::Parts {
+            writer,
+            disk: Arc::clone(disk),
+            ring: Arc::clone(&lane.ring),
+            poison: Arc::clone(poison),
+            clock: Arc::clone(&builder.clock),
+            control: Arc::clone(&control),
+        };
+        match runner.start_writer(index, parts) {
             Ok(thread) => writers.push((control, thread)),
             Err(error) => {
                 close::stop(shared, writers, None);
@@ -79,7 +85,8 @@ pub(super) fn start(
             }
         }
     }
-    let keeper = match drive::keep(Arc::clone(shared), memory.clone(), Arc::clone(&builder.clock)) {
+    let keeper = Keeper::new(Arc::clone(shared), memory.clone(), Arc::clone(&builder.clock));
+    let keeper = match runner.start_keeper(keeper) {
         Ok(keeper) => keeper,
         Err(error) => {
             close::stop(shared, writers, None);
@@ -103,6 +110,7 @@ pub(super) fn start(
 
 /// Starts the compactor.
 pub(super) fn start_compactor(
+    runner: &mut dyn Runner,
     builder: &Builder,
     disk: &Arc<dyn Disk>,
     memory: &hdstore::Store<DiskLog>,
@@ -114,11 +122,15 @@ pub(super) fn start_compactor(
     let compactor =
         Compactor::new(Arc::clone(shared), Arc::clone(disk), memory.clone(), running.store, blocks);
     let control = Arc::new(Control::default());
-    let (disk, shared) = (Arc::clone(disk), Arc::clone(shared));
-    let (clock, of_thread) = (Arc::clone(&builder.clock), Arc::clone(&control));
-    let thread = std::thread::Builder::new()
-        .name("hr-compactor".to_owned())
-        .spawn(move || compact::drive::run(compactor, &shared, &*disk, &*clock, &of_thread))
+    let parts = compact::drive::Parts {
+        compactor,
+        shared: Arc::clone(shared),
+        disk: Arc::clone(disk),
+        clock: Arc::clone(&builder.clock),
+        control: Arc::clone(&control),
+    };
+    let thread = runner
+        .start_compactor(parts)
         .map_err(environment(Path::new("."), "starting the compactor"))?;
     running.compactor = Some((control, thread));
     Ok(())

@@ -1,34 +1,44 @@
 //! The files of a simulated disk: what reads see, what is durable, and the writes in between.
 //!
 //! Invariants: a flush makes durable exactly the writes that had completed when it was submitted; a power
-//! loss keeps the durable image and any subset of the rest, torn at the plan's unit. Called by `state.rs`
-//! only.
+//! loss keeps the durable image and any subset of the rest, torn at the plan's unit. A clone shares the bytes
+//! until either changes, so that a disk can be copied at every step. Called by `state.rs` and `crash.rs`.
+
+use std::sync::Arc;
 
 use super::fault::FaultPlan;
 use super::random::Random;
 
 /// One file. Offsets and lengths are in bytes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) struct SimFile {
     /// What reads see.
-    pub(super) current: Vec<u8>,
-    durable: Vec<u8>,
+    pub(super) current: Arc<Vec<u8>>,
+    durable: Arc<Vec<u8>>,
     is_length_durable: bool,
     unflushed: Vec<Unflushed>,
 }
 
-#[derive(Clone, Debug)]
+impl std::fmt::Debug for SimFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (len, unflushed) = (self.current.len(), self.unflushed.len());
+        write!(f, "{len} bytes, {unflushed} unflushed writes")
+    }
+}
+
+#[derive(Clone)]
 struct Unflushed {
     /// When it completed, by the disk's counter of events.
     at: u64,
     offset: usize,
-    bytes: Vec<u8>,
+    bytes: Arc<Vec<u8>>,
     /// The file's new length, for a write that replaces the whole content.
     new_len: Option<usize>,
 }
 
 impl Unflushed {
-    fn apply_to(&self, image: &mut Vec<u8>) {
+    fn apply_to(&self, image: &mut Arc<Vec<u8>>) {
+        let image = Arc::make_mut(image);
         let end = self.offset + self.bytes.len();
         let len = self.new_len.unwrap_or(image.len().max(end));
         image.resize(len, 0);
@@ -39,7 +49,8 @@ impl Unflushed {
 impl SimFile {
     /// A new file of zeros, whose length is not durable yet.
     pub(super) fn new(len: usize) -> SimFile {
-        SimFile { current: vec![0; len], durable: vec![0; len], ..SimFile::default() }
+        let zeros = Arc::new(vec![0; len]);
+        SimFile { current: Arc::clone(&zeros), durable: zeros, ..SimFile::default() }
     }
 
     /// An empty file made by a whole-content write.
@@ -48,12 +59,12 @@ impl SimFile {
     }
 
     pub(super) fn write(&mut self, at: u64, offset: usize, bytes: &[u8]) {
-        self.push(Unflushed { at, offset, bytes: bytes.to_vec(), new_len: None });
+        self.push(Unflushed { at, offset, bytes: Arc::new(bytes.to_vec()), new_len: None });
     }
 
     pub(super) fn replace(&mut self, at: u64, content: &[u8]) {
         let new_len = Some(content.len());
-        self.push(Unflushed { at, offset: 0, bytes: content.to_vec(), new_len });
+        self.push(Unflushed { at, offset: 0, bytes: Arc::new(content.to_vec()), new_len });
     }
 
     fn push(&mut self, write: Unflushed) {
@@ -83,7 +94,7 @@ impl SimFile {
 
     pub(super) fn flip_bit(&mut self, offset: usize, bit: u8) {
         for image in [&mut self.current, &mut self.durable] {
-            if let Some(byte) = image.get_mut(offset) {
+            if let Some(byte) = Arc::make_mut(image).get_mut(offset) {
                 *byte ^= 1 << bit;
             }
         }
@@ -92,7 +103,7 @@ impl SimFile {
     /// What is left of the file when the power goes and comes back.
     pub(super) fn lose_power(&mut self, plan: &FaultPlan, random: &mut Random) {
         if !self.is_length_durable && random.chance(plan.lose_permille) {
-            self.durable.clear();
+            self.durable = Arc::default();
             self.unflushed.clear();
         }
         for mut write in std::mem::take(&mut self.unflushed) {
@@ -117,15 +128,16 @@ impl Unflushed {
             return;
         }
         let (lost, kept) = (random.below(units), random.below(units));
+        let bytes = Arc::make_mut(&mut self.bytes);
         for index in 0..units {
             let is_lost = index == lost || (index != kept && random.chance(500));
             if !is_lost {
                 continue;
             }
             let start = index * unit;
-            let end = (start + unit).min(self.bytes.len());
-            for at in start..end {
-                self.bytes[at] = before.get(self.offset + at).copied().unwrap_or(0);
+            let end = (start + unit).min(bytes.len());
+            for (at, byte) in (start..end).zip(&mut bytes[start..end]) {
+                *byte = before.get(self.offset + at).copied().unwrap_or(0);
             }
         }
     }

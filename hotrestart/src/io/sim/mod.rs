@@ -5,17 +5,21 @@
 //! the seam (alignment, ownership of buffers, writes beyond a file's end), which the real backends could
 //! not all notice. Its `wait` never blocks. Callers: tests and the simulator. See `docs/testing.md`.
 
+mod crash;
 mod fault;
 mod file;
 mod random;
 mod state;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use fault::{Fault, FaultPlan, PlannedFault};
+pub(crate) use random::Random;
+pub use watch::Moment;
 
 use self::file::SimFile;
 use self::state::State;
@@ -34,7 +38,11 @@ impl SimDisk {
     /// An empty disk; everything random about it comes from `seed`.
     #[must_use]
     pub fn new(seed: u64) -> SimDisk {
-        SimDisk { state: Arc::new(Mutex::new(State::new(seed))) }
+        SimDisk::of(State::new(seed))
+    }
+
+    fn of(state: State) -> SimDisk {
+        SimDisk { state: Arc::new(Mutex::new(state)) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -48,6 +56,12 @@ impl SimDisk {
     /// When the unit of tearing is neither 512 nor 4096.
     pub fn set_plan(&self, plan: FaultPlan) {
         self.state().set_plan(plan);
+    }
+
+    /// How many calls of each kind there were since the plan was set: those that a planned fault can befall.
+    #[must_use]
+    pub fn calls(&self) -> Vec<(IoOperation, u64)> {
+        self.state().calls.iter().map(|(operation, count)| (*operation, *count)).collect()
     }
 
     /// Limits the bytes of all files; `None` takes the limit away.
@@ -76,7 +90,8 @@ impl SimDisk {
     /// what is found afterwards.
     #[must_use]
     pub fn crash(&self, power: bool) -> SimDisk {
-        SimDisk { state: Arc::new(Mutex::new(self.state().crash(power))) }
+        let next = self.state().crash(power);
+        SimDisk::of(next)
     }
 
     /// Flips one bit of a file on the medium.
@@ -97,7 +112,7 @@ impl SimDisk {
     #[must_use]
     pub fn content(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.state();
-        state.names.get(name).map(|inode| state.files[inode].current.clone())
+        state.names.get(name).map(|inode| state.files[inode].current.to_vec())
     }
 
     /// How many writes a power loss could take from the file.
@@ -133,7 +148,11 @@ impl Disk for SimDisk {
         }
         match no_space(&state, IoOperation::Create, name, len) {
             Some(error) => Err(error),
-            None => Ok(FileHandle::of_sim(name, state.add_file(name, SimFile::new(len as usize)))),
+            None => {
+                let file = state.add_file(name, SimFile::new(len as usize));
+                state.note_step();
+                Ok(FileHandle::of_sim(name, file))
+            }
         }
     }
 
@@ -169,6 +188,7 @@ impl Disk for SimDisk {
             return Err(State::not_found(IoOperation::Remove, name));
         }
         state.remove_name(name);
+        state.note_step();
         Ok(())
     }
 
@@ -178,6 +198,7 @@ impl Disk for SimDisk {
         if !state.rename(from, to) {
             return Err(State::not_found(IoOperation::Rename, from));
         }
+        state.note_step();
         Ok(())
     }
 
@@ -186,12 +207,17 @@ impl Disk for SimDisk {
         let called = state.metadata_call(IoOperation::SyncDirectory, "");
         called.map_err(|error| error.of_class(IoErrorClass::Failed))?;
         state.sync_names();
+        state.note_step();
         Ok(())
     }
 
     fn read_small(&self, name: &str, max_len: u64) -> Result<Vec<u8>, IoError> {
         let mut state = self.state();
-        state.metadata_call(IoOperation::Read, name)?;
+        match state.metadata_call(IoOperation::Read, name) {
+            // The call is made again until it gets through.
+            Err(error) if matches!(error.errno, Some(libc::EINTR | libc::EAGAIN)) => {}
+            called => called?,
+        }
         let Some(inode) = state.names.get(name).copied() else {
             return Err(State::not_found(IoOperation::Open, name));
         };
@@ -201,26 +227,47 @@ impl Disk for SimDisk {
             let error = IoError::from_errno(IoOperation::Read, name, libc::EFBIG);
             return Err(error.of_class(IoErrorClass::TooLong { found }));
         }
-        Ok(content.clone())
+        Ok(content.to_vec())
     }
 
     fn write_small(&self, name: &str, content: &[u8]) -> Result<(), IoError> {
         let mut state = self.state();
         let len = content.len() as u64;
-        state.metadata_call(IoOperation::Write, name).map_err(|error| error.at(0, len))?;
-        let inode = match state.names.get(name).copied() {
+        let known = state.names.get(name).copied();
+        let former = known.map_or(0, |inode| state.files[&inode].current.len() as u64);
+        let broken = match state.metadata_call(IoOperation::Write, name) {
+            // The call is made again until it gets through.
+            Err(error) if matches!(error.errno, Some(libc::EINTR | libc::EAGAIN)) => None,
+            // Space is claimed before a byte is changed.
+            Err(error) if error.errno == Some(libc::ENOSPC) => {
+                let available = state.available_bytes().unwrap_or(0);
+                let class = IoErrorClass::NoSpace { needed: len, available };
+                return Err(error.at(0, len).of_class(class));
+            }
+            Err(error) if state.is_dead => return Err(error.at(0, len)),
+            called => called.err(),
+        };
+        let operation = if known.is_none() { IoOperation::Create } else { IoOperation::Write };
+        if let Some(error) = no_space(&state, operation, name, len.saturating_sub(former)) {
+            return Err(error);
+        }
+        let inode = match known {
             Some(inode) => inode,
-            None => match no_space(&state, IoOperation::Create, name, len) {
-                Some(error) => return Err(error),
-                None => state.add_file(name, SimFile::empty()),
-            },
+            None => state.add_file(name, SimFile::empty()),
         };
         let at = state.event();
+        if let Some(error) = broken {
+            let written = state.random.below(content.len() + 1);
+            state.file_mut(inode).write(at, 0, &content[..written]);
+            return Err(error.at(0, len));
+        }
         state.file_mut(inode).replace(at, content);
+        state.note_step();
         let fault = state.call(IoOperation::Flush);
         let horizon = state.event();
         let failed = |errno| IoError::from_errno(IoOperation::Flush, name, errno);
         match fault {
+            Some(Fault::Errno(libc::EINTR | libc::EAGAIN)) => state.file_mut(inode).flush(horizon),
             Some(Fault::Errno(errno)) => return Err(failed(errno)),
             Some(Fault::FlushLosesData) => {
                 state.file_mut(inode).lose_unflushed();
@@ -228,6 +275,7 @@ impl Disk for SimDisk {
             }
             _ => state.file_mut(inode).flush(horizon),
         }
+        state.note_step();
         Ok(())
     }
 

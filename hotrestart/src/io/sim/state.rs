@@ -5,11 +5,12 @@
 //! flight. Everything happens under one lock and by one random sequence. Called by `SimDisk` and its
 //! queues.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::fault::{Fault, FaultPlan};
 use super::file::SimFile;
 use super::random::Random;
+use super::watch::Watcher;
 use crate::format::ALIGNMENT;
 use crate::io::transfer::{Progress, Transfer};
 use crate::io::{Completion, FileHandle, IoBuf, IoError, IoErrorClass, IoOperation, Op};
@@ -20,37 +21,38 @@ pub(super) struct State {
     pub(super) plan: FaultPlan,
     pub(super) files: BTreeMap<u64, SimFile>,
     pub(super) names: BTreeMap<String, u64>,
-    durable_names: BTreeMap<String, u64>,
-    name_changes: Vec<NameChange>,
+    pub(super) durable_names: BTreeMap<String, u64>,
+    pub(super) name_changes: Vec<NameChange>,
     pub(super) capacity: Option<u64>,
     /// Operations that may still complete, when completions are held back.
     pub(super) credits: Option<u64>,
     pub(super) is_dead: bool,
-    calls: HashMap<IoOperation, u64>,
-    events: u64,
-    next_inode: u64,
+    pub(super) calls: BTreeMap<IoOperation, u64>,
+    pub(super) events: u64,
+    pub(super) next_inode: u64,
     next_queue: u64,
-    pending: Vec<Pending>,
+    pub(super) pending: Vec<Pending>,
+    pub(super) watcher: Option<Watcher>,
 }
 
 #[derive(Clone, Debug)]
-enum NameChange {
+pub(super) enum NameChange {
     Set(String, u64),
     Remove(String),
     Rename(String, String),
 }
 
 #[derive(Debug)]
-struct Pending {
+pub(super) struct Pending {
     id: u64,
     queue: u64,
     token: u64,
-    file: FileHandle,
-    transfer: Transfer,
-    buf: Option<IoBuf>,
+    pub(super) file: FileHandle,
+    pub(super) transfer: Transfer,
+    pub(super) buf: Option<IoBuf>,
     len: usize,
     /// Of a write the checksum of its buffer; of a flush the events before its submission.
-    stamp: u64,
+    pub(super) stamp: u64,
 }
 
 impl State {
@@ -65,11 +67,12 @@ impl State {
             capacity: None,
             credits: None,
             is_dead: false,
-            calls: HashMap::new(),
+            calls: BTreeMap::new(),
             events: 0,
             next_inode: 1,
             next_queue: 0,
             pending: Vec::new(),
+            watcher: None,
         }
     }
 
@@ -170,6 +173,7 @@ impl State {
         let added = Pending { id: self.event(), queue, token, file, transfer, buf, len, stamp };
         self.check_place(&added);
         self.pending.push(added);
+        self.note_step();
     }
 
     fn check_place(&self, added: &Pending) {
@@ -232,7 +236,8 @@ impl State {
         let place = self.pending.iter().position(|pending| pending.id == id)?;
         let mut pending = self.pending.remove(place);
         let answer = self.answer(&mut pending);
-        match pending.transfer.advance(answer, pending.file.name()) {
+        let changes = pending.transfer.operation() != IoOperation::Read;
+        let ended = match pending.transfer.advance(answer, pending.file.name()) {
             Progress::Again => {
                 self.pending.insert(place, pending);
                 None
@@ -240,7 +245,11 @@ impl State {
             Progress::Ended(result) => {
                 Some(Completion { token: pending.token, result, buf: pending.buf })
             }
+        };
+        if changes {
+            self.note_step();
         }
+        ended
     }
 
     fn answer(&mut self, pending: &mut Pending) -> Result<usize, i32> {
@@ -333,79 +342,6 @@ impl State {
             self.run(queue, true, &mut Vec::new());
         }
         self.credits = credits;
-    }
-
-    /// The state that the next process finds; this one is dead from now on.
-    pub(super) fn crash(&mut self, power: bool) -> State {
-        self.is_dead = true;
-        for pending in std::mem::take(&mut self.pending) {
-            self.settle(&pending);
-        }
-        let mut next = State::new(self.random.next());
-        next.plan = FaultPlan { faults: Vec::new(), ..self.plan.clone() };
-        next.files.clone_from(&self.files);
-        next.capacity = self.capacity;
-        (next.next_inode, next.events) = (self.next_inode, self.events);
-        if power {
-            next.names = self.surviving_names(&mut next.random);
-            let State { files, plan, random, .. } = &mut next;
-            files.values_mut().for_each(|file| file.lose_power(plan, random));
-            next.durable_names.clone_from(&next.names);
-        } else {
-            next.names.clone_from(&self.names);
-            next.durable_names.clone_from(&self.durable_names);
-            next.name_changes.clone_from(&self.name_changes);
-        }
-        let mut named: Vec<u64> =
-            next.names.values().chain(next.durable_names.values()).copied().collect();
-        named.extend(next.name_changes.iter().filter_map(|change| match change {
-            NameChange::Set(_, inode) => Some(*inode),
-            _ => None,
-        }));
-        next.files.retain(|inode, _| named.contains(inode));
-        next
-    }
-
-    /// What became of an operation that was in flight at the crash: nothing, a beginning, or all of it.
-    fn settle(&mut self, pending: &Pending) {
-        let inode = pending.file.inode();
-        match (pending.transfer.operation(), &pending.buf) {
-            (IoOperation::Write, Some(buf)) => {
-                let bytes = &buf[pending.transfer.done()..];
-                let kept = self.random.below(bytes.len() / ALIGNMENT + 1) * ALIGNMENT;
-                if kept > 0 {
-                    let (at, offset) = (self.event(), pending.transfer.rest_offset() as usize);
-                    self.file_mut(inode).write(at, offset, &bytes[..kept]);
-                }
-            }
-            (IoOperation::Flush, _) if self.random.chance(500) => {
-                self.file_mut(inode).flush(pending.stamp);
-            }
-            _ => {}
-        }
-    }
-
-    fn surviving_names(&self, random: &mut Random) -> BTreeMap<String, u64> {
-        let mut names = self.durable_names.clone();
-        for change in &self.name_changes {
-            if random.chance(self.plan.lose_name_permille) {
-                continue;
-            }
-            match change {
-                NameChange::Set(name, inode) => {
-                    names.insert(name.clone(), *inode);
-                }
-                NameChange::Remove(name) => {
-                    names.remove(name);
-                }
-                NameChange::Rename(from, to) => {
-                    if let Some(inode) = names.remove(from) {
-                        names.insert(to.clone(), inode);
-                    }
-                }
-            }
-        }
-        names
     }
 
     pub(super) fn not_found(operation: IoOperation, name: &str) -> IoError {

@@ -1,0 +1,107 @@
+//! What the machinery found, each once more by itself.
+
+use hotrestart::codec::{Bytes, U64};
+use hotrestart::io::IoOperation;
+use hotrestart::io::sim::{Fault, FaultPlan};
+use hotrestart::{Durability, Map, MapOptions, OpenError, Stepper, Store};
+
+use crate::world::{BEGIN_MS, End, World};
+
+fn open(world: &World) -> (Stepper, Store, Map<U64, Bytes>) {
+    let mut stepper = world.stepper(1);
+    let store = world.open(&mut stepper, 1, 1).expect("it opens");
+    let map = store.map("m", MapOptions::default()).expect("a map");
+    (stepper, store, map)
+}
+
+fn step_until(stepper: &mut Stepper, what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..20_000 {
+        if is_so() {
+            return;
+        }
+        stepper.step();
+    }
+    panic!("it never came to this: {what}");
+}
+
+#[test]
+fn a_sweep_that_was_refused_in_the_last_stream_goes_on_where_there_is_something() {
+    let world = World::new(1);
+    let (mut stepper, store, map) = open(&world);
+    for key in 0..64 {
+        map.insert_expiring(&key, b"for a while", BEGIN_MS + 1).expect("room");
+    }
+    let fault = Fault::Errno(libc::EIO);
+    world.disk.set_plan(FaultPlan::default().with(IoOperation::Write, 0, fault));
+    step_until(&mut stepper, "poison", || store.stats().poisoned.is_some());
+    // Each gets one entry farther, through all streams and round again.
+    let mut refused = 0;
+    for _ in 0..200 {
+        let swept = store.memory().sweep(world.now_ms() + 10, u64::MAX / 2);
+        refused += u32::from(swept.is_err());
+        assert!(swept.is_err() || swept.is_ok_and(|report| report.removed == 0));
+    }
+    assert_eq!(store.stats().memory.entries, 64);
+    assert!(refused > 100, "only {refused} were refused");
+}
+
+#[test]
+fn what_the_last_flush_of_a_close_dropped_is_missed_when_the_process_dies() {
+    let world = World::new(1);
+    let (mut stepper, store, map) = open(&world);
+    map.insert(&1, &vec![1; 3_000]).expect("room");
+    step_until(&mut stepper, "a mark", || {
+        (0..4).any(|stream| store.durable_through(hotrestart::hdstore::StreamId(stream)).0 > 0)
+    });
+    map.insert(&2, &vec![2; 3_000]).expect("room");
+    drop(map);
+    let plan = FaultPlan::default().with(IoOperation::Flush, 0, Fault::FlushLosesData);
+    world.disk.set_plan(plan);
+    stepper.close(store).expect_err("the last flush fails");
+    let next = world.end(End::Process);
+    let error = next.open(&mut next.stepper(2), 1, 1).expect_err("something is gone");
+    assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
+}
+
+#[test]
+fn what_was_written_and_dropped_by_a_failed_flush_is_missed_when_the_process_dies() {
+    let mut missed = 0;
+    for flushed_before in 0..6 {
+        let world = World::new(flushed_before);
+        let (mut stepper, store, map) = open(&world);
+        for key in 0..flushed_before {
+            map.insert(&key, &vec![1; 3_000]).expect("room");
+            step_until(&mut stepper, "a mark", || {
+                (0..4).any(|stream| {
+                    store.durable_through(hotrestart::hdstore::StreamId(stream)).0 > 0
+                })
+            });
+        }
+        world.disk.set_plan(FaultPlan::default().with(
+            IoOperation::Flush,
+            0,
+            Fault::FlushLosesData,
+        ));
+        map.insert(&100, &vec![2; 3_000]).expect("room");
+        let written = store.persist_within(Durability::Written, Some(std::time::Duration::ZERO));
+        assert!(written.is_err(), "nobody has taken a turn yet");
+        step_until(&mut stepper, "poison", || store.stats().poisoned.is_some());
+        // It was acknowledged as written, its buffer was given back, and the device has lost it.
+        let next = world.end(End::Process);
+        drop(map);
+        store.abandon();
+        let mut stepper = next.stepper(2);
+        match next.open(&mut stepper, 1, 1) {
+            Err(OpenError::Corrupt { problems }) => {
+                assert!(problems[0].what.contains("were on the device"), "{problems:?}");
+                missed += 1;
+            }
+            Err(error) => panic!("{error}"),
+            Ok(store) => {
+                let map: Map<U64, Bytes> = store.map("m", MapOptions::default()).expect("a map");
+                assert!(map.contains_key(&100).expect("reads go on"), "{flushed_before}: gone");
+            }
+        }
+    }
+    assert!(missed > 3, "only {missed} of 6 were missed: the flush dropped nothing");
+}
