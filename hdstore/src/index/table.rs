@@ -175,6 +175,17 @@ impl<'a> Table<'a> {
         self.set(SLOT_BYTES, self.get(SLOT_BYTES) - slot_bytes);
     }
 
+    /// Notes that an entry took another's place. The line is shared with whoever looks something up: it is not
+    /// written when nothing changes.
+    pub(crate) fn replace(&self, former: (u64, u64), new: (u64, u64)) {
+        if former.0 != new.0 {
+            self.set(LIVE_BYTES, self.get(LIVE_BYTES) - former.0 + new.0);
+        }
+        if former.1 != new.1 {
+            self.set(SLOT_BYTES, self.get(SLOT_BYTES) - former.1 + new.1);
+        }
+    }
+
     /// How often the table was cleared, mod 65,536.
     pub(crate) fn clears(&self) -> u64 {
         self.get(SLOT_BYTES) >> SLOT_BYTES_BITS

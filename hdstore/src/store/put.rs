@@ -129,18 +129,14 @@ impl<L: Log> Inner<L> {
             expiry_ms: entry.expiry_ms,
             flags: LIVE,
         };
+        fill(&place.node.arena, slot, &parts, entry.value);
+        // The line of the entry that is to be replaced comes while the record is written.
+        self.prefetch_entry(&place, hash);
         let new = Word::entry(tag_of(hash), slot.generation, slot.location);
-        let mut is_filled = false;
         loop {
             let change =
                 Change::Entry { key: entry.key, value: entry.value, expiry_ms: entry.expiry_ms };
             let room = self.log.reserve(map.spec.id, stream, change).map_err(Error::Log)?;
-            if !is_filled {
-                // The line of the entry that is to be replaced comes while key and value are copied.
-                self.prefetch_entry(&place, hash);
-                fill(&place.node.arena, slot, &parts, entry.value);
-                is_filled = true;
-            }
             let locked = self.lock_stream(&place);
             map.check()?;
             let position = L::position(&room);
@@ -165,8 +161,7 @@ impl<L: Log> Inner<L> {
             let retired = match old {
                 Some((found, view)) => {
                     let old_slot = place.node.slot_bytes(&view);
-                    place.table.sub(live_bytes(&view), old_slot);
-                    place.table.add(live, slot_bytes);
+                    place.table.replace((live_bytes(&view), old_slot), (live, slot_bytes));
                     place.table.publish(found.place, new);
                     Some((view.location(), old_slot))
                 }
