@@ -175,8 +175,8 @@ impl<'a> Table<'a> {
         self.set(SLOT_BYTES, self.get(SLOT_BYTES) - slot_bytes);
     }
 
-    /// Notes that an entry took another's place. The line is shared with whoever looks something up: it is not
-    /// written when nothing changes.
+    /// Notes that an entry took another's place. The line is shared with whoever looks something up: it is
+    /// not written when nothing changes.
     pub(crate) fn replace(&self, former: (u64, u64), new: (u64, u64)) {
         if former.0 != new.0 {
             self.set(LIVE_BYTES, self.get(LIVE_BYTES) - former.0 + new.0);

@@ -39,14 +39,14 @@ pub(crate) struct Counters {
     pub(crate) live_bytes: AtomicU64,
     /// By stream, the highest seq that is flushed.
     pub(crate) durable: Box<[AtomicU64]>,
+    /// By writer, how many of its blocks are flushed; the compactor is none of them.
+    pub(crate) flushed_blocks: Box<[AtomicU64]>,
 }
 
 impl Counters {
-    pub(crate) fn new(streams: u32) -> Counters {
-        Counters {
-            durable: (0..streams).map(|_| AtomicU64::new(0)).collect(),
-            ..Counters::default()
-        }
+    pub(crate) fn new(streams: u32, writers: u32) -> Counters {
+        let zeros = |count| (0..count).map(|_| AtomicU64::new(0)).collect();
+        Counters { durable: zeros(streams), flushed_blocks: zeros(writers), ..Counters::default() }
     }
 }
 
@@ -391,6 +391,9 @@ impl Blocks {
     pub(crate) fn note_flushed(&mut self) -> Option<u64> {
         let flush = self.flush.take_if(|flush| flush.pending == 0 && flush.files.is_empty())?;
         self.flushed = flush.number;
+        if let Some(flushed) = self.counters.flushed_blocks.get(self.identity.writer.0 as usize) {
+            flushed.store(self.flushed, Ordering::Release);
+        }
         while self.full.front().is_some_and(|chunk| chunk.blocks.end <= self.flushed) {
             let chunk = self.full.pop_front();
             chunk.into_iter().for_each(|chunk| self.catalogue.add(chunk));

@@ -6,6 +6,9 @@
 //! when its victim does not any more, and never beside it. A life of which every block is void is forgotten.
 //! Caller: the compactor's thread, which blocks here for the manifest's two writes and flushes.
 
+use std::sync::atomic::Ordering;
+
+use crate::chunks::blocks::Counters;
 use crate::chunks::catalogue::Chunk;
 use crate::format::manifest::LifeState;
 use crate::format::{FileNumber, Manifest};
@@ -22,7 +25,7 @@ pub(crate) fn free(shared: &Shared, chunks: &[Chunk], blocks: u64) -> Result<(),
         .manifests
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .update(|manifest| void(manifest, chunks, blocks))?;
+        .update(|manifest| void(manifest, chunks, blocks, &shared.counters))?;
     let files: Vec<FileNumber> = chunks.iter().map(|chunk| chunk.file).collect();
     let (held, max) = shared.supply.files();
     // Beyond the budget only every other file is used again, so that puts go on while the store shrinks.
@@ -31,11 +34,17 @@ pub(crate) fn free(shared: &Shared, chunks: &[Chunk], blocks: u64) -> Result<(),
     Ok(())
 }
 
-fn void(manifest: &mut Manifest, chunks: &[Chunk], blocks: u64) {
+fn void(manifest: &mut Manifest, chunks: &[Chunk], blocks: u64, counters: &Counters) {
     let current = manifest.life;
-    let life = manifest.lives.iter_mut().find(|life| life.number == current);
-    if let Some(compactor) = life.and_then(|life| life.valid_blocks.last_mut()) {
-        *compactor = blocks;
+    if let Some(life) = manifest.lives.iter_mut().find(|life| life.number == current) {
+        // What a victim's successors lie in is flushed. That is said here, too, since the chunks that say so
+        // may be lost, and then nobody would miss what was in them.
+        for (known, flushed) in life.valid_blocks.iter_mut().zip(&counters.flushed_blocks) {
+            *known = flushed.load(Ordering::Acquire);
+        }
+        if let Some(compactor) = life.valid_blocks.last_mut() {
+            *compactor = blocks;
+        }
     }
     for chunk in chunks {
         let life = manifest.lives.iter_mut().find(|life| life.number == chunk.life);

@@ -350,7 +350,7 @@ mod tests {
         let file = FileNumber(1);
         let supply =
             Supply::new(disk, poison, chunk_size, Fill::Zero, life, file, reserve, Vec::new());
-        let (counters, catalogue) = (Arc::new(Counters::new(1)), Arc::new(Catalogue::default()));
+        let (counters, catalogue) = (Arc::new(Counters::new(1, 1)), Arc::new(Catalogue::default()));
         Output::new(
             Blocks::new(identity, Arc::new(supply), counters, catalogue),
             block_bytes,

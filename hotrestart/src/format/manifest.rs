@@ -79,8 +79,9 @@ pub struct Life {
     pub state: LifeState,
     /// Where its log buffers are.
     pub buffers: BuffersPlace,
-    /// Per writer the number of its valid blocks; it counts once the life is cut, but that of the compactor,
-    /// the last, always.
+    /// Per writer the number of its valid blocks. While the life is open: how many are known flushed, as of
+    /// the last time that compaction freed anything; of the compactor, the last, those that count in any
+    /// case.
     pub valid_blocks: Vec<u64>,
     /// Blocks that compaction has freed.
     pub freed: FreedBlocks,

@@ -93,6 +93,8 @@ fn judge_writer(survey: &mut Survey, life: &Life, writer: WriterId) {
             cut
         }
         (Some(undecided), LifeState::Open) if undecided.life == life.number => {
+            extent.known_flushed = extent.known_flushed.max(cut);
+            extent.known_written = extent.known_written.max(cut);
             let last = places.keys().next_back().map_or(0, |number| number + 1);
             extent.valid = match undecided.left {
                 Some(_) => {

@@ -141,7 +141,7 @@ pub(crate) fn make(
                 }
                 LifeState::Open => {
                     let same_boot = life.boot == boot;
-                    settle_open(&mut plan, chunks, life.number.0, &freed, same_boot);
+                    settle_open(&mut plan, chunks, life.number.0, &freed, (valid, same_boot));
                 }
             }
             missing |= plan.problems.len() > before;
@@ -273,14 +273,14 @@ fn settle_open(
     chunks: Vec<ChunkFile>,
     life: u64,
     freed: &Freed<'_>,
-    same_boot: bool,
+    (known_flushed, same_boot): (u64, bool),
 ) {
     let known = |chunk: &ChunkFile| {
         let flushed = chunk.header.flushed.0;
         if same_boot { flushed.max(chunk.header.written.0) } else { flushed }
     };
-    // What was freed was flushed.
-    let freed_end = freed.blocks.end(freed.writer);
+    // What was freed was flushed, and the manifest says what else was when anything was freed last.
+    let freed_end = freed.blocks.end(freed.writer).max(known_flushed);
     let mark = chunks.iter().map(known).max().unwrap_or(0).max(freed_end);
     let flushed = chunks.iter().map(|chunk| chunk.header.flushed.0).max().unwrap_or(0);
     let flushed = flushed.max(freed_end);

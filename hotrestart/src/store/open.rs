@@ -251,7 +251,7 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
         lanes: rings.into_iter().map(Lane::new).collect(),
         poison: Arc::clone(&poison),
         supply: Arc::new(supply),
-        counters: Arc::new(Counters::new(manifest.streams)),
+        counters: Arc::new(Counters::new(manifest.streams, geometry.writers)),
         catalogue: Arc::new(Catalogue::default()),
         manifests: Mutex::new(manifests),
         seqs: SeqReserve::new(builder.seq_step),

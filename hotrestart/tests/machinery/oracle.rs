@@ -177,13 +177,6 @@ impl Oracle {
         places.filter(is_expired).collect()
     }
 
-    /// Whether a place ever held a value under this stamp.
-    pub fn was_put(&self, place: Place, value: Value, seq: u64) -> bool {
-        self.history[self.stream_of(place.1)].iter().any(|change| {
-            change.place == place && change.value == Some(value) && change.seq == Some(seq)
-        })
-    }
-
     /// How many changes each stream has.
     pub fn lengths(&self) -> Vec<usize> {
         self.history.iter().map(Vec::len).collect()

@@ -105,17 +105,6 @@ impl Script {
         Ok(())
     }
 
-    /// Opens the store of a disk that has lied. Whatever comes back must be something that was put.
-    pub fn open_and_look(&mut self) -> Result<Found, OpenError> {
-        self.store = Some(self.world.open(&mut self.stepper, 1, 1)?);
-        let found = self.find();
-        let oracle = lock(&self.oracle);
-        for (place, (value, seq)) in &found {
-            assert!(oracle.was_put(*place, *value, *seq), "{}: {place:?}: {value:?}", self.about);
-        }
-        Ok(found)
-    }
-
     fn store(&self) -> &Store {
         self.store.as_ref().expect("the script has opened its store")
     }
