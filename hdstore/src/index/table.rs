@@ -77,6 +77,15 @@ pub(crate) struct Wants {
     pub(crate) overflow: bool,
 }
 
+/// Where a search for a hash begins: its two buckets, as long as the table has this shape.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Homes {
+    hash: u64,
+    shape: u64,
+    home: u64,
+    other: u64,
+}
+
 /// What a table holds.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TableCounts {
@@ -201,27 +210,36 @@ impl<'a> Table<'a> {
         if place == 0 { NOTHING } else { place }
     }
 
-    /// Fetches the lines that a search for `hash` starts with.
+    /// Where a search for `hash` begins, by the shape that the table has now.
     #[inline]
-    pub(crate) fn prefetch(&self, hash: u64) {
-        let buckets = self.buckets();
-        if buckets > 0 {
-            self.arena.prefetch(self.bucket(address(hash, buckets)));
-            self.arena.prefetch(self.bucket(address(second(hash), buckets)));
+    pub(crate) fn homes(&self, hash: u64) -> Homes {
+        let shape = self.shape();
+        let buckets = shape & COUNT_MASK;
+        if buckets == 0 {
+            return Homes { hash, shape, home: NOTHING, other: NOTHING };
         }
+        let home = self.bucket(address(hash, buckets));
+        let other = self.bucket(address(second(hash), buckets));
+        Homes { hash, shape, home, other }
+    }
+
+    /// Fetches the lines that a search for `hash` begins with, and says where they are.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64) -> Homes {
+        let homes = self.homes(hash);
+        self.arena.prefetch(homes.home);
+        self.arena.prefetch(homes.other);
+        homes
     }
 
     /// The first word that may be the key's home, for prefetching its slot; no promise.
     #[inline]
-    pub(crate) fn likely(&self, hash: u64) -> Option<Word> {
-        let buckets = self.buckets();
-        if buckets == 0 {
+    pub(crate) fn likely(&self, homes: Homes) -> Option<Word> {
+        if self.shape() != homes.shape {
             return None;
         }
-        let tag = tag_of(hash);
-        let home = self.bucket(address(hash, buckets));
-        let other = self.bucket(address(second(hash), buckets));
-        let place = [home, other].into_iter().find_map(|base| {
+        let tag = tag_of(homes.hash);
+        let place = [homes.home, homes.other].into_iter().find_map(|base| {
             let mask = self.with_tag(base, tag);
             (mask != 0).then(|| base + u64::from(mask.trailing_zeros()) * 8)
         });
@@ -240,20 +258,20 @@ impl<'a> Table<'a> {
         self.arena.word(place).store(word.0, Release);
     }
 
-    /// Finds the word of a key: the first with the hash's tag that `is_key` accepts.
+    /// Finds the word of a key: the first with the hash's tag that `is_key` accepts. `homes` may be from before,
+    /// if the caller's pin or lock began since: then they count only if the table still has their shape.
     #[inline]
-    pub(crate) fn find(&self, hash: u64, mut is_key: impl FnMut(Word) -> bool) -> Option<Found> {
-        let tag = tag_of(hash);
+    pub(crate) fn find(
+        &self,
+        mut homes: Homes,
+        mut is_key: impl FnMut(Word) -> bool,
+    ) -> Option<Found> {
+        let tag = tag_of(homes.hash);
+        if self.shape() != homes.shape {
+            homes = self.homes(homes.hash);
+        }
         loop {
-            let shape = self.shape();
-            let buckets = shape & COUNT_MASK;
-            if buckets == 0 {
-                return None;
-            }
-            let home_bucket = address(hash, buckets);
-            let second_bucket = address(second(hash), buckets);
-            let home = self.bucket(home_bucket);
-            let other = self.bucket(second_bucket);
+            let Homes { hash, shape, home, other } = homes;
             self.arena.prefetch(other);
             if let Some(found) = self.scan(home, tag, &mut is_key) {
                 return Some(found);
@@ -264,7 +282,7 @@ impl<'a> Table<'a> {
             if let Some(found) = self.scan_chain(home, tag, &mut is_key) {
                 return Some(found);
             }
-            if second_bucket != home_bucket
+            if other != home
                 && let Some(found) = self.scan_chain(other, tag, &mut is_key)
             {
                 return Some(found);
@@ -272,6 +290,7 @@ impl<'a> Table<'a> {
             if self.is_shape(shape) {
                 return None;
             }
+            homes = self.homes(hash);
         }
     }
 

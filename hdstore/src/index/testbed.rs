@@ -106,7 +106,9 @@ impl Testbed {
 
     /// The version of a key's value that a search finds.
     pub(crate) fn find(&self, key: usize) -> Option<u64> {
-        let found = self.table().find(self.hashes[key], |word| self.is_key(word, key))?;
+        let found = self
+            .table()
+            .find(self.table().homes(self.hashes[key]), |word| self.is_key(word, key))?;
         Some((found.word.location().0 - 1) % VERSIONS)
     }
 
@@ -126,7 +128,7 @@ impl Testbed {
     #[cfg(loom)]
     fn replace(&self, key: usize, word: Word) {
         let table = self.table();
-        let found = table.find(self.hashes[key], |word| self.is_key(word, key));
+        let found = table.find(table.homes(self.hashes[key]), |word| self.is_key(word, key));
         table.publish(found.expect("the key is there").place, word);
     }
 }

@@ -68,7 +68,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         let key = K::encode(key)?;
         let place = self.inner.place(&self.core, self.inner.stream_of(&key));
         let hash = self.inner.hash.of(&key);
-        find_pinned(&place.node.arena, place.table, hash, &key, &batch.pin)
+        find_pinned(&place.node.arena, place.table, place.table.homes(hash), &key, &batch.pin)
             .filter(|view| !self.inner.is_expired(view))
             .map(|view| V::decode(view.value()))
             .transpose()

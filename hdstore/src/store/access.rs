@@ -14,7 +14,7 @@ use crate::entry::view::{self, EntryParts, EntryView};
 use crate::error::Error;
 use crate::hash::IndexHash;
 use crate::ids::{Location, Seq, StreamId};
-use crate::index::table::{Found, Table};
+use crate::index::table::{Found, Homes, Table};
 use crate::index::word::Word;
 use crate::reclaim::hazard::Published;
 use crate::reclaim::pin::Pinned;
@@ -71,12 +71,12 @@ impl<'a> Locked<'a> {
 pub(crate) fn find_pinned<'p>(
     arena: &'p Arena,
     table: Table<'p>,
-    hash: u64,
+    homes: Homes,
     key: &[u8],
     _pin: &'p Pinned<'_>,
 ) -> Option<EntryView<'p>> {
     let mut hit = None;
-    table.find(hash, |word| {
+    table.find(homes, |word| {
         // SAFETY: the word was loaded under the pin, which lasts for 'p.
         let view = unsafe { EntryView::at(arena, word.location()) };
         let equal = is_same(view.key(), key);
@@ -98,12 +98,12 @@ pub(crate) fn find_pinned<'p>(
 pub(crate) fn find_stamp<'p>(
     arena: &'p Arena,
     table: Table<'p>,
-    hash: u64,
+    homes: Homes,
     seq: Seq,
     _pin: &'p Pinned<'_>,
 ) -> Option<EntryView<'p>> {
     let mut hit = None;
-    table.find(hash, |word| {
+    table.find(homes, |word| {
         // SAFETY: the word was loaded under the pin, which lasts for 'p.
         let view = unsafe { EntryView::at(arena, word.location()) };
         let equal = view.seq() == seq;
@@ -138,12 +138,12 @@ pub(crate) fn view_pinned<'p>(arena: &'p Arena, word: Word, _pin: &'p Pinned<'_>
 pub(crate) fn find_locked<'l>(
     arena: &'l Arena,
     table: Table<'l>,
-    hash: u64,
+    homes: Homes,
     key: &[u8],
     _locked: &'l Locked<'_>,
 ) -> Option<(Found, EntryView<'l>)> {
     let mut hit = None;
-    let found = table.find(hash, |word| {
+    let found = table.find(homes, |word| {
         // SAFETY: only the holder of the lock retires entries of this stream, and the lock lasts for 'l.
         let view = unsafe { EntryView::at(arena, word.location()) };
         let equal = is_same(view.key(), key);

@@ -111,21 +111,19 @@ impl<L: Log> Loading<L> {
         let inner = &*self.store.inner;
         let mut newer = 0;
         for group in records.chunks(GROUP) {
-            let mut hashes = [0; GROUP];
-            for (record, hash) in group.iter().zip(&mut hashes) {
+            let (mut hashes, mut homes) = ([0; GROUP], [None; GROUP]);
+            for ((record, hash), homes) in group.iter().zip(&mut hashes).zip(&mut homes) {
                 inner.check_stream(record.stream)?;
                 check_seq(record.stream, record.seq)?;
                 *hash = key_of(record).map_or(0, |key| inner.hash.of(key));
                 if let Some(core) = self.map(record.map) {
-                    inner.place(core, record.stream).table.prefetch(*hash);
+                    let place = inner.place(core, record.stream);
+                    *homes = Some((place.node, place.table, place.table.prefetch(*hash)));
                 }
             }
-            for (record, hash) in group.iter().zip(&hashes) {
-                if let Some(core) = self.map(record.map) {
-                    let place = inner.place(core, record.stream);
-                    if let Some(word) = place.table.likely(*hash) {
-                        place.node.arena.prefetch(word.location().offset());
-                    }
+            for (node, table, homes) in homes.into_iter().flatten() {
+                if let Some(word) = table.likely(homes) {
+                    node.arena.prefetch(word.location().offset());
                 }
             }
             for (record, hash) in group.iter().zip(&hashes) {
@@ -260,7 +258,8 @@ impl<L: Log> Loading<L> {
         let is_known = {
             let locked = inner.lock_stream(place);
             locked.set_seq(locked.seq().max(record.seq));
-            let old = find_locked(&place.node.arena, place.table, hash, key, &locked);
+            let old =
+                find_locked(&place.node.arena, place.table, place.table.homes(hash), key, &locked);
             if old.is_some_and(|(_, view)| view.seq() >= record.seq)
                 || self.is_void(record.map, record.stream, record.seq)
             {
@@ -311,7 +310,7 @@ impl<L: Log> Loading<L> {
             spare.take(wants).map_err(|bytes| inner.capacity(place.node, bytes))?;
             let locked = inner.lock_stream(place);
             locked.set_seq(locked.seq().max(id.seq));
-            let old = find_locked(arena, place.table, hash, id.key, &locked);
+            let old = find_locked(arena, place.table, place.table.homes(hash), id.key, &locked);
             if !self.is_wanted(id, place.stream, old.as_ref().map(|(_, view)| view.seq())) {
                 return Ok(false);
             }
@@ -379,7 +378,7 @@ impl<L: Log> Inner<L> {
         let hash = self.hash.of(key);
         let arena = &place.node.arena;
         let is_older = |locked: &super::access::Locked<'_>| {
-            let old = find_locked(arena, place.table, hash, key, locked);
+            let old = find_locked(arena, place.table, place.table.homes(hash), key, locked);
             old.is_some_and(|(_, view)| view.seq() < seq)
         };
         if !is_older(&self.lock_stream(place)) {
@@ -388,7 +387,7 @@ impl<L: Log> Inner<L> {
         let prepared =
             place.node.prepare(None).map_err(|NoRoom| self.capacity(place.node, BATCH_BYTES))?;
         let locked = self.lock_stream(place);
-        let old = find_locked(arena, place.table, hash, key, &locked);
+        let old = find_locked(arena, place.table, place.table.homes(hash), key, &locked);
         let Some((found, view)) = old.filter(|(_, view)| view.seq() < seq) else { return Ok(()) };
         let (location, slot_bytes) = (view.location(), place.node.slot_bytes(&view));
         place.table.sub(live_bytes(&view), slot_bytes);
@@ -414,7 +413,13 @@ impl<L: Log> Store<L> {
         let place = inner.place(&core, stream);
         let pin = inner.pin();
         let hash = inner.hash.of(key);
-        let view = super::access::find_pinned(&place.node.arena, place.table, hash, key, &pin)?;
+        let view = super::access::find_pinned(
+            &place.node.arena,
+            place.table,
+            place.table.homes(hash),
+            key,
+            &pin,
+        )?;
         Some(look(view.seq(), view.value(), view.expiry_ms()))
     }
 }

@@ -64,7 +64,13 @@ impl<L: Log> Loading<L> {
         let id = RecordId { map, key, hash: inner.hash.of(key), seq };
         {
             let locked = inner.lock_stream(&place);
-            let old = find_locked(&place.node.arena, place.table, id.hash, key, &locked);
+            let old = find_locked(
+                &place.node.arena,
+                place.table,
+                place.table.homes(id.hash),
+                key,
+                &locked,
+            );
             if !self.is_wanted(&id, stream, old.map(|(_, view)| view.seq())) {
                 return Ok(None);
             }

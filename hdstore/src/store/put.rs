@@ -19,7 +19,7 @@ use crate::entry::layout::{KEY_MAX, LIVE};
 use crate::entry::view::{EntryParts, EntryView, write_seq};
 use crate::error::Error;
 use crate::ids::{Location, Seq, StreamId};
-use crate::index::table::{Spare, Wants};
+use crate::index::table::{Homes, Spare, Wants};
 use crate::index::word::{Word, tag_of};
 use crate::log::{Change, Log};
 use crate::reclaim::pin::OldestPin;
@@ -102,13 +102,13 @@ impl<L: Log> Inner<L> {
         self.log.check().map_err(Error::Log)?;
         let hash = self.hash.of(entry.key);
         let place = self.place(map, stream);
-        self.prefetch(&place, hash);
+        let homes = self.prefetch(&place, hash);
         let need = need(entry.key, entry.value.len() as u64, entry.expiry_ms);
         // A look before the lock refuses early. A plain put below the bound has nothing to be refused for.
         if !matches!(condition, Condition::None) || !place.node.has_room_to_retire() {
             let was_there = {
                 let pin = self.pin();
-                let view = find_pinned(&place.node.arena, place.table, hash, entry.key, &pin);
+                let view = find_pinned(&place.node.arena, place.table, homes, entry.key, &pin);
                 if !condition.holds(view.as_ref().filter(|view| !self.is_expired(view))) {
                     return Ok(Done::Refused);
                 }
@@ -131,7 +131,7 @@ impl<L: Log> Inner<L> {
         };
         fill(&place.node.arena, slot, &parts, entry.value);
         // The line of the entry that is to be replaced comes while the record is written.
-        self.prefetch_entry(&place, hash);
+        self.prefetch_entry(&place, homes);
         let new = Word::entry(tag_of(hash), slot.generation, slot.location);
         loop {
             let change =
@@ -143,7 +143,7 @@ impl<L: Log> Inner<L> {
             if position < locked.position() {
                 continue;
             }
-            let old = find_locked(&place.node.arena, place.table, hash, entry.key, &locked);
+            let old = find_locked(&place.node.arena, place.table, homes, entry.key, &locked);
             let current = old.as_ref().map(|(_, view)| view).filter(|view| !self.is_expired(view));
             if !condition.holds(current) {
                 return Ok(Done::Refused);
@@ -191,16 +191,16 @@ impl<L: Log> Inner<L> {
 
     /// Brings the lines in that a search starts with. Under a pin: the table may be cleared meanwhile.
     #[inline]
-    fn prefetch(&self, place: &Place<'_>, hash: u64) {
+    fn prefetch(&self, place: &Place<'_>, hash: u64) -> Homes {
         let _pin = self.pin();
-        place.table.prefetch(hash);
+        place.table.prefetch(hash)
     }
 
     /// Brings the line in of the entry that a key may have.
     #[inline]
-    fn prefetch_entry(&self, place: &Place<'_>, hash: u64) {
+    fn prefetch_entry(&self, place: &Place<'_>, homes: Homes) {
         let _pin = self.pin();
-        if let Some(word) = place.table.likely(hash) {
+        if let Some(word) = place.table.likely(homes) {
             place.node.arena.prefetch(word.location().offset());
         }
     }

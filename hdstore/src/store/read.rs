@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::entry::view::EntryView;
 use crate::hash::stream_of;
 use crate::ids::{Location, StreamId};
+use crate::index::table::Homes;
 use crate::log::Log;
 use crate::reclaim::hazard::Published;
 
@@ -51,7 +52,7 @@ impl<L: Log> Inner<L> {
         let hash = self.hash.of(key);
         let Place { node, table, .. } = self.place(map, stream);
         let pin = self.pin();
-        let view = find_pinned(&node.arena, table, hash, key, &pin)?;
+        let view = find_pinned(&node.arena, table, table.homes(hash), key, &pin)?;
         if self.is_expired(&view) {
             return None;
         }
@@ -69,7 +70,7 @@ impl<L: Log> Inner<L> {
         let hash = self.hash.of(key);
         let Place { node, table, .. } = self.place(map, stream);
         let pin = self.pin();
-        let view = find_pinned(&node.arena, table, hash, key, &pin)?;
+        let view = find_pinned(&node.arena, table, table.homes(hash), key, &pin)?;
         if self.is_expired(&view) {
             return None;
         }
@@ -92,21 +93,20 @@ impl<L: Log> Inner<L> {
     ) {
         let pin = self.pin();
         for (group_index, group) in keys.chunks(GROUP).enumerate() {
-            let mut places: [Option<(u64, Place<'_>)>; GROUP] = [const { None }; GROUP];
+            let mut places: [Option<(Homes, Place<'_>)>; GROUP] = [const { None }; GROUP];
             for (key, slot) in group.iter().zip(&mut places) {
                 let key = key.as_ref();
                 let (hash, place) = (self.hash.of(key), self.place(map, self.stream_of(key)));
-                place.table.prefetch(hash);
-                *slot = Some((hash, place));
+                *slot = Some((place.table.prefetch(hash), place));
             }
-            for (hash, place) in places.iter().flatten() {
-                if let Some(word) = place.table.likely(*hash) {
+            for (homes, place) in places.iter().flatten() {
+                if let Some(word) = place.table.likely(*homes) {
                     place.node.arena.prefetch(word.location().offset());
                 }
             }
             for (index, (key, slot)) in group.iter().zip(&places).enumerate() {
-                let Some((hash, place)) = slot else { continue };
-                let view = find_pinned(&place.node.arena, place.table, *hash, key.as_ref(), &pin)
+                let Some((homes, place)) = slot else { continue };
+                let view = find_pinned(&place.node.arena, place.table, *homes, key.as_ref(), &pin)
                     .filter(|view| !self.is_expired(view));
                 each(group_index * GROUP + index, view.as_ref());
             }

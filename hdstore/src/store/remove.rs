@@ -27,7 +27,7 @@ impl<L: Log> Inner<L> {
         let place = self.place(map, stream);
         {
             let pin = self.pin();
-            match find_pinned(&place.node.arena, place.table, hash, key, &pin) {
+            match find_pinned(&place.node.arena, place.table, place.table.homes(hash), key, &pin) {
                 Some(view) if wanted(&view) => {}
                 _ => return Ok(None),
             }
@@ -47,7 +47,7 @@ impl<L: Log> Inner<L> {
                 continue;
             }
             let Some((found, view)) =
-                find_locked(&place.node.arena, place.table, hash, key, &locked)
+                find_locked(&place.node.arena, place.table, place.table.homes(hash), key, &locked)
             else {
                 return Ok(None);
             };

@@ -86,20 +86,18 @@ impl<L: Log> Stamps<L> {
                     return None;
                 }
                 let place = inner.place(self.map(stamp.map)?, stamp.stream);
-                place.table.prefetch(stamp.hash);
-                Some(place)
+                let homes = place.table.prefetch(stamp.hash);
+                Some((place, homes))
             });
-            for (stamp, place) in group.iter().zip(&places) {
-                if let Some(place) = place
-                    && let Some(word) = place.table.likely(stamp.hash)
-                {
+            for (place, homes) in places.iter().flatten() {
+                if let Some(word) = place.table.likely(*homes) {
                     place.node.arena.prefetch(word.location().offset());
                 }
             }
             let views: [_; GROUP] = std::array::from_fn(|index| {
-                let (stamp, place) = (group.get(index)?, places[index].as_ref()?);
+                let (stamp, (place, homes)) = (group.get(index)?, places[index].as_ref()?);
                 let arena = &place.node.arena;
-                let view = find_stamp(arena, place.table, stamp.hash, stamp.seq, &pin)?;
+                let view = find_stamp(arena, place.table, *homes, stamp.seq, &pin)?;
                 // The rest of the entry comes while the others are looked up.
                 let bytes = (view.key().len() + view.value().len()) as u64;
                 arena.prefetch_bytes(view.location().offset() + 64, bytes);
@@ -125,7 +123,8 @@ impl<L: Log> Stamps<L> {
         let place = inner.place(self.map(map)?, stream);
         let pin = inner.pin();
         let hash = inner.hash.of(key);
-        find_pinned(&place.node.arena, place.table, hash, key, &pin).map(|view| view.seq())
+        find_pinned(&place.node.arena, place.table, place.table.homes(hash), key, &pin)
+            .map(|view| view.seq())
     }
 
     fn map(&self, map: MapId) -> Option<&MapCore<L>> {
