@@ -68,8 +68,11 @@ fn a_long_value_does_not_hold_up_the_short_ones_of_its_stream() {
     let with_busy = beside(&map, || compute(took));
     describe("a thread that puts 16 MiB values", &with_long);
     describe("a thread that computes", &with_busy);
-    let p999 = with_long[(with_long.len() as f64 * 0.999) as usize];
-    assert!(with_long.len() > 100 && p999 < 1_000, "p99.9 {p999} us of {}", with_long.len());
+    let p999 = |waits: &[u64]| waits[(waits.len() as f64 * 0.999) as usize];
+    let (long_us, busy_us) = (p999(&with_long), p999(&with_busy));
+    // What a busy machine, or a sanitizer, adds is in both.
+    let most_us = 1_000 + 5 * busy_us;
+    assert!(with_long.len() > 100 && long_us < most_us, "p99.9 {long_us} us, {busy_us} us without");
 }
 
 /// Keeps a processor busy for a time.
