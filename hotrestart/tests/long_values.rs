@@ -68,7 +68,7 @@ fn a_long_value_does_not_hold_up_the_short_ones_of_its_stream() {
     let with_busy = beside(&map, || compute(took));
     describe("a thread that puts 16 MiB values", &with_long);
     describe("a thread that computes", &with_busy);
-    let p999 = |waits: &[u64]| waits[(waits.len() as f64 * 0.999) as usize];
+    let p999 = |waits: &[u128]| waits[(waits.len() as f64 * 0.999) as usize];
     let (long_us, busy_us) = (p999(&with_long), p999(&with_busy));
     // What a busy machine, or a sanitizer, adds is in both.
     let most_us = 1_000 + 5 * busy_us;
