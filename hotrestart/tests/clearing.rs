@@ -304,3 +304,28 @@ fn a_clear_of_one_stream_is_acknowledged_as_its_map_asks_and_counts_alone() {
     let store = builder().open(dir.path()).expect("it opens");
     assert_eq!(contents(&store, "m").len() as u64, 200 - gone);
 }
+
+#[test]
+fn a_stream_whose_maps_were_all_dropped_gives_no_seq_twice_and_calls_nothing_durable_that_is_not() {
+    for clean in [true, false] {
+        let dir = dir();
+        let slow = || builder().streams(1).write_interval_ms(60_000).flush_interval_ms(60_000);
+        let store = slow().open(dir.path()).expect("open");
+        let map = map_of(&store, "former");
+        (0..100).for_each(|key| map.insert(&key, b"before").expect("room"));
+        let last = map.get(&99).expect("found").expect("there").seq();
+        assert!(store.drop_map("former").expect("dropped"));
+        drop(map);
+        end(store, clean);
+
+        let store = slow().open(dir.path()).expect("open");
+        let map = map_of(&store, "next");
+        map.insert(&1, b"after").expect("room");
+        let seq = map.get(&1).expect("found").expect("there").seq();
+        assert!(seq > last, "clean {clean}: seq {seq:?} was given before, as was {last:?}");
+        let durable = store.durable_through(StreamId(0));
+        assert!(durable < seq, "clean {clean}: {seq:?} is in a log buffer only, {durable:?}");
+        drop(map);
+        end(store, clean);
+    }
+}

@@ -143,10 +143,8 @@ impl<L: Log> Loading<L> {
         let inner = &*self.store.inner;
         inner.check_stream(stream)?;
         check_seq(stream, seq)?;
-        if let Some(core) = self.maps.iter().next() {
-            let locked = inner.lock_stream(&inner.place(core, stream));
-            locked.set_seq(locked.seq().max(seq));
-        }
+        let locked = inner.lock_head(stream);
+        locked.set_seq(locked.seq().max(seq));
         Ok(())
     }
 

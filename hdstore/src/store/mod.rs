@@ -227,13 +227,19 @@ impl<L: Log> Inner<L> {
         Place { node, table, stream }
     }
 
-    /// Takes a stream's lock.
+    /// Takes the lock of a place's stream.
     #[inline]
     pub(crate) fn lock_stream(&self, place: &Place<'_>) -> Locked<'_> {
+        self.lock_head(place.stream)
+    }
+
+    /// Takes a stream's lock. A stream has its head also where no map is.
+    #[inline]
+    pub(crate) fn lock_head(&self, stream: StreamId) -> Locked<'_> {
         let count = self.nodes.len();
-        let node = &self.nodes[place.stream.0 as usize % count];
-        let guard = lock(&self.locks[place.stream.0 as usize]);
-        Locked::new(&node.arena, u64::from(place.stream.0) / count as u64, guard)
+        let node = &self.nodes[stream.0 as usize % count];
+        let guard = lock(&self.locks[stream.0 as usize]);
+        Locked::new(&node.arena, u64::from(stream.0) / count as u64, guard)
     }
 
     /// Pins the calling thread.
