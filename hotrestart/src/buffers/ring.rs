@@ -59,6 +59,14 @@ struct ChunkFill {
     used: usize,
     records: usize,
     number: u64,
+    /// Whether the active turn ends only since there are more tables: it may be empty, and the chunk goes on.
+    is_planned_anew: bool,
+}
+
+impl ChunkFill {
+    fn new(number: u64) -> ChunkFill {
+        ChunkFill { used: CHUNK_HEADER_LEN, records: 0, number, is_planned_anew: false }
+    }
 }
 
 /// Why there is no room.
@@ -105,7 +113,7 @@ impl Ring {
             chunk_size: chunk_size as usize,
             active: AtomicU64::new(0).into(),
             released: AtomicU64::new(0).into(),
-            fill: Mutex::new(ChunkFill { used: CHUNK_HEADER_LEN, records: 0, number: 0 }),
+            fill: Mutex::new(ChunkFill::new(0)),
             tables: AtomicU64::new(1),
             waiting: AtomicU64::new(0),
             came_free: Condvar::new(),
@@ -139,18 +147,18 @@ impl Ring {
     /// directory was planned when the active turn was opened, so that one ends, unless it is the chunk's
     /// first: any directory fits beside that.
     pub(crate) fn set_tables(&self, tables: u64) {
-        let fill = lock(&self.fill);
+        let mut fill = lock(&self.fill);
         let former = self.tables.swap(tables.max(1), Ordering::Relaxed);
-        let (turn, is_first) = (self.active_turn(), fill.used == CHUNK_HEADER_LEN);
+        let turn = self.active_turn();
+        let must_end = former < tables && fill.used != CHUNK_HEADER_LEN;
+        fill.is_planned_anew |= must_end;
         drop(fill);
-        if former < tables && !is_first {
-            loop {
-                let state = self.state(turn);
-                if !state.is_turn(turn) || state.is_sealed() {
-                    break;
-                }
-                self.seal(turn, state);
+        while must_end {
+            let state = self.state(turn);
+            if !state.is_turn(turn) || state.is_sealed() {
+                break;
             }
+            self.seal(turn, state);
         }
     }
 
@@ -289,10 +297,12 @@ impl Ring {
         fill.number += 1;
         let (mut capacity, mut records) = self.room_left(&fill);
         // A turn is sealed empty when a record did not fit what the chunk had left.
-        if state.bytes() == 0 || capacity < self.largest_payload() / WORTH_A_BLOCK {
+        let is_planned_anew = std::mem::take(&mut fill.is_planned_anew);
+        let is_too_long = state.bytes() == 0 && !is_planned_anew;
+        if is_too_long || capacity < self.largest_payload() / WORTH_A_BLOCK {
             self.control(turn, FLAGS).store(ENDS_CHUNK, Ordering::Release);
             // The directory is the writer's next block.
-            *fill = ChunkFill { used: CHUNK_HEADER_LEN, records: 0, number: fill.number + 1 };
+            *fill = ChunkFill::new(fill.number + 1);
             (capacity, records) = (self.largest_payload(), self.geometry.records_max as usize);
         }
         self.open_turn(turn + 1, fill.number, capacity, records);

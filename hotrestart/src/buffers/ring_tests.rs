@@ -155,6 +155,26 @@ fn a_map_made_while_a_chunk_fills_up_does_not_take_the_directorys_room() {
 }
 
 #[test]
+fn maps_that_are_made_one_after_the_other_do_not_use_a_chunk_up_each() {
+    let ring = ring(8 << 20, 8);
+    let mut drain = Drain::default();
+    let mut ended = 0;
+    for maps in 1..=100 {
+        ring.set_tables(maps * 64);
+        let room = ring.reserve(100, First::May, None, || true).unwrap_or_else(|_| panic!("room"));
+        let turn = room.turn();
+        room.commit();
+        // Somebody waits for it, so that it is written at once.
+        ring.seal_turn(turn);
+        while let Some((_, _, ends)) = drain.take(&ring) {
+            ended += u32::from(ends);
+        }
+    }
+    assert_eq!(drain.records, 100);
+    assert!(ended <= 1, "{ended} chunks were ended for 100 records");
+}
+
+#[test]
 fn a_record_of_a_former_turn_does_not_count_where_a_thread_died_with_its_room() {
     let ring = ring(256 << 10, 2);
     let mut drain = Drain::default();
