@@ -11,8 +11,9 @@ use hdstore::Seq;
 
 use super::fold::{Fold, Source, is_no_memory, is_of_run};
 use super::runs::PartPlace;
+use super::tail::Beyond;
 use crate::error::OpenError;
-use crate::format::{MapId, RecordKind, StreamId};
+use crate::format::{MapId, Record, RecordKind, StreamId};
 
 /// A record that was applied from beyond what the disk holds without a gap.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,7 +25,7 @@ pub(crate) struct Relog {
     pub(crate) seq: u64,
 }
 
-impl Fold<'_> {
+impl<'a> Fold<'a> {
     /// What must be logged again. To be asked when everything is loaded: what was cleared later is left out.
     pub(crate) fn take_relog(&self) -> Vec<Relog> {
         let mut all = std::mem::take(
@@ -52,19 +53,48 @@ impl Fold<'_> {
                 }
                 other => other?,
             };
-            for (head, offset) in of_runs.iter().filter(|(record, _)| record.is_run_head()) {
-                self.added(&beyond.file, *offset, self.runs.add_head(head, true)?);
-            }
-            for (part, offset) in of_runs.iter().filter(|(record, _)| !record.is_run_head()) {
-                let place = PartPlace::Memory(part.value);
-                self.added(&beyond.file, *offset, self.runs.add_part(part, place)?);
-            }
+            self.runs_beyond(beyond, &of_runs)?;
             if is_first {
                 self.records.fetch_add(count, Ordering::Relaxed);
                 self.collect_relog(&source, &beyond.payload);
             }
         }
         Ok(is_all_in)
+    }
+
+    /// Takes in the records of runs that `load_beyond` did not come to, since memory ran out before. Those that
+    /// it came to are known.
+    pub(super) fn load_runs_left(
+        &self,
+        beyond: &'a Beyond<'a>,
+        records: &[Record<'a>],
+    ) -> Result<(), OpenError> {
+        let name: Arc<str> = beyond.file.as_str().into();
+        let source = Source { name: &name, offset: beyond.offset, is_copied: false };
+        let of_runs: Vec<_> = records
+            .iter()
+            .filter(|record| is_of_run(record) && self.note(&source, record))
+            .map(|record| {
+                let start = record.offset + record.len - record.value.len();
+                (record.clone(), beyond.offset + start)
+            })
+            .collect();
+        self.runs_beyond(beyond, &of_runs)
+    }
+
+    fn runs_beyond(
+        &self,
+        beyond: &'a Beyond<'a>,
+        of_runs: &[(Record<'a>, usize)],
+    ) -> Result<(), OpenError> {
+        for (head, offset) in of_runs.iter().filter(|(record, _)| record.is_run_head()) {
+            self.added(&beyond.file, *offset, self.runs.add_head(head, true)?);
+        }
+        for (part, offset) in of_runs.iter().filter(|(record, _)| !record.is_run_head()) {
+            let place = PartPlace::Memory(part.value);
+            self.added(&beyond.file, *offset, self.runs.add_part(part, place)?);
+        }
+        Ok(())
     }
 
     fn collect_relog(&self, source: &Source<'_>, payload: &[u8]) {

@@ -50,6 +50,7 @@ impl Fold<'_> {
             let records: Vec<Record<'_>> =
                 Records::new(&piece.payload).map_while(Result::ok).collect();
             self.apply_backwards(&records)?;
+            self.load_runs_left(piece, &records)?;
         }
         for index in put_by {
             let chunk = &settled[index];
