@@ -152,7 +152,7 @@ impl Directory {
         let len = content.len() as u64;
         // Space is claimed before a byte is changed, so that the lack of it leaves the old content whole.
         match system::allocate(&file, len.max(1)) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
                 return Err(self.creation_failed(name, len, &error));
             }
             _ => {}
