@@ -109,6 +109,21 @@ struct Change {
     seq: Option<u64>,
     /// Whether it removed what had expired already.
     is_sweep: bool,
+    /// Whether it took all that its map had in the stream.
+    is_clear: bool,
+    /// Whether its map was dropped since.
+    is_void: bool,
+}
+
+impl Change {
+    fn of(place: Place) -> Change {
+        let (is_sweep, is_clear, is_void) = (false, false, false);
+        Change { place, value: None, seq: None, is_sweep, is_clear, is_void }
+    }
+
+    fn is_of(&self, place: Place) -> bool {
+        !self.is_void && (self.place == place || (self.is_clear && self.place.0 == place.0))
+    }
 }
 
 /// All that was done.
@@ -124,6 +139,8 @@ pub struct Oracle {
     /// left.
     pub promised: Durability,
     is_forgiving: bool,
+    /// The map that is being dropped.
+    dropping: Option<usize>,
     /// A time that is surely in the manifest: what had expired by then stays so, whatever the clock shows.
     pub floor_ms: u64,
 }
@@ -138,6 +155,7 @@ impl Oracle {
             highest_seq: vec![0; streams],
             promised: Durability::Buffered,
             is_forgiving: false,
+            dropping: None,
             floor_ms: 0,
         }
     }
@@ -151,14 +169,35 @@ impl Oracle {
         let stream = self.stream_of(place.1);
         assert!(seq > self.highest_seq[stream], "stamp {seq} of stream {stream} was given before");
         self.highest_seq[stream] = seq;
-        let change = Change { place, value: Some(value), seq: Some(seq), is_sweep: false };
+        let change = Change { value: Some(value), seq: Some(seq), ..Change::of(place) };
         self.history[stream].push(change);
     }
 
     /// Notes that a key was removed, or swept after it had expired.
     pub fn remove(&mut self, place: Place, is_sweep: bool) {
-        let stream = self.stream_of(place.1);
-        self.history[stream].push(Change { place, value: None, seq: None, is_sweep });
+        self.fact(Change { is_sweep, ..Change::of(place) });
+    }
+
+    /// Notes that a map was cleared in the stream of this key.
+    pub fn clear(&mut self, place: Place) {
+        self.fact(Change { is_clear: true, ..Change::of(place) });
+    }
+
+    /// A map is being dropped: until that has an outcome it may be there or gone.
+    pub fn begin_drop(&mut self, map: usize) {
+        self.dropping = Some(map);
+    }
+
+    /// The map that was being dropped is gone, durably, or still there.
+    pub fn end_drop(&mut self, is_gone: bool) {
+        let Some(map) = self.dropping.take() else { return };
+        let of_map = self.history.iter_mut().flatten().filter(|change| change.place.0 == map);
+        of_map.for_each(|change| change.is_void |= is_gone);
+    }
+
+    fn fact(&mut self, change: Change) {
+        let stream = self.stream_of(change.place.1);
+        self.history[stream].push(change);
         // It took the next stamp.
         self.highest_seq[stream] += 1;
     }
@@ -166,7 +205,7 @@ impl Oracle {
     /// What a place holds now, whether or not that has expired.
     pub fn latest(&self, place: Place) -> Option<Value> {
         let changes = &self.history[self.stream_of(place.1)];
-        changes.iter().rev().find(|change| change.place == place).and_then(|change| change.value)
+        changes.iter().rev().find(|change| change.is_of(place)).and_then(|change| change.value)
     }
 
     /// Places whose values have expired and are not removed.
@@ -231,9 +270,17 @@ impl Oracle {
                 self.floor_ms
             ));
         }
-        (0..self.history.len())
-            .map(|stream| self.judge_stream(stream, found, level, now_ms))
-            .collect()
+        let judge_all = |gone: Option<usize>| -> Result<Vec<usize>, String> {
+            (0..self.history.len())
+                .map(|stream| self.judge_stream(stream, found, level, now_ms, gone))
+                .collect()
+        };
+        let is_there = judge_all(None);
+        if self.dropping.is_some() {
+            is_there.or_else(|_| judge_all(self.dropping))
+        } else {
+            is_there
+        }
     }
 
     fn judge_stream(
@@ -242,6 +289,7 @@ impl Oracle {
         found: &Found,
         level: Durability,
         now_ms: u64,
+        gone: Option<usize>,
     ) -> Result<usize, String> {
         let history = &self.history[stream];
         let least = self.least(stream, level);
@@ -258,11 +306,19 @@ impl Oracle {
         let mut longest = (least == 0 && wrong.is_empty()).then_some(0);
         let mut at_least = String::new();
         for (index, change) in history.iter().enumerate() {
-            expected.insert(change.place, (index, *change));
-            if differs(&change.place, Some(change)) {
-                wrong.insert(change.place);
-            } else {
-                wrong.remove(&change.place);
+            let (map, key) = change.place;
+            let keys = match change {
+                _ if change.is_void || gone == Some(map) => 0..0,
+                _ if change.is_clear => 0..KEYS,
+                _ => key..key + 1,
+            };
+            for place in keys.map(|key| (map, key)).filter(|place| of_stream(&place)) {
+                expected.insert(place, (index, *change));
+                if differs(&place, Some(change)) {
+                    wrong.insert(place);
+                } else {
+                    wrong.remove(&place);
+                }
             }
             // Sweeps of several keys have an order that nobody sees: those that follow may have come first.
             let only_sweeps_differ = || {
@@ -295,7 +351,10 @@ impl Oracle {
     }
 
     /// From here on this is all there is: it was recovered, which made it durable.
-    pub fn cut(&mut self, lengths: &[usize]) {
+    pub fn cut(&mut self, found: &Found, lengths: &[usize]) {
+        // Of a map of which nothing came back it is all the same whether it was dropped.
+        let is_gone = self.dropping.is_some_and(|map| found.keys().all(|place| place.0 != map));
+        self.end_drop(is_gone);
         for (history, length) in self.history.iter_mut().zip(lengths) {
             history.truncate(*length);
         }

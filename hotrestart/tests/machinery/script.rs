@@ -99,7 +99,7 @@ impl Script {
             let mut oracle = lock(&self.oracle);
             let judged = oracle.judge(&found, level, self.world.now_ms());
             let lengths = judged.unwrap_or_else(|what| panic!("{}, reopened: {what}", self.about));
-            oracle.cut(&lengths);
+            oracle.cut(&found, &lengths);
         }
         lock(&self.oracle).floor_ms = began_ms;
         Ok(())
@@ -287,6 +287,39 @@ impl Script {
         self.settle(place, done.map(drop), is_done)
     }
 
+    /// Clears a map's part in the stream of a key.
+    fn clear(&mut self, place: Place) -> Result<(), Stuck> {
+        self.map(place.0).map_err(|error| self.must_be_poison(&error))?;
+        let stream = StreamId(lock(&self.oracle).stream_of(place.1) as u32);
+        let entries = |script: &Script| script.store().stats().memory.entries;
+        let before = entries(self);
+        let done = self.until_room(1, |script| script.of(place).clear_stream(stream));
+        // One that found no entry is a record all the same, for which its caller may wait.
+        let is_awaited = done.as_ref().err().and_then(failure);
+        let is_awaited = matches!(is_awaited, Some(LogFailure::TimedOut { .. }));
+        let is_done = entries(self) < before || is_awaited;
+        if is_done {
+            lock(&self.oracle).clear(place);
+        }
+        self.settle(place, done.map(drop), is_done)
+    }
+
+    /// Drops a map, which is durable when that returns.
+    fn drop_map(&mut self, map: usize) -> Result<(), Stuck> {
+        self.map(map).map_err(|error| self.must_be_poison(&error))?;
+        if !self.is_poisoned() {
+            lock(&self.oracle).begin_drop(map);
+        }
+        self.maps[map] = None;
+        let dropped = self.until_room(1, |script| script.store().drop_map(MAPS[map].0));
+        // After poison nobody knows.
+        if dropped.is_ok() || !self.is_poisoned() {
+            lock(&self.oracle).end_drop(dropped.is_ok());
+        }
+        self.world.disk.note_step();
+        dropped.map(drop).map_err(|error| self.must_be_poison(&error))
+    }
+
     /// What an answer means for who waits for durability.
     fn settle(
         &mut self,
@@ -394,7 +427,9 @@ impl Script {
                 let lives_ms = 1 + self.random.below(400);
                 self.put(place, small, Some(lives_ms))?;
             }
-            75..=89 => self.remove(place)?,
+            75..=87 => self.remove(place)?,
+            88 if self.random.one_in(4) => self.drop_map(place.0)?,
+            88..=89 => self.clear(place)?,
             90..=92 => self.sweep()?,
             93..=95 => self.wait_for(Durability::Synced),
             _ => self.wait_for(Durability::Written),
