@@ -19,6 +19,7 @@ use super::layout::{
     CAPACITY, COMMITTED, ENDS_CHUNK, FLAGS, Geometry, NUMBER, RECORDS_CAP, STATE, State, TABLE,
     commit_word,
 };
+pub(crate) use super::waiting::NoRoom;
 use crate::format::block::{BLOCK_HEADER_LEN, sealed_len};
 use crate::format::chunk::CHUNK_HEADER_LEN;
 use crate::format::directory::{DIRECTORY_HEADER_LEN, LINE_LEN, TABLE_LEN};
@@ -41,6 +42,7 @@ pub(crate) struct Ring {
     fill: Mutex<ChunkFill>,
     /// Tables that the store has: the most that a directory lists.
     tables: AtomicU64,
+    chunks_planned: AtomicU64,
     pub(super) waiting: AtomicU64,
     pub(super) came_free: Condvar,
     pub(super) free_lock: Mutex<()>,
@@ -67,17 +69,6 @@ impl ChunkFill {
     fn new(number: u64) -> ChunkFill {
         ChunkFill { used: CHUNK_HEADER_LEN, records: 0, number, is_planned_anew: false }
     }
-}
-
-/// Why there is no room.
-#[derive(Debug)]
-pub(crate) enum NoRoom {
-    /// No buffer came free in time.
-    Timeout,
-    /// The caller's check said to stop waiting.
-    Stopped,
-    /// A turn would begin with this record, and the caller has not said that there is a chunk for it.
-    Begins,
 }
 
 /// Whether a record may be the first of its turn.
@@ -115,6 +106,7 @@ impl Ring {
             released: AtomicU64::new(0).into(),
             fill: Mutex::new(ChunkFill::new(0)),
             tables: AtomicU64::new(1),
+            chunks_planned: AtomicU64::new(1),
             waiting: AtomicU64::new(0),
             came_free: Condvar::new(),
             free_lock: Mutex::new(()),
@@ -303,6 +295,7 @@ impl Ring {
             self.control(turn, FLAGS).store(ENDS_CHUNK, Ordering::Release);
             // The directory is the writer's next block.
             *fill = ChunkFill::new(fill.number + 1);
+            self.chunks_planned.fetch_add(1, Ordering::Relaxed);
             (capacity, records) = (self.largest_payload(), self.geometry.records_max as usize);
         }
         self.open_turn(turn + 1, fill.number, capacity, records);
@@ -333,10 +326,14 @@ impl Ring {
         self.active.load(Ordering::Acquire)
     }
 
-    /// Turns that may hold records and are not on the device, the active one included.
-    pub(crate) fn unwritten_turns(&self) -> usize {
-        let released = self.released.load(Ordering::Acquire);
-        (self.active_turn() + 1).saturating_sub(released) as usize
+    /// Chunks that the turns so far need, the active one included, and that have not been taken for them.
+    pub(crate) fn wanted_chunks(&self) -> usize {
+        self.chunks_planned.load(Ordering::Relaxed) as usize
+    }
+
+    /// A chunk was taken for the turns that come next.
+    pub(crate) fn note_chunk(&self) {
+        self.chunks_planned.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The last turn that has any record; `None` before the first.

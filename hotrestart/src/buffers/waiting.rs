@@ -7,8 +7,19 @@
 
 use std::time::{Duration, Instant};
 
-use super::ring::{NoRoom, Ring};
+use super::ring::Ring;
 use crate::sync::{Ordering, fence, lock};
+
+/// Why there is no room.
+#[derive(Debug)]
+pub(crate) enum NoRoom {
+    /// No buffer came free in time.
+    Timeout,
+    /// The caller's check said to stop waiting.
+    Stopped,
+    /// A turn would begin with this record, and the caller has not said that there is a chunk for it.
+    Begins,
+}
 
 impl Ring {
     /// Waits a little for a buffer to come free, until `deadline` at most (not at all when it is `None`); who

@@ -314,10 +314,11 @@ impl Supply {
         (wanted + self.debt.load(Ordering::Relaxed)).min(self.reserve.ample())
     }
 
-    /// How many chunks' worth the log buffers hold that is not written.
+    /// How many chunks what the log buffers hold needs, beside those that are being filled. To count these, too,
+    /// would keep removals waiting that have room in them, and what they free is what everybody waits for.
     #[cold]
     fn buffered(&self) -> usize {
-        self.rings.iter().map(|ring| ring.unwritten_turns().div_ceil(BUFFERS_PER_CHUNK)).sum()
+        self.rings.iter().map(|ring| ring.wanted_chunks()).sum()
     }
 
     /// Waits until there are as many as a change may count on: true; or `deadline` came, or `keep_on` says

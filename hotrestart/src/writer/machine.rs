@@ -177,8 +177,11 @@ impl Writer {
             return false;
         };
         let clock = self.counters.clock.load(Ordering::Relaxed);
-        if !self.blocks.has_chunk() && !self.blocks.open_chunk(sealed.number, clock, step) {
-            return false;
+        if !self.blocks.has_chunk() {
+            if !self.blocks.open_chunk(sealed.number, clock, step) {
+                return false;
+            }
+            self.ring.note_chunk();
         }
         let slice = IoBuf::from(self.ring.block(self.next_turn, sealed.payload_len));
         let payload = &slice[BLOCK_HEADER_LEN..BLOCK_HEADER_LEN + sealed.payload_len];

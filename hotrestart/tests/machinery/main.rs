@@ -11,6 +11,7 @@
 
 mod faults;
 mod found;
+mod full;
 mod oracle;
 mod script;
 mod steps;
