@@ -145,12 +145,14 @@ impl Ring {
         let must_end = former < tables && fill.used != CHUNK_HEADER_LEN;
         fill.is_planned_anew |= must_end;
         drop(fill);
-        while must_end {
-            let state = self.state(turn);
-            if !state.is_turn(turn) || state.is_sealed() {
-                break;
+        if must_end {
+            loop {
+                let state = self.state(turn);
+                if !state.is_turn(turn) || state.is_sealed() {
+                    break;
+                }
+                self.seal(turn, state);
             }
-            self.seal(turn, state);
         }
     }
 

@@ -185,10 +185,12 @@ mod tests {
 
     #[test]
     fn a_key_that_came_and_went_all_the_time_does_not_keep_compaction_busy_for_minutes() {
-        let kind = |n: u64| if n % 2 == 0 { LineKind::Entry } else { LineKind::Absence };
+        let kind = |n: u64| if n.is_multiple_of(2) { LineKind::Entry } else { LineKind::Absence };
         let of_key: Vec<Line> = (0..100_000).map(|n| line(kind(n), 7, 1 + n)).collect();
         let of_table: Vec<Line> = (0..100_000)
-            .map(|n| line(if n % 2 == 0 { LineKind::Entry } else { LineKind::Clear }, n, 1 + n))
+            .map(|n: u64| {
+                line(if n.is_multiple_of(2) { LineKind::Entry } else { LineKind::Clear }, n, 1 + n)
+            })
             .collect();
         let start = Instant::now();
         for lines in [of_key, of_table] {
