@@ -314,8 +314,8 @@ impl Supply {
         (wanted + self.debt.load(Ordering::Relaxed)).min(self.reserve.ample())
     }
 
-    /// How many chunks what the log buffers hold needs, beside those that are being filled. To count these, too,
-    /// would keep removals waiting that have room in them, and what they free is what everybody waits for.
+    /// How many chunks what the log buffers hold needs, beside those that are being filled. To count these,
+    /// too, would keep removals waiting that have room in them, and everybody waits for what those free.
     #[cold]
     fn buffered(&self) -> usize {
         self.rings.iter().map(|ring| ring.wanted_chunks()).sum()

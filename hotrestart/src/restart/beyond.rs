@@ -62,8 +62,8 @@ impl<'a> Fold<'a> {
         Ok(is_all_in)
     }
 
-    /// Takes in the records of runs that `load_beyond` did not come to, since memory ran out before. Those that
-    /// it came to are known.
+    /// Takes in the records of runs that `load_beyond` did not come to, since memory ran out before. Those
+    /// that it came to are known.
     pub(super) fn load_runs_left(
         &self,
         beyond: &'a Beyond<'a>,
