@@ -90,7 +90,7 @@ impl Builder {
     }
 
     /// The bound on memory of replaced values that wait for readers, in bytes, per NUMA node. Default: 1/32
-    /// of the memory limit, at least 1 MiB. See `docs/memory.md`.
+    /// of the memory limit, at least 1 MiB; 256 KiB or more. See `docs/memory.md`.
     pub fn unreclaimed_max_bytes(mut self, bytes: u64) -> Self {
         self.unreclaimed_max_bytes = Some(bytes);
         self
@@ -102,7 +102,8 @@ impl Builder {
         self
     }
 
-    /// How many lanes of free slots there are per node. Default: as many as processors, at most 64.
+    /// How many lanes of free slots there are per node: 1 to 1,024. Default: as many as processors, at most
+    /// 64.
     pub fn lanes(mut self, lanes: usize) -> Self {
         self.lanes = Some(lanes);
         self
@@ -114,7 +115,7 @@ impl Builder {
         self
     }
 
-    /// The source of time.
+    /// The source of time. Default [`SystemClock`]; a [`crate::ManualClock`] moves when it is told to.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
@@ -142,21 +143,18 @@ impl Builder {
             Err(BuildError::Setting { name, found, expected: expected.to_owned() })
         };
         if !(MEMORY_LIMIT_MIN..=MEMORY_LIMIT_MAX).contains(&self.memory_limit_bytes) {
-            let expected = format!("{MEMORY_LIMIT_MIN} to {MEMORY_LIMIT_MAX} bytes");
+            let expected =
+                format!("{MEMORY_LIMIT_MIN} to {MEMORY_LIMIT_MAX} bytes (16 MiB to 896 GiB)");
             return setting("memory_limit_bytes", self.memory_limit_bytes.to_string(), &expected);
         }
         if self.streams == 0 || self.streams > STREAMS_MAX {
             return setting("streams", self.streams.to_string(), "1 to 65,536");
         }
-        if self.lanes.is_some_and(|lanes| lanes == 0 || lanes > 1024) {
-            return setting("lanes", format!("{:?}", self.lanes), "1 to 1,024");
+        if let Some(lanes) = self.lanes.filter(|lanes| !(1..=1024).contains(lanes)) {
+            return setting("lanes", lanes.to_string(), "1 to 1,024");
         }
-        if self.unreclaimed_max_bytes.is_some_and(|bytes| bytes < PAGE) {
-            return setting(
-                "unreclaimed_max_bytes",
-                format!("{:?}", self.unreclaimed_max_bytes),
-                "256 KiB or more",
-            );
+        if let Some(bytes) = self.unreclaimed_max_bytes.filter(|bytes| *bytes < PAGE) {
+            return setting("unreclaimed_max_bytes", bytes.to_string(), "262144 (256 KiB) or more");
         }
         if self.topology.as_ref().is_some_and(|topology| topology.nodes().is_empty()) {
             return setting("topology", "no node".to_owned(), "at least one node");

@@ -59,8 +59,8 @@ pub enum Error {
     /// The store is full.
     #[error(
         "the store is full: {needed_bytes} bytes are needed, {committed_bytes} of the limit of \
-         {limit_bytes} are in use, and slots get memory 2 MiB at a time; remove entries or raise \
-         memory_limit_bytes"
+         {limit_bytes} are in use, and slots get memory 2 MiB at a time, in pages of one size \
+         each; remove entries or raise memory_limit_bytes"
     )]
     Capacity {
         /// The memory limit.

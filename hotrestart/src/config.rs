@@ -181,7 +181,7 @@ impl Builder {
     }
 
     /// The bound on memory of replaced values that wait for readers, in bytes, per NUMA node. Default: 1/32
-    /// of the memory limit, at least 1 MiB. See `docs/memory.md`.
+    /// of the memory limit, at least 1 MiB; 256 KiB or more. See `docs/memory.md`.
     pub fn unreclaimed_max_bytes(mut self, bytes: u64) -> Self {
         self.unreclaimed_max_bytes = Some(bytes);
         self
@@ -233,7 +233,7 @@ impl Builder {
         self
     }
 
-    /// The source of time.
+    /// The source of time. Default: the system's. An [`hdstore::ManualClock`] moves when it is told to.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
@@ -305,7 +305,9 @@ impl Builder {
             Err(OpenError::Setting { name, found, expected: expected.to_owned() })
         };
         if self.chunk_bytes.is_some_and(|bytes| !is_chunk_size(bytes)) {
-            let expected = format!("a power of two from {CHUNK_SIZE_MIN} to {CHUNK_SIZE_MAX}");
+            let expected = format!(
+                "a power of two from {CHUNK_SIZE_MIN} to {CHUNK_SIZE_MAX} (256 KiB to 64 MiB)"
+            );
             return setting(
                 "chunk_bytes",
                 self.chunk_bytes.unwrap_or_default().to_string(),

@@ -124,8 +124,8 @@ pub enum LogFailure {
         /// The first failure.
         first: Arc<IoError>,
     },
-    /// A manifest could not be written, so a map could not be made.
-    #[error("the map cannot be made: {source}")]
+    /// A manifest could not be written, so a map was not made, or not dropped.
+    #[error("the manifest cannot be written, so the map is neither made nor dropped: {source}")]
     Manifest {
         /// What went wrong.
         source: Arc<IoError>,

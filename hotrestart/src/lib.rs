@@ -27,9 +27,8 @@
 //! `docs/format.md` the bytes.
 //!
 //! Inside: `format` (bytes), `io` (disks), `buffers` (log buffers), `chunks` (their files), `writer` (state
-//! machines and their threads), `log` (the seam to `hdstore`), `restart` (the fold), `store` (opening and
-//! closing),
-//! `inspect` (reading a store offline).
+//! machines and their threads), `compact` (garbage), `dir` (lock and manifest), `log` (the seam to
+//! `hdstore`), `restart` (the fold), `store` (opening and closing), `inspect` (reading a store offline).
 
 mod buffers;
 mod chunks;

@@ -101,10 +101,7 @@ fn rows(results: &Results) -> Vec<Vec<String>> {
             "  p50 / p99.9 / max",
             latency.map(|us| [us.p50, us.p999, us.max].map(units::microseconds).join(" / ")),
         ));
-        rows.push(line(
-            "  log / live bytes written",
-            row.write.write_amplification.map(units::digits),
-        ));
+        rows.push(line("  write amplification", row.write.write_amplification.map(units::digits)));
         rows.push(vec![
             format!("restart, {size} B values, live"),
             format!("{} GB/s", units::digits(row.restart.gb_per_second)),

@@ -89,8 +89,9 @@ fn locked() -> Finding {
         Some(bytes) if bytes >= 64 << 20 => {
             Finding::new("locked memory", units::bytes(bytes), Verdict::Ok)
         }
-        Some(bytes) => Finding::new("locked memory", units::bytes(bytes), Verdict::Fair)
-            .change("registered buffers count against it: ulimit -l, or LimitMEMLOCK= of the unit"),
+        Some(bytes) => Finding::new("locked memory", units::bytes(bytes), Verdict::Fair).change(
+            "io_uring before Linux 5.12 counts against it: ulimit -l, or LimitMEMLOCK= of the unit",
+        ),
     }
 }
 

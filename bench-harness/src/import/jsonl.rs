@@ -43,7 +43,11 @@ impl<R: BufRead> Records for Jsonl<R> {
         let mut parser = serde_json::Deserializer::from_slice(self.lines.current());
         let member = parser.deserialize_map(Member { name: self.name.as_deref() });
         let member = member.and_then(|member| parser.end().map(|()| member));
-        let member = member.map_err(|error| refuse(error.to_string()))?;
+        // The parser sees one line and counts from it; the number that counts is the file's.
+        let in_line = |error: serde_json::Error| {
+            refuse(error.to_string().replace(" at line 1 column ", " at column "))
+        };
+        let member = member.map_err(in_line)?;
         let Some(raw) = member else {
             return Err(refuse(match &self.name {
                 Some(name) => format!("has no member '{name}'"),

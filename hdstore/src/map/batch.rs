@@ -51,7 +51,8 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     /// The value of a key, valid until the batch ends.
     ///
     /// # Errors
-    /// [`Error::Codec`] when the key has no encoding or the bytes are no value of this type.
+    /// [`Error::Codec`] when the key has no encoding or the bytes are no value of this type;
+    /// [`Error::Dropped`].
     ///
     /// # Panics
     /// When the batch is of another store.
@@ -93,7 +94,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     /// is copied; the cache misses of up to sixteen keys run side by side.
     ///
     /// # Errors
-    /// [`Error::Codec`] when a key has no encoding; then `look` was not called.
+    /// [`Error::Codec`] when a key has no encoding, [`Error::Dropped`]; then `look` was not called.
     pub fn get_many_with(
         &self,
         keys: &[&K::Encode],

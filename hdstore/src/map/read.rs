@@ -58,7 +58,8 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     /// A copy of a key's value.
     ///
     /// # Errors
-    /// [`Error::Codec`] when the key has no encoding, or the bytes are not a value of this type.
+    /// [`Error::Codec`] when the key has no encoding, or the bytes are not a value of this type;
+    /// [`Error::Dropped`].
     pub fn get_owned(&self, key: &K::Encode) -> Result<Option<V::Owned>, Error> {
         self.get_with(key, V::decode_owned)?.transpose()
     }
