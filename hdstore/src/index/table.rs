@@ -258,8 +258,9 @@ impl<'a> Table<'a> {
         self.arena.word(place).store(word.0, Release);
     }
 
-    /// Finds the word of a key: the first with the hash's tag that `is_key` accepts. `homes` may be from before,
-    /// if the caller's pin or lock began since: then they count only if the table still has their shape.
+    /// Finds the word of a key: the first with the hash's tag that `is_key` accepts. `homes` may be from
+    /// before, if the caller's pin or lock began since: then they count only if the table still has their
+    /// shape.
     #[inline]
     pub(crate) fn find(
         &self,
