@@ -30,26 +30,26 @@ pub fn claim_empty(dir: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Makes the directory if it is missing; removes it again, when dropped, if it was made here and is
-/// empty.
+/// Makes the directory, and those above it, if they are missing; removes them again, when dropped, if they
+/// were made here and are empty.
 pub fn make(dir: &Path) -> Result<MadeHere, Failure> {
-    let missing = !dir.exists();
-    if missing {
-        fs::create_dir_all(dir).map_err(Failure::file("create directory", dir))?;
-    }
-    Ok(MadeHere { path: missing.then(|| dir.to_owned()) })
+    let missing = dir.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
+    let made = MadeHere { paths: missing.map(Path::to_owned).collect() };
+    fs::create_dir_all(dir).map_err(Failure::file("create directory", dir))?;
+    Ok(made)
 }
 
 /// See [`make`].
 #[derive(Debug)]
 pub struct MadeHere {
-    path: Option<PathBuf>,
+    /// The deepest first.
+    paths: Vec<PathBuf>,
 }
 
 impl Drop for MadeHere {
     fn drop(&mut self) {
         // Not empty any more: somebody else's files are not ours to remove.
-        if let Some(path) = &self.path {
+        for path in &self.paths {
             let _ = fs::remove_dir(path);
         }
     }
