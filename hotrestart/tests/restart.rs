@@ -334,9 +334,11 @@ fn lost_log_buffers_are_never_taken_for_a_clean_end() {
 #[test]
 fn without_shared_memory_the_buffers_go_to_the_directory_and_still_survive() {
     let dir = dir();
-    let open = || builder().buffers_dir("/nonexistent");
+    let open = || builder().buffers_dir("/proc/nonexistent");
     let store = open().open(dir.path()).expect("a new store");
-    assert!(store.stats().buffers_fallback.is_some_and(|reason| reason.contains("/nonexistent")));
+    assert!(
+        store.stats().buffers_fallback.is_some_and(|reason| reason.contains("/proc/nonexistent"))
+    );
     let model = fill(&store, 5);
     store.abandon();
     let store = open().open(dir.path()).expect("recovers");

@@ -38,7 +38,7 @@ fn inspect_counts_what_an_opening_finds_wherever_the_records_are() {
     let mut buffered = 0;
     for (round, fallback) in (1..9).zip([false, true].into_iter().cycle()) {
         let dir = tempfile::tempdir().expect("a directory");
-        let buffers = if fallback { Path::new("/nonexistent") } else { shared.path() };
+        let buffers = if fallback { Path::new("/proc/nonexistent") } else { shared.path() };
         for crash in 0..3 {
             let store = builder(buffers).writers(1 + crash % 2).open(dir.path()).expect("opens");
             for changes in 0..=(round + u64::from(crash)) % 4 {

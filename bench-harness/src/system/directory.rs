@@ -124,4 +124,16 @@ mod tests {
         assert_eq!(claim_empty(&missing.join("x")).expect_err("refused").exit_status(), 2);
         assert!(allocated_bytes(&missing).expect("sized") >= 512);
     }
+
+    #[test]
+    fn what_was_made_for_a_look_goes_again_and_nothing_else() {
+        let there = tempfile::tempdir().expect("a directory");
+        let deep = there.path().join("a/b/c");
+        drop(make(&deep).expect("made"));
+        assert!(there.path().exists() && !there.path().join("a").exists());
+        let made = make(&deep).expect("made");
+        fs::write(there.path().join("a/file"), "x").expect("written");
+        drop(made);
+        assert!(there.path().join("a/file").exists() && !there.path().join("a/b").exists());
+    }
 }
