@@ -78,7 +78,7 @@ pub(crate) struct Shared {
     /// Bytes of values in parts that are being put: no garbage, and not live yet.
     pub(crate) pending_bytes: AtomicU64,
     pub(crate) compaction: Arc<State>,
-    /// Held by who asks for room while chunks are few.
+    /// Held by who begins a log buffer, or waits for one.
     pub(crate) admission: Mutex<()>,
     /// Whether all chunks are known, so that facts of absence may be forgotten.
     pub(crate) may_forget: AtomicBool,
