@@ -96,6 +96,13 @@ pub(crate) struct TableCounts {
     pub(crate) overflow_buckets: u64,
 }
 
+impl Homes {
+    /// The hash that is searched for.
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
+    }
+}
+
 impl<'a> Table<'a> {
     pub(crate) fn at(arena: &'a Arena, header: u64) -> Table<'a> {
         Table { arena, header }

@@ -9,6 +9,7 @@ use crate::reclaim::pin::Pinned;
 use crate::store::Store;
 use crate::store::access::find_pinned;
 use crate::store::put::{Condition, Done, NewEntry};
+use crate::store::read::GROUP;
 
 /// A pin that the caller holds over many reads: each costs less, and the values found stay where they are
 /// until it ends.
@@ -109,7 +110,9 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     }
 
     /// Gives many keys their values, in order, and waits for durability once, at the end. Each put stands for
-    /// itself: this is not a transaction.
+    /// itself: this is not a transaction. The cache misses of up to sixteen keys run side by side, so in a
+    /// store that is larger than the caches it takes some two thirds of the time of single puts
+    /// (`cargo run --release -p hdstore --example load`).
     ///
     /// # Errors
     /// As for [`Map::insert`]; the first one ends the call, and [`PutManyError::done`] says how many puts
@@ -117,20 +120,27 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     #[doc(alias = "putAll")]
     pub fn put_many(&self, entries: &[(&K::Encode, &V::Encode)]) -> Result<(), PutManyError> {
         let mut last: Vec<Option<L::Ticket>> = Vec::new();
-        for (done, (key, value)) in entries.iter().enumerate() {
-            let put = || {
-                let (key, value) = (K::encode(key)?, V::encode(value)?);
-                let entry = NewEntry { key: &key, value: &value, expiry_ms: None };
-                let stream = self.inner.stream_of(&key);
-                Ok((stream, self.inner.put(&self.core, stream, entry, Condition::None)?))
-            };
-            let (stream, put) = put().map_err(|source| PutManyError { done, source })?;
-            if let Done::Put(ticket) = put {
-                let stream = stream.0 as usize;
-                if last.len() <= stream {
-                    last.resize(stream + 1, None);
+        for (number, group) in entries.chunks(GROUP).enumerate() {
+            let done = number * GROUP;
+            let keys: Result<Vec<_>, _> = group.iter().map(|(key, _)| K::encode(key)).collect();
+            let keys = keys.map_err(|source| PutManyError { done, source })?;
+            let places = self.inner.fetch_group(&self.core, &keys, &self.inner.pin());
+            for (index, (place, (key, (_, value)))) in
+                places.iter().flatten().zip(keys.iter().zip(group)).enumerate()
+            {
+                let put = || {
+                    let value = V::encode(value)?;
+                    let entry = NewEntry { key, value: &value, expiry_ms: None };
+                    self.inner.put_from(&self.core, (place.0, &place.1), entry, Condition::None)
+                };
+                let put = put().map_err(|source| PutManyError { done: done + index, source })?;
+                if let Done::Put(ticket) = put {
+                    let stream = place.1.stream.0 as usize;
+                    if last.len() <= stream {
+                        last.resize(stream + 1, None);
+                    }
+                    last[stream] = Some(ticket);
                 }
-                last[stream] = Some(ticket);
             }
         }
         for ticket in last {

@@ -97,12 +97,23 @@ impl<L: Log> Inner<L> {
         entry: NewEntry<'_>,
         condition: Condition<'_>,
     ) -> Result<Done<L::Ticket>, Error> {
+        let place = self.place(map, stream);
+        let homes = self.prefetch(&place, self.hash.of(entry.key));
+        self.put_from(map, (homes, &place), entry, condition)
+    }
+
+    /// A put whose search begins at `homes`, in a place of the key's stream.
+    pub(crate) fn put_from(
+        &self,
+        map: &MapCore<L>,
+        (homes, place): (Homes, &Place<'_>),
+        entry: NewEntry<'_>,
+        condition: Condition<'_>,
+    ) -> Result<Done<L::Ticket>, Error> {
         self.check_lengths(entry.key, entry.value.len() as u64)?;
         map.check()?;
         self.log.check().map_err(Error::Log)?;
-        let hash = self.hash.of(entry.key);
-        let place = self.place(map, stream);
-        let homes = self.prefetch(&place, hash);
+        let (hash, stream) = (homes.hash(), place.stream);
         let need = need(entry.key, entry.value.len() as u64, entry.expiry_ms);
         // A look before the lock refuses early. A plain put below the bound has nothing to be refused for.
         if !matches!(condition, Condition::None) || !place.node.has_room_to_retire() {
@@ -131,13 +142,13 @@ impl<L: Log> Inner<L> {
         };
         fill(&place.node.arena, slot, &parts, entry.value);
         // The line of the entry that is to be replaced comes while the record is written.
-        self.prefetch_entry(&place, homes);
+        self.prefetch_entry(place, homes);
         let new = Word::entry(tag_of(hash), slot.generation, slot.location);
         loop {
             let change =
                 Change::Entry { key: entry.key, value: entry.value, expiry_ms: entry.expiry_ms };
             let room = self.log.reserve(map.spec.id, stream, change).map_err(Error::Log)?;
-            let locked = self.lock_stream(&place);
+            let locked = self.lock_stream(place);
             map.check()?;
             let position = L::position(&room);
             if position < locked.position() {
@@ -181,7 +192,7 @@ impl<L: Log> Inner<L> {
             locked.set_seq(seq);
             locked.set_position(position);
             if retired.is_none() {
-                self.grow(&place, &mut spare.spare, &locked);
+                self.grow(place, &mut spare.spare, &locked);
             }
             drop(locked);
             prepared.settle(retired);

@@ -11,6 +11,7 @@ use crate::ids::{Location, StreamId};
 use crate::index::table::Homes;
 use crate::log::Log;
 use crate::reclaim::hazard::Published;
+use crate::reclaim::pin::Pinned;
 
 /// A published slot of a node.
 pub(crate) struct Held<'a> {
@@ -93,17 +94,7 @@ impl<L: Log> Inner<L> {
     ) {
         let pin = self.pin();
         for (group_index, group) in keys.chunks(GROUP).enumerate() {
-            let mut places: [Option<(Homes, Place<'_>)>; GROUP] = [const { None }; GROUP];
-            for (key, slot) in group.iter().zip(&mut places) {
-                let key = key.as_ref();
-                let (hash, place) = (self.hash.of(key), self.place(map, self.stream_of(key)));
-                *slot = Some((place.table.prefetch(hash), place));
-            }
-            for (homes, place) in places.iter().flatten() {
-                if let Some(word) = place.table.likely(*homes) {
-                    place.node.arena.prefetch(word.location().offset());
-                }
-            }
+            let places = self.fetch_group(map, group, &pin);
             for (index, (key, slot)) in group.iter().zip(&places).enumerate() {
                 let Some((homes, place)) = slot else { continue };
                 let view = find_pinned(&place.node.arena, place.table, *homes, key.as_ref(), &pin)
@@ -111,5 +102,28 @@ impl<L: Log> Inner<L> {
                 each(group_index * GROUP + index, view.as_ref());
             }
         }
+    }
+
+    /// Says where the searches for up to [`GROUP`] keys begin, and brings their lines in and those of the
+    /// entries, all side by side.
+    #[inline]
+    pub(crate) fn fetch_group<'a, K: AsRef<[u8]>>(
+        &'a self,
+        map: &MapCore<L>,
+        keys: &[K],
+        _pin: &Pinned<'_>,
+    ) -> [Option<(Homes, Place<'a>)>; GROUP] {
+        let mut places: [Option<(Homes, Place<'_>)>; GROUP] = [const { None }; GROUP];
+        for (key, slot) in keys.iter().zip(&mut places) {
+            let key = key.as_ref();
+            let (hash, place) = (self.hash.of(key), self.place(map, self.stream_of(key)));
+            *slot = Some((place.table.prefetch(hash), place));
+        }
+        for (homes, place) in places.iter().flatten() {
+            if let Some(word) = place.table.likely(*homes) {
+                place.node.arena.prefetch(word.location().offset());
+            }
+        }
+        places
     }
 }
