@@ -4,26 +4,14 @@
 //! is promised before the index changes, so that retiring itself cannot fail. What waits is counted; `store/`
 //! refuses overwrites beyond the stated bound.
 //!
-//! A batch is a slot of 1 KiB: word 1 links to the next batch, word 2 has the epoch, word 3 the count, word 4
-//! the bytes, words 5 to 127 the retired slots. Word 0 stays the slot's own.
+//! The bytes of a batch are in `slab/batch.rs`.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64 as StdAtomicU64, Ordering};
 
 use crate::arena::Arena;
 use crate::ids::Location;
+use crate::slab::batch::{BATCH_SLOTS, Batch};
 use crate::sync::Mutex;
-
-/// Bytes of a batch.
-pub(crate) const BATCH_BYTES: u64 = 1024;
-/// Slots in a batch.
-pub(crate) const BATCH_SLOTS: u64 = BATCH_BYTES / 8 - 5;
-
-const NEXT: u64 = 8;
-const EPOCH: u64 = 16;
-const COUNT: u64 = 24;
-const BYTES: u64 = 32;
-const FIRST: u64 = 40;
 
 /// The batch that a lane is filling, and its empty spares.
 #[derive(Default)]
@@ -81,7 +69,7 @@ impl OpenBatch {
         let batch = *self.batch.get_or_insert_with(|| {
             self.spares.pop().expect("room was promised before the index changed")
         });
-        arena.word(batch.offset() + FIRST + self.count * 8).store(location.0, Relaxed);
+        Batch::at(arena, batch).set_slot(self.count, location);
         self.count += 1;
         self.bytes += bytes;
         let must_stay = !self.spares_suffice();
@@ -158,15 +146,14 @@ impl RetiredQueue {
 
     /// Queues a sealed batch under the epoch that `advance` ended.
     pub(crate) fn push(&self, arena: &Arena, sealed: &SealedBatch, advance: impl FnOnce() -> u64) {
-        let offset = sealed.batch.offset();
-        arena.word(offset + NEXT).store(0, Relaxed);
-        arena.word(offset + COUNT).store(sealed.count, Relaxed);
-        arena.word(offset + BYTES).store(sealed.bytes, Relaxed);
+        let batch = Batch::at(arena, sealed.batch);
+        batch.set_next(None);
+        batch.set_counts(sealed.count, sealed.bytes);
         let mut state = crate::sync::lock(&self.state);
         // Under the lock, so that the queue is in the order of its epochs.
-        arena.word(offset + EPOCH).store(advance(), Relaxed);
+        batch.set_epoch(advance());
         match state.tail {
-            Some(tail) => arena.word(tail.offset() + NEXT).store(sealed.batch.0, Relaxed),
+            Some(tail) => Batch::at(arena, tail).set_next(Some(sealed.batch)),
             None => state.head = Some(sealed.batch),
         }
         state.tail = Some(sealed.batch);
@@ -181,19 +168,17 @@ impl RetiredQueue {
         state: &mut QueueState,
         oldest_pin: u64,
     ) -> Option<Location> {
-        let head = state.head?;
-        if arena.word(head.offset() + EPOCH).load(Relaxed) >= oldest_pin {
+        let head = Batch::at(arena, state.head?);
+        if head.epoch() >= oldest_pin {
             return None;
         }
-        let next = arena.word(head.offset() + NEXT).load(Relaxed);
-        state.head = (next != 0).then_some(Location(next));
-        if next == 0 {
+        state.head = head.next();
+        if state.head.is_none() {
             state.tail = None;
         }
-        let bytes = arena.word(head.offset() + BYTES).load(Relaxed);
-        self.sealed_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.sealed_bytes.fetch_sub(head.bytes(), Ordering::Relaxed);
         self.sealed_batches.fetch_sub(1, Ordering::Relaxed);
-        Some(head)
+        Some(head.location)
     }
 
     pub(crate) fn add_held(&self, bytes: u64) {
@@ -219,13 +204,6 @@ impl RetiredQueue {
     }
 }
 
-/// The slots of a batch.
-pub(crate) fn slots_of(arena: &Arena, batch: Location) -> impl Iterator<Item = Location> + '_ {
-    let count = arena.word(batch.offset() + COUNT).load(Relaxed);
-    (0..count)
-        .map(move |index| Location(arena.word(batch.offset() + FIRST + index * 8).load(Relaxed)))
-}
-
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
@@ -233,6 +211,7 @@ mod tests {
     use crate::arena::Budget;
     use crate::arena::layout::Layout;
     use crate::arena::os::PageKind;
+    use crate::slab::batch::BATCH_BYTES;
 
     #[test]
     fn a_change_under_way_does_not_keep_a_batch_of_large_slots_open() {

@@ -7,6 +7,7 @@
 //! Callers: `store/node.rs`. Cost of a take or a put: a stash operation; once in up to 31 of them a class's
 //! lock and as many list steps; once per 256 KiB a page from the pool.
 
+pub(crate) mod batch;
 pub(crate) mod class;
 pub(crate) mod lane;
 pub(crate) mod large;

@@ -26,7 +26,7 @@ use crate::index::grow::buckets_for;
 use crate::index::table::Wants;
 use crate::index::word::{Word, tag_of};
 use crate::log::{Change, Log, MapSpec};
-use crate::reclaim::retire::BATCH_BYTES;
+use crate::slab::batch::BATCH_BYTES;
 
 /// A record of a stream's history.
 #[derive(Clone, Copy, Debug)]

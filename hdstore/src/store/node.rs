@@ -21,7 +21,8 @@ use crate::entry::view::EntryView;
 use crate::ids::Location;
 use crate::reclaim::hazard::Hazards;
 use crate::reclaim::pin::{OldestPin, Pins};
-use crate::reclaim::retire::{BATCH_BYTES, RetiredQueue, slots_of};
+use crate::reclaim::retire::RetiredQueue;
+use crate::slab::batch::{BATCH_BYTES, Batch};
 use crate::slab::lane::Lane;
 use crate::slab::{Slabs, Slot};
 use crate::store::detached::{BUCKETS_PER_ROUND, DetachedQueue, Taken};
@@ -305,7 +306,7 @@ impl Node {
         });
         while let Some(batch) = self.retired.pop(&self.arena, &mut state, oldest) {
             let (_, mut lane) = self.lane();
-            for location in slots_of(&self.arena, batch) {
+            for location in Batch::at(&self.arena, batch).slots() {
                 if is_published(location.0) {
                     let bytes = self.slabs.slot_bytes(&self.arena, location);
                     held.push((location.0, bytes));

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::ids::StreamId;
 use crate::index::word::Word;
 use crate::log::{Change, Log};
-use crate::reclaim::retire::BATCH_BYTES;
+use crate::slab::batch::BATCH_BYTES;
 
 impl<L: Log> Inner<L> {
     /// Removes a key if `wanted` accepts its entry. `wanted` may be asked twice: before the lock and under

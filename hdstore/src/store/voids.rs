@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::ids::{MapId, Seq, StreamId};
 use crate::index::word::Word;
 use crate::log::Log;
-use crate::reclaim::retire::BATCH_BYTES;
+use crate::slab::batch::BATCH_BYTES;
 
 /// The table held entries when its newest clear was met.
 const IS_LATE: u64 = 1 << 63;
