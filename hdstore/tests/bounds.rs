@@ -72,6 +72,35 @@ fn a_full_store_refuses_with_both_figures_and_keeps_the_old_value() {
 }
 
 #[test]
+fn whole_batches_of_free_slots_serve_every_size_when_memory_is_short() {
+    // A bound this high lets half of the limit wait as free slots of one class.
+    let filled = |sizes: &[usize]| {
+        let store = Store::builder()
+            .memory_limit_bytes(64 * MIB)
+            .unreclaimed_max_bytes(64 * MIB)
+            .in_memory()
+            .expect("a store");
+        let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
+        let mut entries = 0;
+        for &size in sizes {
+            for n in 0..entries {
+                map.remove(&n).expect("removed");
+            }
+            let stats = store.stats();
+            assert!(entries == 0 || stats.free_bytes > 16 * MIB, "{stats:#?}");
+            assert_eq!(stats.accounted_bytes(), stats.committed_bytes, "{stats:#?}");
+            let value = vec![1; size];
+            entries = (0u64..).take_while(|n| map.insert(n, &value).is_ok()).count() as u64;
+        }
+        let stats = store.stats();
+        assert_eq!(stats.accounted_bytes(), stats.committed_bytes, "{stats:#?}");
+        entries
+    };
+    let (others, at_once) = (filled(&[1000, 3000]), filled(&[3000]));
+    assert!(others * 100 >= at_once * 90, "{others} of 3000 B, in a new store {at_once}");
+}
+
+#[test]
 fn memory_freed_by_one_map_serves_another_of_another_size() {
     let store = store(64 * MIB);
     let small = store.map::<U64, Bytes>("small", MapOptions::default()).expect("a map");

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU64 as StdAtomicU64, Ordering};
 use crate::arena::Arena;
 use crate::ids::Location;
 use crate::slab::batch::{BATCH_SLOTS, Batch};
+use crate::slab::class::Class;
+use crate::slab::large;
 use crate::sync::Mutex;
 
 /// The batch that a lane is filling, and its empty spares.
@@ -19,6 +21,8 @@ pub(crate) struct OpenBatch {
     batch: Option<Location>,
     count: u64,
     bytes: u64,
+    /// Bytes of each of its slots; 0 when they differ, or are no slots of a slab.
+    each_bytes: u64,
     promised: u64,
     spares: Vec<Location>,
 }
@@ -28,6 +32,7 @@ pub(crate) struct SealedBatch {
     batch: Location,
     count: u64,
     bytes: u64,
+    class: Option<Class>,
 }
 
 impl OpenBatch {
@@ -41,6 +46,11 @@ impl OpenBatch {
     pub(crate) fn has_room(&self) -> bool {
         let here = if self.batch.is_some() { BATCH_SLOTS - self.count } else { 0 };
         here + self.spares.len() as u64 * BATCH_SLOTS > self.promised
+    }
+
+    /// Whether the batch that comes after the open one is missing.
+    pub(crate) fn wants_spare(&self) -> bool {
+        self.spares.is_empty()
     }
 
     pub(crate) fn add_spare(&mut self, batch: Location) {
@@ -70,6 +80,12 @@ impl OpenBatch {
             self.spares.pop().expect("room was promised before the index changed")
         });
         Batch::at(arena, batch).set_slot(self.count, location);
+        if self.count == 0 {
+            self.each_bytes = bytes;
+        }
+        if self.each_bytes != bytes || large::is_large(arena, location) {
+            self.each_bytes = 0;
+        }
         self.count += 1;
         self.bytes += bytes;
         let must_stay = !self.spares_suffice();
@@ -94,7 +110,8 @@ impl OpenBatch {
 
     fn seal(&mut self) -> Option<SealedBatch> {
         let batch = self.batch.take()?;
-        let sealed = SealedBatch { batch, count: self.count, bytes: self.bytes };
+        let class = (self.each_bytes != 0).then(|| Class::of(self.each_bytes)).flatten();
+        let sealed = SealedBatch { batch, count: self.count, bytes: self.bytes, class };
         self.count = 0;
         self.bytes = 0;
         Some(sealed)
@@ -148,7 +165,7 @@ impl RetiredQueue {
     pub(crate) fn push(&self, arena: &Arena, sealed: &SealedBatch, advance: impl FnOnce() -> u64) {
         let batch = Batch::at(arena, sealed.batch);
         batch.set_next(None);
-        batch.set_counts(sealed.count, sealed.bytes);
+        batch.set_counts(sealed.count, sealed.bytes, sealed.class);
         let mut state = crate::sync::lock(&self.state);
         // Under the lock, so that the queue is in the order of its epochs.
         batch.set_epoch(advance());

@@ -1,13 +1,14 @@
 //! Batches: slots of 1 KiB that list other slots, all retired or all free.
 //!
 //! Invariant: a batch is on one list at a time, linked through its word 1, and so are the slots in it. Word 2
-//! has the epoch (retired slots), word 3 the count, word 4 the bytes, words 5 to 127 the slots. Word 0 stays
-//! the slot's own.
+//! has the epoch (retired slots), word 3 the count and the class + 1 (0: of several), word 4 the bytes, words 5
+//! to 127 the slots. Word 0 stays the slot's own.
 //!
 //! Callers: `reclaim/retire.rs` (retired slots wait in them) and `depot.rs` (free ones do, as they came).
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::class::Class;
 use crate::arena::Arena;
 use crate::ids::Location;
 
@@ -21,6 +22,8 @@ const EPOCH: u64 = 2;
 const COUNT: u64 = 3;
 const BYTES: u64 = 4;
 const FIRST: u64 = 5;
+const COUNT_MASK: u64 = 0xffff;
+const CLASS_SHIFT: u32 = 16;
 
 /// The words of a batch.
 #[derive(Clone, Copy)]
@@ -61,7 +64,12 @@ impl<'a> Batch<'a> {
 
     /// How many slots it lists.
     pub(crate) fn count(&self) -> u64 {
-        self.get(COUNT)
+        self.get(COUNT) & COUNT_MASK
+    }
+
+    /// The class of its slots, if they are all of one.
+    pub(crate) fn class(&self) -> Option<Class> {
+        (self.get(COUNT) >> CLASS_SHIFT).checked_sub(1).map(|class| Class(class as u8))
     }
 
     /// Bytes of these slots' places.
@@ -69,8 +77,8 @@ impl<'a> Batch<'a> {
         self.get(BYTES)
     }
 
-    pub(crate) fn set_counts(&self, count: u64, bytes: u64) {
-        self.set(COUNT, count);
+    pub(crate) fn set_counts(&self, count: u64, bytes: u64, class: Option<Class>) {
+        self.set(COUNT, count | class.map_or(0, |class| u64::from(class.0) + 1) << CLASS_SHIFT);
         self.set(BYTES, bytes);
     }
 

@@ -18,6 +18,16 @@ const DOUBLINGS: u32 = SLOT_MAX.ilog2() - LINEAR_MAX.ilog2();
 /// Number of classes.
 pub(crate) const CLASSES: usize = (LINEAR + DOUBLINGS * 16) as usize;
 
+static SLOT_BYTES: [u32; CLASSES] = {
+    let mut bytes = [0; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        bytes[class] = Class(class as u8).reckoned_slot_bytes();
+        class += 1;
+    }
+    bytes
+};
+
 impl Class {
     /// The class of the smallest slot that holds `need` bytes; `None` when only a large slot does.
     #[inline]
@@ -36,9 +46,16 @@ impl Class {
     }
 
     /// Bytes of a slot of this class, a multiple of 8.
+    ///
+    /// # Panics
+    /// When there is no such class: a page's entry is broken then.
     #[inline]
     pub(crate) fn slot_bytes(self) -> u32 {
-        let class = u32::from(self.0);
+        SLOT_BYTES[usize::from(self.0)]
+    }
+
+    const fn reckoned_slot_bytes(self) -> u32 {
+        let class = self.0 as u32;
         if class < LINEAR {
             return SLOT_MIN + class * 8;
         }

@@ -5,6 +5,7 @@
 //! it and guarded by one mutex; there are at least as many lanes as processors.
 
 use super::class::{CLASSES, Class};
+use crate::ids::Location;
 use crate::reclaim::retire::OpenBatch;
 
 /// Slots that a stash holds at most.
@@ -17,6 +18,8 @@ const STASH_BYTES: u32 = 64 * 1024;
 pub(crate) struct Stash {
     len: usize,
     slots: [u64; STASH_MAX],
+    /// A batch out of the depot, with the slots that come next.
+    pub(super) batch: Option<Location>,
 }
 
 impl Stash {
@@ -25,7 +28,7 @@ impl Stash {
         Some(self.slots[self.len])
     }
 
-    /// The slot that the next `pop` gives.
+    /// The slot that the next `pop` gives, unless the stash must be filled first.
     pub(crate) fn top(&self) -> Option<u64> {
         self.slots[..self.len].last().copied()
     }
@@ -52,9 +55,15 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
+    /// Batches of free slots that the lane has begun.
+    pub(crate) fn begun_batches(&self) -> u64 {
+        self.stashes.iter().filter(|stash| stash.batch.is_some()).count() as u64
+    }
+
     pub(crate) fn new() -> Lane {
         Lane {
-            stashes: vec![Stash { len: 0, slots: [0; STASH_MAX] }; CLASSES].into_boxed_slice(),
+            stashes: vec![Stash { len: 0, slots: [0; STASH_MAX], batch: None }; CLASSES]
+                .into_boxed_slice(),
             retired: OpenBatch::default(),
         }
     }

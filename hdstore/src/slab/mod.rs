@@ -1,14 +1,16 @@
 //! Slabs: slots of every size out of one pool of pages.
 //!
-//! Invariant: a free slot is in exactly one place, a lane's stash or its page's list (slab slots), or the
-//! large slots' free lists. A slot's generation byte survives while it is free and is raised when it is
+//! Invariant: a free slot is in exactly one place: a lane's stash, a batch of the depot or its page's list
+//! (slab slots), or the large slots' free lists. A slot's generation byte survives while it is free and is raised when it is
 //! taken, so a word that named the former tenant never matches the next one.
 //!
-//! Callers: `store/node.rs`. Cost of a take or a put: a stash operation; once in up to 31 of them a class's
-//! lock and as many list steps; once per 256 KiB a page from the pool.
+//! Callers: `store/node.rs`. Cost of a take: a stash operation; once in up to 123 of them a class's lock;
+//! without batches in the depot, once in up to 31 a class's lock and as many list steps, and once per 256 KiB
+//! a page from the pool. Of a put: a stash operation, once in up to 16 a class's lock and list steps.
 
 pub(crate) mod batch;
 pub(crate) mod class;
+pub(crate) mod depot;
 pub(crate) mod lane;
 pub(crate) mod large;
 pub(crate) mod page;
@@ -22,7 +24,9 @@ use crate::arena::layout::PAGE;
 use crate::entry::layout::{generation_of, word_of_free_slot};
 use crate::ids::Location;
 use crate::sync::{Mutex, lock};
+use batch::Batch;
 use class::{CLASSES, Class};
+use depot::Depot;
 use lane::{Lane, stash_max};
 use large::LargeSlots;
 use page::{PageId, PageMeta, PagePool, offset_of, page_of};
@@ -38,16 +42,26 @@ pub(crate) struct Slot {
 pub(crate) struct Slabs {
     pub(crate) pool: PagePool,
     pub(crate) large: LargeSlots,
-    /// Per class the list of its pages with room, as page number + 1.
-    with_room: Box<[CachePadded<Mutex<u64>>]>,
+    pub(crate) depot: Depot,
+    classes: Box<[CachePadded<Mutex<ClassLists>>]>,
+}
+
+/// Where the free slots of a class are, but for the lanes' stashes.
+#[derive(Default)]
+struct ClassLists {
+    /// The first page with room, as page number + 1.
+    with_room: u64,
+    /// The first batch in the depot.
+    depot: Option<Location>,
 }
 
 impl Slabs {
-    pub(crate) fn new(warm_max_bytes: u64) -> Slabs {
+    pub(crate) fn new(warm_max_bytes: u64, depot_max_bytes: u64) -> Slabs {
         Slabs {
             pool: PagePool::new(),
             large: LargeSlots::new(warm_max_bytes),
-            with_room: (0..CLASSES).map(|_| CachePadded::new(Mutex::new(0))).collect(),
+            depot: Depot::new(depot_max_bytes),
+            classes: (0..CLASSES).map(|_| CachePadded::default()).collect(),
         }
     }
 
@@ -69,17 +83,15 @@ impl Slabs {
             }
             None => self.large.take(arena, need)?,
         };
-        arena.unpoison(location.offset(), Self::taken_bytes(need));
+        #[cfg(asan)]
+        arena.unpoison(
+            location.offset(),
+            Class::of(need).map_or(need, |class| u64::from(class.slot_bytes())),
+        );
         let word = arena.word(location.offset());
         let generation = generation_of(word.load(Relaxed)).wrapping_add(1);
         word.store(word_of_free_slot(generation), Relaxed);
         Some(Slot { location, generation })
-    }
-
-    /// Bytes of the slot that a need takes, for the sanitizer.
-    #[inline]
-    fn taken_bytes(need: u64) -> u64 {
-        Class::of(need).map_or(need, |class| u64::from(class.slot_bytes()))
     }
 
     /// Frees a slot that nobody can reach any more.
@@ -99,22 +111,30 @@ impl Slabs {
         lane.stashes[usize::from(class.0)].push(location.0);
     }
 
-    /// Puts all stashed slots of a lane back to their pages, so that empty pages can serve others.
+    /// Puts all stashed slots of a lane, and what it has begun of a batch, back to their pages, so that empty pages can serve others.
     pub(crate) fn flush(&self, arena: &Arena, lane: &mut Lane) {
-        for class in 0..CLASSES {
-            self.spill(arena, lane, Class(class as u8), 0);
+        for class in (0..CLASSES as u8).map(Class) {
+            self.flush_begun(arena, lane, class);
+        }
+        for class in (0..CLASSES as u8).map(Class) {
+            self.spill(arena, lane, class, 0);
         }
     }
 
     /// Fills a stash and returns one more slot.
     fn refill(&self, arena: &Arena, lane: &mut Lane, class: Class) -> Option<Location> {
-        let mut list = lock(&self.with_room[usize::from(class.0)]);
-        let first = self.take_from_pages(arena, &mut list, class)?;
+        if self.refill_from_depot(arena, lane, class) {
+            return lane.stashes[usize::from(class.0)].pop().map(Location);
+        }
+        let mut lists = lock(&self.classes[usize::from(class.0)]);
+        let first = self.take_from_pages(arena, &mut lists.with_room, class)?;
         let stash = &mut lane.stashes[usize::from(class.0)];
         while stash.len() + 1 < stash_max(class) {
             // The pool is asked for the first slot only: a stash must not take the last page for slots nobody
             // needs.
-            let Some(location) = Self::take_listed(arena, &mut list, class) else { break };
+            let Some(location) = Self::take_listed(arena, &mut lists.with_room, class) else {
+                break;
+            };
             stash.push(location.0);
         }
         Some(first)
@@ -156,23 +176,28 @@ impl Slabs {
         if stash.len() <= keep {
             return;
         }
-        let capacity = PAGE / u64::from(class.slot_bytes());
-        let mut list = lock(&self.with_room[usize::from(class.0)]);
+        let mut lists = lock(&self.classes[usize::from(class.0)]);
         while stash.len() > keep {
             let Some(location) = stash.pop() else { break };
-            let page = page_of(arena, Location(location).offset());
-            let meta = PageMeta::of(arena, page);
-            arena.word(Location(location).offset() + 8).store(meta.free_head(), Relaxed);
-            meta.set_free_head(location);
-            meta.set_free_count(meta.free_count() + 1);
-            if !meta.listed() {
-                link(arena, &mut list, page);
-            }
-            if meta.free_count() == meta.carved() && meta.carved() <= capacity {
-                unlink(arena, &mut list, page);
-                arena.unpoison(offset_of(arena, page), PAGE);
-                self.pool.put(arena, page);
-            }
+            self.give_to_page(arena, &mut lists, class, Location(location));
+        }
+    }
+
+    /// Puts a slot into its page's list; a page that is all free goes back to the pool.
+    fn give_to_page(&self, arena: &Arena, lists: &mut ClassLists, class: Class, slot: Location) {
+        let page = page_of(arena, slot.offset());
+        let meta = PageMeta::of(arena, page);
+        arena.word(slot.offset() + 8).store(meta.free_head(), Relaxed);
+        meta.set_free_head(slot.0);
+        meta.set_free_count(meta.free_count() + 1);
+        if !meta.listed() {
+            link(arena, &mut lists.with_room, page);
+        }
+        let capacity = PAGE / u64::from(class.slot_bytes());
+        if meta.free_count() == meta.carved() && meta.carved() <= capacity {
+            unlink(arena, &mut lists.with_room, page);
+            arena.unpoison(offset_of(arena, page), PAGE);
+            self.pool.put(arena, page);
         }
     }
 
@@ -211,9 +236,10 @@ impl Slabs {
     }
 
     /// Bytes that a lane's stashes hold.
-    pub(crate) fn stashed_bytes(lane: &Lane) -> u64 {
+    pub(crate) fn stashed_bytes(arena: &Arena, lane: &Lane) -> u64 {
         let of = |(class, stash): (usize, &lane::Stash)| {
-            stash.len() as u64 * u64::from(Class(class as u8).slot_bytes())
+            let begun = stash.batch.map_or(0, |batch| Batch::at(arena, batch).bytes());
+            stash.len() as u64 * u64::from(Class(class as u8).slot_bytes()) + begun
         };
         lane.stashes.iter().enumerate().map(of).sum()
     }

@@ -38,6 +38,7 @@ pub(crate) struct Node {
     pub(crate) hazards: Hazards,
     pub(super) detached: DetachedQueue,
     pub(super) pins: Arc<Pins>,
+    /// A power of two of them.
     lanes: Box<[CachePadded<Mutex<Lane>>]>,
     retired: RetiredQueue,
     unreclaimed_max_bytes: u64,
@@ -84,9 +85,10 @@ impl Node {
         lanes: usize,
         unreclaimed_max_bytes: u64,
     ) -> Node {
+        let lanes = lanes.next_power_of_two();
         let warm_max = arena.budget().limit_bytes() / 8;
         Node {
-            slabs: Slabs::new(warm_max),
+            slabs: Slabs::new(warm_max, unreclaimed_max_bytes / 2),
             hazards: Hazards::new(),
             detached: DetachedQueue::new(),
             pins,
@@ -100,9 +102,10 @@ impl Node {
 
     /// The calling thread's lane, or another when that one is taken.
     pub(super) fn lane(&self) -> (usize, MutexGuard<'_, Lane>) {
-        let home = thread_index() % self.lanes.len();
+        let mask = self.lanes.len() - 1;
+        let home = thread_index() & mask;
         for step in 0..self.lanes.len() {
-            let index = (home + step) % self.lanes.len();
+            let index = (home + step) & mask;
             if let Some(lane) = try_lock(&self.lanes[index]) {
                 return (index, lane);
             }
@@ -211,9 +214,7 @@ impl Node {
     #[cold]
     fn make_room(&self, need: u64) {
         self.reclaim(true);
-        for lane in self.lanes.iter() {
-            self.slabs.flush(&self.arena, &mut lock(lane));
-        }
+        self.flush();
         // Slab pages are committed two megabytes at a time, and their part of the page table with them.
         let step = need.max(UNIT) + LARGE_STEP;
         let budget = self.arena.budget();
@@ -226,13 +227,19 @@ impl Node {
         }
     }
 
+    /// Gives the free slots of depot and lanes to their pages.
+    fn flush(&self) {
+        self.slabs.flush_depot(&self.arena, &mut self.lane().1);
+        for lane in self.lanes.iter() {
+            self.slabs.flush(&self.arena, &mut lock(lane));
+        }
+    }
+
     /// Gives up to `bytes` of free memory back to the system and says how many.
     pub(crate) fn give_back(&self, bytes: u64) -> u64 {
         self.take_all_apart();
         self.reclaim(true);
-        for lane in self.lanes.iter() {
-            self.slabs.flush(&self.arena, &mut lock(lane));
-        }
+        self.flush();
         let warm = self.slabs.large.give_back_warm(&self.arena);
         warm + self.slabs.pool.give_back(&self.arena, bytes.saturating_sub(warm).div_ceil(PAGE))
             * PAGE
@@ -305,8 +312,17 @@ impl Node {
             keep
         });
         while let Some(batch) = self.retired.pop(&self.arena, &mut state, oldest) {
+            let listed = Batch::at(&self.arena, batch);
+            let count = listed.count();
+            if published.is_empty()
+                && let Some(class) = listed.class()
+                && self.slabs.put_batch(&self.arena, listed, class)
+            {
+                freed += count;
+                continue;
+            }
             let (_, mut lane) = self.lane();
-            for location in Batch::at(&self.arena, batch).slots() {
+            for location in listed.slots() {
                 if is_published(location.0) {
                     let bytes = self.slabs.slot_bytes(&self.arena, location);
                     held.push((location.0, bytes));
@@ -365,18 +381,24 @@ impl Node {
 
     /// Bytes that batches take.
     pub(crate) fn batch_bytes(&self) -> u64 {
-        let open: u64 = self.lanes.iter().map(|lane| lock(lane).retired.batches()).sum();
+        let of_lane = |lane: &CachePadded<Mutex<Lane>>| {
+            let lane = lock(lane);
+            lane.retired.batches() + lane.begun_batches()
+        };
+        let open: u64 = self.lanes.iter().map(of_lane).sum();
         let class =
             crate::slab::class::Class::of(BATCH_BYTES).map_or(0, |class| class.slot_bytes());
-        (open + self.retired.sealed_batches()) * u64::from(class)
+        (open + self.retired.sealed_batches() + self.slabs.depot.batches()) * u64::from(class)
     }
 
     /// Bytes that are committed and free: in the pool, in pages, in stashes, in warm large slots.
     pub(crate) fn free_bytes(&self) -> u64 {
-        let stashed: u64 = self.lanes.iter().map(|lane| Slabs::stashed_bytes(&lock(lane))).sum();
+        let stashed_in = |lane| Slabs::stashed_bytes(&self.arena, &lock(lane));
+        let stashed: u64 = self.lanes.iter().map(|lane| stashed_in(lane)).sum();
         self.slabs.pool.counts().free * PAGE
             + self.slabs.free_bytes_in_pages(&self.arena)
             + stashed
+            + self.slabs.depot.bytes()
             + self.slabs.large.warm_bytes()
     }
 }

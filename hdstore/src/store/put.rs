@@ -23,6 +23,7 @@ use crate::index::table::{Homes, Spare, Wants};
 use crate::index::word::{Word, tag_of};
 use crate::log::{Change, Log};
 use crate::reclaim::pin::OldestPin;
+use crate::slab::class::SLOT_MAX;
 
 /// A batch of reads that is younger than this, in milliseconds, is waited for like a read.
 const PASSING_MS: u64 = 50;
@@ -171,7 +172,13 @@ impl<L: Log> Inner<L> {
             let live = (entry.key.len() + entry.value.len()) as u64;
             let retired = match old {
                 Some((found, view)) => {
-                    let old_slot = place.node.slot_bytes(&view);
+                    let is_as_long = live_bytes(&view) == live
+                        && view.expiry_ms().is_some() == entry.expiry_ms.is_some();
+                    let old_slot = if is_as_long && need <= u64::from(SLOT_MAX) {
+                        slot_bytes
+                    } else {
+                        place.node.slot_bytes(&view)
+                    };
                     place.table.replace((live_bytes(&view), old_slot), (live, slot_bytes));
                     place.table.publish(found.place, new);
                     Some((view.location(), old_slot))
