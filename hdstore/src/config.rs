@@ -102,8 +102,8 @@ impl Builder {
         self
     }
 
-    /// How many lanes of free slots there are per node: 1 to 1,024, rounded up to a power of two. Default: as many as processors, at most
-    /// 64.
+    /// How many lanes of free slots there are per node: 1 to 1,024, rounded up to a power of two. Default: as
+    /// many as processors, at most 64.
     pub fn lanes(mut self, lanes: usize) -> Self {
         self.lanes = Some(lanes);
         self

@@ -1,8 +1,8 @@
 //! Batches: slots of 1 KiB that list other slots, all retired or all free.
 //!
 //! Invariant: a batch is on one list at a time, linked through its word 1, and so are the slots in it. Word 2
-//! has the epoch (retired slots), word 3 the count and the class + 1 (0: of several), word 4 the bytes, words 5
-//! to 127 the slots. Word 0 stays the slot's own.
+//! has the epoch (retired slots), word 3 the count and the class + 1 (0: of several), word 4 the bytes, words
+//! 5 to 127 the slots. Word 0 stays the slot's own.
 //!
 //! Callers: `reclaim/retire.rs` (retired slots wait in them) and `depot.rs` (free ones do, as they came).
 
