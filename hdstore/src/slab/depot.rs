@@ -1,8 +1,8 @@
 //! The depot: whole batches of free slots, as they came out of reclamation, until a lane wants them.
 //!
 //! Overwrites free slots by the batch and take as many; through the pages' lists each would be touched,
-//! listed and unlisted again. So a batch whose slots are all of one class goes to that class's list here as it
-//! is, and a lane whose stash is empty takes a whole one.
+//! listed and unlisted again. So a batch whose slots are all of one class goes to that class's list here as
+//! it is, and a lane whose stash is empty takes a whole one.
 //!
 //! Invariant: the slots of a batch in the depot, or of one that a lane has begun, are free and in no page's
 //! list. The depot holds at most `bytes_max`; beyond that, and when memory is short (`Slabs::flush_depot`),
@@ -44,7 +44,8 @@ impl Depot {
 }
 
 impl Slabs {
-    /// Takes a batch of slots, all of one class, that nobody can reach any more; false when the depot is full.
+    /// Takes a batch of slots, all of one class, that nobody can reach any more; false when the depot is
+    /// full.
     pub(crate) fn put_batch(&self, arena: &Arena, batch: Batch<'_>, class: Class) -> bool {
         let bytes = batch.bytes();
         if self.depot.bytes() + bytes > self.depot.bytes_max {

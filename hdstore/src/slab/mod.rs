@@ -1,8 +1,8 @@
 //! Slabs: slots of every size out of one pool of pages.
 //!
 //! Invariant: a free slot is in exactly one place: a lane's stash, a batch of the depot or its page's list
-//! (slab slots), or the large slots' free lists. A slot's generation byte survives while it is free and is raised when it is
-//! taken, so a word that named the former tenant never matches the next one.
+//! (slab slots), or the large slots' free lists. A slot's generation byte survives while it is free and is
+//! raised when it is taken, so a word that named the former tenant never matches the next one.
 //!
 //! Callers: `store/node.rs`. Cost of a take: a stash operation; once in up to 123 of them a class's lock;
 //! without batches in the depot, once in up to 31 a class's lock and as many list steps, and once per 256 KiB
@@ -111,7 +111,8 @@ impl Slabs {
         lane.stashes[usize::from(class.0)].push(location.0);
     }
 
-    /// Puts all stashed slots of a lane, and what it has begun of a batch, back to their pages, so that empty pages can serve others.
+    /// Puts all stashed slots of a lane, and what it has begun of a batch, back to their pages, so that empty
+    /// pages can serve others.
     pub(crate) fn flush(&self, arena: &Arena, lane: &mut Lane) {
         for class in (0..CLASSES as u8).map(Class) {
             self.flush_begun(arena, lane, class);
