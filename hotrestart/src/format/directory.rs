@@ -5,7 +5,7 @@
 //! the chunk's last block; the compactor and the loader read it. Cost: 16 bytes and about 20 ns a record.
 //! See `docs/format.md`, section 10.
 
-use std::collections::HashMap;
+use rapidhash::RapidHashMap;
 
 use super::bytes::{put_u32, put_u48, put_u64, u32_at, u48_at, u64_at};
 use super::ids::{MapId, StreamId};
@@ -145,7 +145,7 @@ impl DirectoryLine {
 #[derive(Clone, Debug, Default)]
 pub struct DirectoryBuilder {
     tables: Vec<(MapId, StreamId, u32)>,
-    places: HashMap<(MapId, StreamId), u32>,
+    places: RapidHashMap<(MapId, StreamId), u32>,
     lines: Vec<(u32, [u8; LINE_LEN])>,
     bytes: u64,
 }

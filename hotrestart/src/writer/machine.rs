@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hdstore::IndexHash;
+use hdstore::{IndexHash, StreamId};
 
 use super::progress::Progress;
 use crate::buffers::ring::Ring;
@@ -47,6 +47,7 @@ pub(crate) struct Writer {
     filling_since_ms: Option<(u64, u64)>,
     /// Per turn that is not flushed, the highest seq of each stream in it.
     seqs: VecDeque<(u64, Vec<(u32, u64)>)>,
+    highest: Highest,
     closing: bool,
 }
 
@@ -62,6 +63,7 @@ impl Writer {
         hash: IndexHash,
         intervals: Intervals,
     ) -> Writer {
+        let highest = Highest::new(counters.durable.len());
         Writer {
             blocks,
             ring,
@@ -74,6 +76,7 @@ impl Writer {
             next_turn: 0,
             filling_since_ms: None,
             seqs: VecDeque::new(),
+            highest,
             closing: false,
         }
     }
@@ -185,8 +188,8 @@ impl Writer {
         }
         let slice = IoBuf::from(self.ring.block(self.next_turn, sealed.payload_len));
         let payload = &slice[BLOCK_HEADER_LEN..BLOCK_HEADER_LEN + sealed.payload_len];
-        let seqs = list_records(&mut self.blocks, &self.hash, payload);
-        self.seqs.push_back((self.next_turn, seqs));
+        list_records(&mut self.blocks, &self.hash, payload, &mut self.highest);
+        self.seqs.push_back((self.next_turn, self.highest.take()));
         let of_block = (sealed.number, sealed.payload_len, sealed.records);
         self.blocks.append(slice, of_block, Some(self.next_turn), step);
         self.counters.clock.fetch_add(sealed.payload_len as u64, Ordering::Relaxed);
@@ -217,19 +220,45 @@ impl Writer {
     }
 }
 
-/// Lists the records of the next block's payload and returns the highest seq of each stream.
-fn list_records(blocks: &mut Blocks, hash: &IndexHash, payload: &[u8]) -> Vec<(u32, u64)> {
+/// The highest seq of each stream in a block, while its records are listed.
+struct Highest {
+    /// By stream, 0 for one that the block has not.
+    seqs: Box<[u64]>,
+    streams: Vec<u32>,
+}
+
+impl Highest {
+    fn new(streams: usize) -> Highest {
+        Highest { seqs: vec![0; streams].into(), streams: Vec::new() }
+    }
+
+    fn note(&mut self, stream: StreamId, seq: u64) {
+        let highest = &mut self.seqs[stream.0 as usize];
+        // Parts of values have no seq.
+        if *highest == 0 && seq > 0 {
+            self.streams.push(stream.0);
+        }
+        *highest = seq.max(*highest);
+    }
+
+    /// What was noted; the next block starts over.
+    fn take(&mut self) -> Vec<(u32, u64)> {
+        let seqs = &mut self.seqs;
+        self.streams
+            .drain(..)
+            .map(|stream| (stream, std::mem::take(&mut seqs[stream as usize])))
+            .collect()
+    }
+}
+
+/// Lists the records of the next block's payload and notes the highest seq of each stream.
+fn list_records(blocks: &mut Blocks, hash: &IndexHash, payload: &[u8], highest: &mut Highest) {
     let base = blocks.payload_base();
-    let mut seqs: Vec<(u32, u64)> = Vec::new();
     for record in Records::new(payload) {
         let record: Record<'_> = record.expect("the store's own records are valid");
         let line = DirectoryLine::of(&record, base + record.offset, |key| hash.of(key));
         let body = record.key.len() + record.value.len();
         blocks.list(record.map, record.stream, &line, record.len, body);
-        match seqs.iter_mut().find(|(stream, _)| *stream == record.stream.0) {
-            Some((_, seq)) => *seq = record.seq.max(*seq),
-            None => seqs.push((record.stream.0, record.seq)),
-        }
+        highest.note(record.stream, record.seq);
     }
-    seqs
 }
