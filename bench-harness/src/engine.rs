@@ -8,7 +8,7 @@ use std::path::Path;
 
 use hotrestart::codec::Bytes;
 use hotrestart::hdstore::{BuildError, Error};
-use hotrestart::{Map, MapOptions, OpenError, Progress, RecoveryMode, Store};
+use hotrestart::{LogFailure, Map, MapOptions, OpenError, Progress, RecoveryMode, Store};
 use indicatif::ProgressBar;
 
 use crate::cli::choices::{Durability, HugePages, Io};
@@ -26,6 +26,41 @@ pub struct Engine {
     store: Store,
     map: Map<Bytes, Bytes>,
 }
+
+/// What became of a put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// The key has the value.
+    Done,
+    /// Refused, memory is full. Nothing changed.
+    NoMemory,
+    /// Refused, the disk budget is used up or the log has no room. Nothing changed.
+    NoDisk,
+}
+
+/// What a store has at a moment, and may have.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    /// The memory limit.
+    pub limit_bytes: u64,
+    /// Memory committed, metadata included.
+    pub committed_bytes: u64,
+    /// Replaced values that wait for readers.
+    pub unreclaimed_bytes: u64,
+    /// Live records as the disk budget counts them.
+    pub record_bytes: u64,
+    /// Chunk files.
+    pub allocated_bytes: u64,
+    /// What they may be.
+    pub budget_bytes: u64,
+    /// Log buffers.
+    pub buffer_bytes: u64,
+    /// What has stopped or is damaged.
+    pub trouble: Option<String>,
+}
+
+/// Bytes of a record beside key and value, as the disk budget counts them (docs/compaction.md).
+const RECORD_OVERHEAD: u64 = 16;
 
 /// What opening read.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +102,52 @@ impl Engine {
     #[inline]
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Failure> {
         self.map.insert(key, value).map_err(operation)
+    }
+
+    /// Puts one entry, unless the store has no room for it.
+    pub fn try_put(&self, key: &[u8], value: &[u8]) -> Result<Put, Failure> {
+        let Err(error) = self.map.insert(key, value) else { return Ok(Put::Done) };
+        if error.is_capacity() {
+            return Ok(Put::NoMemory);
+        }
+        match &error {
+            Error::Log(log)
+                if matches!(
+                    log.downcast_ref(),
+                    Some(LogFailure::DiskBudget { .. } | LogFailure::Busy { .. })
+                ) =>
+            {
+                Ok(Put::NoDisk)
+            }
+            _ => Err(operation(error)),
+        }
+    }
+
+    /// Removes one entry; says whether it was there.
+    pub fn remove(&self, key: &[u8]) -> Result<bool, Failure> {
+        self.map.remove(key).map_err(operation)
+    }
+
+    /// Removes all entries.
+    pub fn clear(&self) -> Result<u64, Failure> {
+        self.map.clear().map_err(operation)
+    }
+
+    /// What the store has, and may have.
+    pub fn figures(&self) -> Figures {
+        let stats = self.store.stats();
+        let damaged = stats.chunks_damaged.first().map(|(file, why)| format!("{file}: {why}"));
+        let stopped = stats.compaction_stopped.map(|why| format!("compaction has stopped: {why}"));
+        Figures {
+            limit_bytes: stats.memory.limit_bytes,
+            committed_bytes: stats.memory.committed_bytes,
+            unreclaimed_bytes: stats.memory.unreclaimed_bytes,
+            record_bytes: stats.memory.live_bytes + RECORD_OVERHEAD * stats.memory.entries,
+            allocated_bytes: stats.allocated_bytes,
+            budget_bytes: stats.disk_budget_bytes,
+            buffer_bytes: stats.buffer_bytes,
+            trouble: stats.poisoned.or(stopped).or(damaged),
+        }
     }
 
     /// Puts several entries with one wait.

@@ -5,6 +5,7 @@
 //! `engine` (the only file that calls the store), `crash` (kill and check), `measure`, `workload`,
 //! `probe`, `doctor`, `import`, `report`. Unsafe code is in `raw` only.
 
+mod churn;
 mod cli;
 mod commands;
 mod crash;
@@ -63,6 +64,7 @@ fn run(command: &Command) -> Result<Outcome, Failure> {
         Command::Read(args) => commands::read::command(args),
         Command::Restart(args) => commands::restart::command(args),
         Command::Mixed(args) => commands::mixed::command(args),
+        Command::Churn(args) => churn::command(args),
         Command::Import(args) => commands::import::command(args),
         Command::Quick(args) => commands::quick::command(args),
         Command::FillUntilKilled(args) => crash::child::command(args),

@@ -72,6 +72,34 @@ fn a_full_store_refuses_with_both_figures_and_keeps_the_old_value() {
 }
 
 #[test]
+fn removes_work_at_the_memory_limit_beside_threads_that_fill_it() {
+    let store = store(32 * MIB);
+    let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
+    let threads = 3;
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let map = &map;
+            scope.spawn(move || {
+                let mut there = std::collections::VecDeque::new();
+                for n in 0..60_000u64 {
+                    let (key, value) = (n * threads + thread, vec![3; (n % 400) as usize]);
+                    match map.insert(&key, &value) {
+                        Ok(()) => there.push_back(key),
+                        Err(error) => {
+                            assert!(error.is_capacity(), "{error}");
+                            for key in there.drain(..there.len().min(7)) {
+                                assert!(map.remove(&key).expect("removes work"), "{key}");
+                            }
+                        }
+                    }
+                }
+                assert!(there.len() < 50_000, "{} entries: the limit was not met", there.len());
+            });
+        }
+    });
+}
+
+#[test]
 fn whole_batches_of_free_slots_serve_every_size_when_memory_is_short() {
     // A bound this high lets half of the limit wait as free slots of one class.
     let filled = |sizes: &[usize]| {

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::choices::{Distribution, Durability, Format, HugePages, Io, Workload};
 use super::size::{parse_rate, parse_seconds, parse_size, parse_size_u32};
+use crate::churn::Pattern;
 
 /// Fills, measures, kills and restarts a store, and says how near the machine it came.
 #[derive(Parser, Debug)]
@@ -47,6 +48,8 @@ pub enum Command {
     Restart(RestartArgs),
     /// YCSB A, B, C, D or F.
     Mixed(MixedArgs),
+    /// Change everything for hours at the memory limit and the disk budget, and look at every bound.
+    Churn(ChurnArgs),
     /// Put a tsv, csv or jsonl file into a store, or compare a store with it.
     Import(ImportArgs),
     /// All of it, small, in under two minutes, with a table at the end.
@@ -214,6 +217,25 @@ pub struct MixedArgs {
     /// How keys are chosen; workload d always reads the latest [default: zipfian].
     #[arg(long, value_enum)]
     pub distribution: Option<Distribution>,
+}
+
+/// `churn`.
+#[derive(Args, Debug, Clone)]
+pub struct ChurnArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Seconds of all patterns together, the time to fill and to check apart.
+    #[arg(long, value_name = "S", default_value = "7200", value_parser = parse_seconds)]
+    pub seconds: f64,
+    /// Only this pattern; may be given several times.
+    #[arg(long, value_enum, value_name = "PATTERN")]
+    pub pattern: Vec<Pattern>,
+    /// Threads [default: the cpus this process may use].
+    #[arg(long, value_name = "T", value_parser = count(4096))]
+    pub threads: Option<u32>,
+    /// Seed of keys, values and choices.
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub seed: u64,
 }
 
 /// `import`.

@@ -91,8 +91,9 @@ impl Slabs {
         true
     }
 
-    /// Frees a batch that lists nothing any more: the lane's next retirements want one.
-    fn put_empty(&self, arena: &Arena, lane: &mut Lane, batch: Location) {
+    /// Frees a batch that lists nothing any more: the lane's next retirements want one, also when memory is
+    /// so short that no other could be had.
+    pub(crate) fn put_empty(&self, arena: &Arena, lane: &mut Lane, batch: Location) {
         if lane.retired.wants_spare() {
             lane.retired.add_spare(batch);
         } else {
@@ -105,7 +106,7 @@ impl Slabs {
         let begun = lane.stashes[usize::from(class.0)].batch.take();
         if let Some(batch) = begun {
             self.give_to_pages(arena, class, Batch::at(arena, batch));
-            self.put(arena, lane, batch);
+            self.put_empty(arena, lane, batch);
         }
     }
 
@@ -116,7 +117,7 @@ impl Slabs {
                 let taken = self.take_batch(arena, &mut lock(&self.classes[usize::from(class.0)]));
                 let Some(batch) = taken else { break };
                 self.give_to_pages(arena, class, batch);
-                self.put(arena, lane, batch.location);
+                self.put_empty(arena, lane, batch.location);
             }
         }
     }

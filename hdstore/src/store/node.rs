@@ -156,8 +156,20 @@ impl Node {
                 return Ok(taken);
             }
         }
-        self.make_room(need);
-        attempt().ok_or(NoRoom)
+        loop {
+            self.make_room(need);
+            if let Some(taken) = attempt() {
+                return Ok(taken);
+            }
+            // What was replaced or removed comes free when the readers of that time leave; one that is inside
+            // a call will.
+            let is_passing = self.pins.oldest().is_none_or(|pin| pin.since_ms.is_none());
+            if self.retired.sealed_batches() == 0 || !is_passing || patience == 0 {
+                return Err(NoRoom);
+            }
+            patience -= 1;
+            sleep(PATIENCE_STEP);
+        }
     }
 
     fn try_prepare(&self, need: Option<u64>) -> Option<Prepared<'_>> {
@@ -332,7 +344,7 @@ impl Node {
                     freed += 1;
                 }
             }
-            self.slabs.put(&self.arena, &mut lane, batch);
+            self.slabs.put_empty(&self.arena, &mut lane, batch);
         }
         state.held = held;
         state.published = published;

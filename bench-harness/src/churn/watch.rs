@@ -1,0 +1,125 @@
+//! The bounds, looked at every second: memory, disk, what waits for readers, and that nothing has stopped.
+//!
+//! A disk bound is one of growth: when live data shrinks faster than compaction can free, there is more on
+//! disk than the budget for a while, but it must not rise. See docs/compaction.md, "The budget".
+
+use std::collections::VecDeque;
+
+use crate::engine::Figures;
+use crate::system::memory;
+
+/// Seconds that the store may take to notice how much it holds.
+const LAG: usize = 5;
+/// Bytes that may be made beyond the budget: two chunks for survivors, beside what the log buffers hold.
+const BEYOND_BYTES: u64 = 2 * (8 << 20);
+/// More problems are one problem.
+const TOLD: usize = 5;
+
+/// What was seen.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// The most memory that the store had committed.
+    pub memory_max_bytes: u64,
+    /// The most that the process had resident.
+    pub rss_max_bytes: Option<u64>,
+    /// The most bytes of chunk files.
+    pub disk_max_bytes: u64,
+    /// The highest ratio of chunk files to live records while the disk bound applied.
+    pub ratio_max: f64,
+    /// The most bytes that waited for readers.
+    pub unreclaimed_max_bytes: u64,
+    /// Seconds with more on disk than the budget, while the store shrank.
+    pub over_budget_seconds: u64,
+    /// Bounds that were broken.
+    pub problems: Vec<String>,
+    allowed: VecDeque<u64>,
+    former_bytes: u64,
+}
+
+impl Watch {
+    /// Takes a second's figures in.
+    pub fn look(&mut self, at_seconds: u64, ratio: f64, now: &Figures) {
+        self.memory_max_bytes = self.memory_max_bytes.max(now.committed_bytes);
+        self.unreclaimed_max_bytes = self.unreclaimed_max_bytes.max(now.unreclaimed_bytes);
+        self.rss_max_bytes = self.rss_max_bytes.max(memory::resident_bytes());
+        self.disk_max_bytes = self.disk_max_bytes.max(now.allocated_bytes);
+        if now.committed_bytes > now.limit_bytes {
+            let (found, bound) = (now.committed_bytes, now.limit_bytes);
+            self.problem(at_seconds, format!("memory {found} B beyond the limit {bound} B"));
+        }
+        self.look_at_disk(at_seconds, ratio, now);
+        if let Some(trouble) = &now.trouble {
+            self.problem(at_seconds, trouble.clone());
+        }
+    }
+
+    fn look_at_disk(&mut self, at_seconds: u64, ratio: f64, now: &Figures) {
+        let by_ratio = (ratio * now.record_bytes as f64) as u64;
+        let allowed = by_ratio.max(now.budget_bytes + now.buffer_bytes + BEYOND_BYTES);
+        self.allowed.push_back(allowed);
+        if self.allowed.len() > LAG {
+            self.allowed.pop_front();
+        }
+        let allowed = self.allowed.iter().copied().max().unwrap_or(allowed);
+        if now.allocated_bytes <= allowed {
+            if now.record_bytes > 0 && now.allocated_bytes > now.budget_bytes / 2 {
+                let found = now.allocated_bytes as f64 / now.record_bytes as f64;
+                self.ratio_max = self.ratio_max.max(found);
+            }
+        } else if now.allocated_bytes <= self.former_bytes {
+            self.over_budget_seconds += 1;
+        } else {
+            let (found, former) = (now.allocated_bytes, self.former_bytes);
+            self.problem(
+                at_seconds,
+                format!("disk {found} B beyond {allowed} B, and before that {former} B"),
+            );
+        }
+        self.former_bytes = now.allocated_bytes;
+    }
+
+    fn problem(&mut self, at_seconds: u64, what: String) {
+        if self.problems.len() < TOLD {
+            self.problems.push(format!("after {at_seconds} s: {what}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(allocated_mib: u64, record_mib: u64) -> Figures {
+        Figures {
+            limit_bytes: 1 << 30,
+            committed_bytes: 1 << 29,
+            unreclaimed_bytes: 0,
+            record_bytes: record_mib << 20,
+            allocated_bytes: allocated_mib << 20,
+            budget_bytes: (2 * record_mib) << 20,
+            buffer_bytes: 8 << 20,
+            trouble: None,
+        }
+    }
+
+    #[test]
+    fn growth_beyond_the_budget_is_a_problem_and_shrinking_towards_it_is_none() {
+        let mut watch = Watch::default();
+        watch.look(1, 2.0, &figures(1000, 500));
+        for second in 2..20 {
+            watch.look(second, 2.0, &figures(1000 - second, 50));
+        }
+        assert_eq!(watch.problems, Vec::<String>::new());
+        assert!(watch.over_budget_seconds > 10);
+        watch.look(20, 2.0, &figures(990, 50));
+        assert_eq!(watch.problems.len(), 1, "{:?}", watch.problems);
+    }
+
+    #[test]
+    fn memory_beyond_the_limit_and_what_has_stopped_are_problems() {
+        let mut watch = Watch::default();
+        watch.look(1, 2.0, &Figures { committed_bytes: (1 << 30) + 1, ..figures(10, 10) });
+        watch.look(2, 2.0, &Figures { trouble: Some("poisoned".to_owned()), ..figures(10, 10) });
+        assert_eq!(watch.problems.len(), 2, "{:?}", watch.problems);
+    }
+}
