@@ -216,6 +216,7 @@ fn churn(
                 rates.push((operations - former) as f64);
                 bar.set_position(began.elapsed().as_millis() as u64);
             }
+            watch.count(start.elapsed().as_secs(), operations - former);
             bar.set_prefix(units::per_second((operations - former) as f64));
             former = operations;
         }

@@ -12,6 +12,8 @@ use crate::system::memory;
 const LAG: usize = 5;
 /// Bytes that may be made beyond the budget: two chunks for survivors, beside what the log buffers hold.
 const BEYOND_BYTES: u64 = 2 * (8 << 20);
+/// Seconds without any operation that are a problem.
+const STILL_MAX_SECONDS: u64 = 15;
 /// More problems are one problem.
 const TOLD: usize = 5;
 
@@ -32,11 +34,20 @@ pub struct Watch {
     pub over_budget_seconds: u64,
     /// Bounds that were broken.
     pub problems: Vec<String>,
+    still_seconds: u64,
     allowed: VecDeque<u64>,
     former_bytes: u64,
 }
 
 impl Watch {
+    /// Takes a second's operations in: a store that stands still is as bad as one that grows.
+    pub fn count(&mut self, at_seconds: u64, operations: u64) {
+        self.still_seconds = if operations == 0 { self.still_seconds + 1 } else { 0 };
+        if self.still_seconds == STILL_MAX_SECONDS {
+            self.problem(at_seconds, format!("nothing was done for {STILL_MAX_SECONDS} s"));
+        }
+    }
+
     /// Takes a second's figures in.
     pub fn look(&mut self, at_seconds: u64, ratio: f64, now: &Figures) {
         self.memory_max_bytes = self.memory_max_bytes.max(now.committed_bytes);
@@ -121,5 +132,15 @@ mod tests {
         watch.look(1, 2.0, &Figures { committed_bytes: (1 << 30) + 1, ..figures(10, 10) });
         watch.look(2, 2.0, &Figures { trouble: Some("poisoned".to_owned()), ..figures(10, 10) });
         assert_eq!(watch.problems.len(), 2, "{:?}", watch.problems);
+    }
+
+    #[test]
+    fn a_store_that_stands_still_is_a_problem_told_once() {
+        let mut watch = Watch::default();
+        watch.count(1, 7);
+        for second in 2..60 {
+            watch.count(second, 0);
+        }
+        assert_eq!(watch.problems.len(), 1, "{:?}", watch.problems);
     }
 }

@@ -216,7 +216,11 @@ impl<'a> Worker<'a> {
         match put {
             Put::Done => self.shared.ledger.put(index, version, size),
             Put::NoMemory => _ = self.shared.counts.refused_memory.fetch_add(1, Relaxed),
-            Put::NoDisk => _ = self.shared.counts.refused_disk.fetch_add(1, Relaxed),
+            Put::NoDisk => {
+                self.shared.counts.refused_disk.fetch_add(1, Relaxed);
+                // It took its time: whether the pattern is over is asked at once.
+                self.asked = TELL - 1;
+            }
         }
         self.note();
         Ok(put)

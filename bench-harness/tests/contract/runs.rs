@@ -142,3 +142,39 @@ fn an_import_comes_back_as_the_file_says_and_a_changed_file_is_told() {
     let results = json(&report)["results"].clone();
     assert_eq!((&results["different"], &results["missing"]), (&1.into(), &1.into()), "{results}");
 }
+
+#[test]
+fn a_churn_looks_at_every_bound_checks_every_key_and_opens_again() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let report = home.path().join("c.json");
+    let dir = home.path().join("s");
+    let done = run(&[
+        "churn",
+        "--dir",
+        text(&dir),
+        "--json",
+        text(&report),
+        "--memory-limit",
+        "64MiB",
+        "--seconds",
+        "4",
+        "--threads",
+        "2",
+        "--pattern",
+        "waves",
+        "--pattern",
+        "drift",
+    ]);
+    assert_eq!(done.status, 0, "{}{}", done.out, done.err);
+    let results = &json(&report)["results"];
+    for (pattern, name) in [(0, "waves"), (1, "drift")] {
+        let pattern = &results["patterns"][pattern];
+        assert_eq!(pattern["pattern"], name);
+        assert!(pattern["operations"].as_u64().is_some_and(|count| count > 0), "{pattern}");
+        assert!(pattern["refused_memory"].as_u64().is_some_and(|count| count > 0), "{pattern}");
+        assert_eq!(pattern["checked"]["lost"], 0);
+        assert_eq!(pattern["checked"]["wrong"], 0);
+    }
+    let (before, after) = (&results["patterns"][1]["checked"], &results["checked_after_restart"]);
+    assert_eq!(before, after);
+}
