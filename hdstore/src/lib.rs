@@ -45,7 +45,7 @@ pub use entry::layout::{KEY_MAX, VALUE_MAX};
 pub use error::{BuildError, Error};
 pub use hash::IndexHash;
 pub use ids::{MapId, Seq, StreamId};
-pub use log::{Change, Log, LogError, MapSpec, NoLog};
+pub use log::{Change, Log, LogError, MapSpec, NoLog, Placement};
 pub use map::batch::{PutManyError, ReadBatch};
 pub use map::entry::{Entry, OccupiedEntry, VacantEntry};
 pub use map::guard::Ref;

@@ -39,6 +39,25 @@ pub enum Change<'a> {
     Clear,
 }
 
+/// Who says in which stream a key of a map lies. Fixed when the map is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// The store, by the key's hash.
+    #[default]
+    ByHash,
+    /// The map's owner, by [`Map::in_stream`](crate::Map::in_stream).
+    ByOwner,
+}
+
+impl std::fmt::Display for Placement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Placement::ByHash => "by their hashes",
+            Placement::ByOwner => "by its owner",
+        })
+    }
+}
+
 /// What a map is, as the log must remember it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MapSpec<L> {
@@ -52,6 +71,8 @@ pub struct MapSpec<L> {
     pub value_type: String,
     /// How durable its changes are before they are acknowledged.
     pub level: L,
+    /// Who says in which stream a key lies.
+    pub placement: Placement,
 }
 
 /// A log behind a store. Called by the store alone.

@@ -3,8 +3,8 @@
 
 use hdstore::codec::{Bytes, U64};
 use hdstore::{
-    Applied, Change, Error, Log, LogError, MapId, MapOptions, MapSpec, Outline, Seq, Store,
-    StreamId,
+    Applied, Change, Error, Log, LogError, MapId, MapOptions, MapSpec, Outline, Placement, Seq,
+    Store, StreamId,
 };
 
 const MIB: u64 = 1 << 20;
@@ -18,6 +18,7 @@ fn store_with_map() -> Store {
         key_type: "bytes".to_owned(),
         value_type: "bytes".to_owned(),
         level: (),
+        placement: Placement::ByHash,
     };
     store.restore_map(spec).expect("memory");
     store

@@ -56,7 +56,8 @@ pub use config::{Builder, RecoveryMode};
 pub use durability::{Durability, LogFailure};
 pub use error::{CloseError, OpenError, Problem};
 pub use hdstore::{
-    self, BuildError, Error, HugePages, MapOptions, PutManyError, ReadBatch, Ref, Topology, codec,
+    self, BuildError, Error, HugePages, MapOptions, Placement, PutManyError, ReadBatch, Ref,
+    StreamId, Topology, codec,
 };
 pub use io::{Fill, IoChoice, IoKind};
 pub use log::DiskLog;

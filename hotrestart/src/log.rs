@@ -403,6 +403,7 @@ impl Log for DiskLog {
                     key_type: spec.key_type.clone(),
                     value_type: spec.value_type.clone(),
                     durability: spec.level.into(),
+                    placement: spec.placement,
                 });
                 manifest.next_map = MapId(manifest.next_map.0.max(spec.id.0 + 1));
             })

@@ -257,6 +257,11 @@ impl<L: Log> Inner<L> {
         }
     }
 
+    /// All streams.
+    pub(crate) fn all(&self) -> std::ops::Range<u32> {
+        0..self.streams
+    }
+
     pub(crate) fn check_stream(&self, stream: StreamId) -> Result<(), Error> {
         if stream.0 >= self.streams {
             return Err(Error::Stream { stream: stream.0, streams: self.streams });
