@@ -130,6 +130,14 @@ pub enum Error {
         /// The stream that was asked for.
         found: u32,
     },
+    /// A group has more changes and conditions than it may.
+    #[error("a group of {found} changes and conditions, at most {max} are possible")]
+    GroupTooLong {
+        /// How many it has.
+        found: usize,
+        /// How many it may have.
+        max: usize,
+    },
     /// There are as many maps as a store can have.
     #[error("a store has at most {max} maps")]
     TooManyMaps {

@@ -182,6 +182,7 @@ struct NoMaps;
 impl Log for NoMaps {
     type Level = ();
     type Room<'a> = ();
+    type GroupRoom<'a> = ();
     type Ticket = ();
 
     fn create_map(&self, _: &MapSpec<()>) -> Result<(), LogError> {
@@ -209,6 +210,16 @@ impl Log for NoMaps {
     }
 
     fn commit(&self, (): (), _: Seq) {}
+
+    fn reserve_group(&self, _: StreamId, _: &[(MapId, Change<'_>)]) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn group_position((): &()) -> u64 {
+        0
+    }
+
+    fn commit_group(&self, (): &mut (), _: &[Option<Seq>]) {}
 
     fn settle(&self, (): (), (): ()) -> Result<(), LogError> {
         Ok(())

@@ -17,6 +17,7 @@ struct Scripted {
 impl Log for Scripted {
     type Level = ();
     type Room<'a> = u64;
+    type GroupRoom<'a> = ();
     type Ticket = ();
 
     fn create_map(&self, _: &MapSpec<()>) -> Result<(), LogError> {
@@ -46,6 +47,16 @@ impl Log for Scripted {
     fn commit(&self, room: u64, seq: Seq) {
         self.committed.lock().expect("no panic").push((room, seq.0));
     }
+
+    fn reserve_group(&self, _: StreamId, _: &[(MapId, Change<'_>)]) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn group_position((): &()) -> u64 {
+        0
+    }
+
+    fn commit_group(&self, (): &mut (), _: &[Option<Seq>]) {}
 
     fn settle(&self, (): (), (): ()) -> Result<(), LogError> {
         Ok(())

@@ -1,12 +1,14 @@
 //! Typed maps: what users call.
 //!
 //! Writing is in this file, reading in `read.rs`, several keys at once in `batch.rs`, values that outlive a
-//! call in `guard.rs`, read-modify-write in `entry.rs`, maps whose owner places their keys in `part.rs`. No user code runs under a lock or while anything is
+//! call in `guard.rs`, read-modify-write in `entry.rs`, changes that happen together in `group.rs`, maps whose
+//! owner places their keys in `part.rs`. No user code runs under a lock or while anything is
 //! half-written: closures see values that are complete, and what they return is put by an ordinary
 //! conditional put.
 
 pub mod batch;
 pub mod entry;
+pub mod group;
 pub mod guard;
 mod part;
 pub mod read;

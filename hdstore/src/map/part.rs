@@ -84,6 +84,29 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         }
     }
 
+    /// The stream in which a key lies: where its hash says, or that of the handle.
+    ///
+    /// # Errors
+    /// [`Error::Codec`] when the key has no encoding; [`Error::NoStream`].
+    pub fn stream_of_key(&self, key: &K::Encode) -> Result<StreamId, Error> {
+        self.stream_of(&K::encode(key)?)
+    }
+
+    /// Refuses a key that does not lie in a stream. On a handle of all of a map whose owner places its keys
+    /// it lies wherever the caller says.
+    pub(super) fn check_stream_of(&self, key: &[u8], stream: StreamId) -> Result<(), Error> {
+        let of_key = match self.scope {
+            Scope::Hashed => self.inner.stream_of(key),
+            Scope::Part(part) => part,
+            Scope::Whole => stream,
+        };
+        if of_key == stream {
+            return Ok(());
+        }
+        let (name, expected, found) = (self.core.spec.name.clone(), stream.0, of_key.0);
+        Err(Error::OtherStream { name, expected, found })
+    }
+
     /// The stream of each key, if that is known for any.
     pub(super) fn streams(&self) -> Result<impl Fn(&[u8]) -> StreamId + '_, Error> {
         let part = match self.scope {
