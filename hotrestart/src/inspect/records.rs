@@ -149,18 +149,22 @@ impl Ledger {
     /// The records that only the log buffers of a dead process hold.
     fn read_buffers(&mut self, survey: &mut Survey) {
         let Some(undecided) = survey.undecided.take() else { return };
-        for (_, block, offset, bytes) in undecided.records() {
-            let (chunk, offset) = (self.bytes.len() - 1, offset as u64);
-            let place = Place { chunk, file: BUFFERS, offset };
-            match Records::new(bytes).next() {
-                Some(Ok(record)) => {
-                    self.totals.buffered_records += 1;
-                    self.add(survey, &place, &record);
+        for (_, block, offset, bytes) in undecided.rooms() {
+            let (chunk, mut found) = (self.bytes.len() - 1, "none".to_owned());
+            for record in Records::new(bytes) {
+                match record {
+                    Ok(record) => {
+                        let offset = (offset + record.offset) as u64;
+                        self.totals.buffered_records += 1;
+                        self.add(survey, &Place { chunk, file: BUFFERS, offset }, &record);
+                        found.clear();
+                    }
+                    Err(error) => found = error.to_string(),
                 }
-                other => {
-                    let expected = format!("a whole record of block {block}");
-                    survey.problem(BUFFERS, offset, &expected, &format!("{other:?}"));
-                }
+            }
+            if !found.is_empty() {
+                let expected = format!("whole records of block {block}");
+                survey.problem(BUFFERS, offset as u64, &expected, &found);
             }
         }
         survey.undecided = Some(undecided);
