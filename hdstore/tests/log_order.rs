@@ -5,19 +5,22 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use hdstore::codec::{Bytes, U64};
-use hdstore::{Change, Log, LogError, MapId, MapOptions, MapSpec, Seq, Store, StreamId};
+use hdstore::{
+    Change, GroupOutcome, Log, LogError, MapId, MapOptions, MapSpec, Seq, Store, StreamId,
+};
 
 /// Hands out rooms at scripted places and notes what is committed where.
 #[derive(Debug, Default)]
 struct Scripted {
     places: Mutex<VecDeque<u64>>,
     committed: Mutex<Vec<(u64, u64)>>,
+    groups: Mutex<Vec<(u64, Vec<Option<Seq>>)>>,
 }
 
 impl Log for Scripted {
     type Level = ();
     type Room<'a> = u64;
-    type GroupRoom<'a> = ();
+    type GroupRoom<'a> = u64;
     type Ticket = ();
 
     fn create_map(&self, _: &MapSpec<()>) -> Result<(), LogError> {
@@ -48,15 +51,17 @@ impl Log for Scripted {
         self.committed.lock().expect("no panic").push((room, seq.0));
     }
 
-    fn reserve_group(&self, _: StreamId, _: &[(MapId, Change<'_>)]) -> Result<(), LogError> {
-        Ok(())
+    fn reserve_group(&self, _: StreamId, _: &[(MapId, Change<'_>)]) -> Result<u64, LogError> {
+        Ok(self.places.lock().expect("no panic").pop_front().expect("a place is scripted"))
     }
 
-    fn group_position((): &()) -> u64 {
-        0
+    fn group_position(room: &u64) -> u64 {
+        *room
     }
 
-    fn commit_group(&self, (): &mut (), _: &[Option<Seq>]) {}
+    fn commit_group(&self, room: &mut u64, seqs: &[Option<Seq>]) {
+        self.groups.lock().expect("no panic").push((*room, seqs.to_vec()));
+    }
 
     fn settle(&self, (): (), (): ()) -> Result<(), LogError> {
         Ok(())
@@ -88,5 +93,40 @@ fn a_record_whose_room_lies_before_the_streams_last_one_gets_another_room() {
     assert!(map.remove(&1).expect("removed"), "a removal is placed like a put");
     let committed = store.log().committed.lock().expect("no panic").clone();
     assert_eq!(committed, [(5, 1), (5, 2), (6, 3)]);
+    assert!(store.log().places.lock().expect("no panic").is_empty(), "no room is taken in vain");
+}
+
+/// A group is placed like a change; a removal of what is not there takes no seq, and one that came to nothing
+/// as a whole leaves nothing and moves no mark.
+#[test]
+fn a_groups_room_lies_behind_the_streams_last_record_and_each_of_its_records_has_the_next_seq() {
+    let store = Store::builder()
+        .memory_limit_bytes(64 << 20)
+        .streams(1)
+        .with_log(Scripted::default())
+        .expect("a store");
+    let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
+    let script = |places: &[u64]| {
+        store.log().places.lock().expect("no panic").extend(places);
+    };
+    script(&[5]);
+    map.insert(&1, b"first").expect("room");
+    script(&[4, 3, 5]);
+    let mut group = store.group(StreamId(0));
+    group.remove(&map, &9).expect("ok").insert(&map, &2, b"a").expect("ok");
+    group.remove(&map, &8).expect("ok").insert(&map, &2, b"b").expect("ok");
+    group.remove(&map, &1).expect("ok");
+    let outcome = group.commit().expect("room");
+    assert_eq!(outcome, GroupOutcome::Done(vec![false, false, false, true, true]));
+    script(&[7]);
+    group.remove(&map, &9).expect("ok").remove(&map, &1).expect("ok");
+    assert_eq!(group.commit().expect("room"), GroupOutcome::Done(vec![false, false]));
+    script(&[6]);
+    map.insert(&3, b"a place before that of the room which was given up will do").expect("room");
+    let seq = |seq| Some(Seq(seq));
+    let groups = store.log().groups.lock().expect("no panic").clone();
+    assert_eq!(groups, [(5, vec![None, seq(2), None, seq(3), seq(4)])]);
+    assert_eq!(*store.log().committed.lock().expect("no panic"), [(5, 1), (6, 5)]);
+    assert_eq!(map.get(&2).expect("ok").expect("there").seq(), Seq(3));
     assert!(store.log().places.lock().expect("no panic").is_empty(), "no room is taken in vain");
 }
