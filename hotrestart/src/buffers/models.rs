@@ -178,7 +178,7 @@ fn what_is_committed_is_written_once_and_nothing_after_sealing() {
 
 #[test]
 fn a_group_beside_a_put_lies_in_one_turn_and_is_written_whole() {
-    model(4, || {
+    model(2, || {
         // Three records a turn: the group may find one place left, and then begins the next turn.
         let (ring, oracle) = (ring(3), Arc::new(Oracle::default()));
         oracle.put(&ring, 1).expect("room");
