@@ -10,11 +10,13 @@ use hdstore::{
 };
 
 /// Hands out rooms at scripted places and notes what is committed where.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Scripted {
     places: Mutex<VecDeque<u64>>,
     committed: Mutex<Vec<(u64, u64)>>,
     groups: Mutex<Vec<(u64, Vec<Option<Seq>>)>>,
+    /// What somebody else does while a group waits for its room.
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl Log for Scripted {
@@ -52,6 +54,8 @@ impl Log for Scripted {
     }
 
     fn reserve_group(&self, _: StreamId, _: &[(MapId, Change<'_>)]) -> Result<u64, LogError> {
+        let meanwhile = self.meanwhile.lock().expect("no panic").take();
+        meanwhile.into_iter().for_each(|meanwhile| meanwhile());
         Ok(self.places.lock().expect("no panic").pop_front().expect("a place is scripted"))
     }
 
@@ -129,4 +133,38 @@ fn a_groups_room_lies_behind_the_streams_last_record_and_each_of_its_records_has
     assert_eq!(*store.log().committed.lock().expect("no panic"), [(5, 1), (6, 5)]);
     assert_eq!(map.get(&2).expect("ok").expect("there").seq(), Seq(3));
     assert!(store.log().places.lock().expect("no panic").is_empty(), "no room is taken in vain");
+}
+
+/// A group looks at its keys, then waits for room in the log; what it counted on may be gone when it has the
+/// lock: here its table, with every key that it was to overwrite.
+#[test]
+fn a_group_whose_table_is_cleared_while_it_waits_for_room_finds_memory_for_every_key() {
+    let store = Store::builder()
+        .memory_limit_bytes(64 << 20)
+        .streams(1)
+        .with_log(Scripted::default())
+        .expect("a store");
+    let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
+    store.log().places.lock().expect("no panic").extend([1; 1_000]);
+    let keys: Vec<u64> = (0..256).collect();
+    for key in &keys {
+        map.insert(key, b"before").expect("room");
+    }
+    for round in 0..3 {
+        let of_other = map.clone();
+        let clear = move || assert_eq!(of_other.clear().expect("cleared"), 256);
+        *store.log().meanwhile.lock().expect("no panic") = Some(Box::new(clear));
+        let mut group = store.group(StreamId(0));
+        for key in &keys {
+            group.insert(&map, key, b"after").expect("its stream");
+        }
+        let outcome = group.commit().expect("memory");
+        assert_eq!(outcome, GroupOutcome::Done(vec![false; 256]), "round {round}");
+        for key in &keys {
+            assert_eq!(map.get_owned(key).expect("ok").as_deref(), Some(&b"after"[..]));
+        }
+    }
+    store.maintain(0);
+    let stats = store.stats();
+    assert_eq!(stats.accounted_bytes(), stats.committed_bytes, "{stats:#?}");
 }

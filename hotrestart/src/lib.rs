@@ -57,8 +57,8 @@ pub use config::{Builder, RecoveryMode};
 pub use durability::{Durability, LogFailure};
 pub use error::{CloseError, OpenError, Problem};
 pub use hdstore::{
-    self, BuildError, Error, GroupOutcome, HugePages, MapOptions, Placement, PutManyError,
-    ReadBatch, Ref, StreamId, Topology, codec,
+    self, BuildError, Error, GROUP_CHANGES_MAX, GroupOutcome, HugePages, MapOptions, Placement,
+    PutManyError, ReadBatch, Ref, StreamId, Topology, codec,
 };
 pub use io::{Fill, IoChoice, IoKind};
 pub use log::DiskLog;

@@ -52,7 +52,7 @@ fn change(store: &Store, model: &mut Model, round: u64) {
                 1 | 2 => 20_000,
                 more => more as usize * 90,
             };
-            let value = ((round + n) % 4 > 0).then(|| vec![(round * 3 + n) as u8; len]);
+            let value = (!(round + n).is_multiple_of(4)).then(|| vec![(round * 3 + n) as u8; len]);
             ((n % 2) as usize, key, value)
         })
         .collect();
