@@ -1,10 +1,10 @@
 //! Groups in the log: the records of several changes in one room, whole by one step.
 //!
-//! Invariant: a group's records lie one after the other in one reservation of one log buffer, and its one word
-//! in the commit table is set when all are complete; a block counts as a whole. So after the death of the
-//! process as after a power cut all of it is there, or none, without a byte for that in the format. A change
-//! that came to nothing (the removal of what was not there) leaves padding. Values that would make the group
-//! too long lie in parts before it, the longest first; they count only with their entry's record.
+//! Invariant: a group's records lie one after the other in one reservation of one log buffer, and its one
+//! word in the commit table is set when all are complete; a block counts as a whole. So after the death of
+//! the process as after a power cut all of it is there, or none, without a byte for that in the format. A
+//! change that came to nothing (the removal of what was not there) leaves padding. Values that would make the
+//! group too long lie in parts before it, the longest first; they count only with their entry's record.
 //!
 //! Caller: `log.rs`. What may go wrong: no room, as for any change; too many bytes. Cost: as for the same
 //! changes one by one, less a reservation for each. `docs/decisions/0016-a-group-is-one-room.md`.

@@ -28,7 +28,8 @@
 //!
 //! Inside: `format` (bytes), `io` (disks), `buffers` (log buffers), `chunks` (their files), `writer` (state
 //! machines and their threads), `compact` (garbage), `dir` (lock and manifest), `log` and `group` (the
-//! seam to `hdstore`), `restart` (the fold), `store` (opening and closing), `inspect` (reading a store offline).
+//! seam to `hdstore`), `restart` (the fold), `store` (opening and closing), `inspect` (reading a store
+//! offline).
 
 mod buffers;
 mod chunks;

@@ -78,6 +78,18 @@ fn change(store: &Store, model: &mut Model, round: u64) {
     }
 }
 
+/// A group of long values that stay, of which compaction copies the parts.
+fn keep(store: &Store, model: &mut Model, first: u64) {
+    let map = map_of(store, NAMES[1]);
+    let values: Vec<_> = (first..first + 3).map(|key| (key, vec![key as u8; 60_000])).collect();
+    let mut group = store.group(STREAM);
+    for (key, value) in &values {
+        group.insert(&map, key, value).expect("its stream");
+    }
+    assert!(group.commit().expect("room").is_done());
+    model.extend(values.iter().map(|(key, value)| ((1, *key), value.clone())));
+}
+
 #[test]
 fn groups_with_long_values_removals_and_keys_that_come_twice_survive_deaths_closes_and_compaction()
 {
@@ -88,6 +100,7 @@ fn groups_with_long_values_removals_and_keys_that_come_twice_survive_deaths_clos
         let store = builder(buffers.path()).loader_threads(1 + life as usize % 3);
         let store = store.open(dir.path()).expect("opens");
         check(&store, &model, "reopened");
+        keep(&store, &mut model, 1_000 + life * 10);
         for round in life * 250..(life + 1) * 250 {
             change(&store, &mut model, round);
         }
@@ -172,8 +185,8 @@ fn a_group_is_acknowledged_as_the_most_demanding_of_its_maps_asks() {
     assert_eq!(store.durable_through(STREAM), last, "all of it, not the one change alone");
 }
 
-/// A group in log buffers whose memory went bad: it is named, and never passed over; if that is asked for, all
-/// of it is left out.
+/// A group in log buffers whose memory went bad: it is named, and never passed over; if that is asked for,
+/// all of it is left out.
 #[test]
 fn a_group_of_which_a_record_went_bad_in_the_log_buffers_counts_as_a_whole_or_not_at_all() {
     let (dir, buffers) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
@@ -188,6 +201,9 @@ fn a_group_of_which_a_record_went_bad_in_the_log_buffers_counts_as_a_whole_or_no
     drop(group);
     drop(map);
     store.abandon();
+    let options = inspect::Options { buffers_dir: buffers.path().into(), ..Default::default() };
+    let found = inspect::check(dir.path(), &options).expect("readable");
+    assert_eq!((found.totals.records, found.totals.absences), (5, 0), "{:?}", found.problems);
     let file = std::fs::read_dir(buffers.path()).expect("a directory").next();
     let file = file.expect("the log buffers").expect("an entry").path();
     let mut bytes = std::fs::read(&file).expect("readable");
@@ -195,7 +211,6 @@ fn a_group_of_which_a_record_went_bad_in_the_log_buffers_counts_as_a_whole_or_no
     let at = bytes.windows(needle.len()).position(|bytes| bytes == needle).expect("it is there");
     bytes[at] ^= 1;
     std::fs::write(&file, &bytes).expect("writable");
-    let options = inspect::Options { buffers_dir: buffers.path().into(), ..Default::default() };
     let found = inspect::check(dir.path(), &options).expect("readable");
     assert!(!found.problems.is_empty(), "the offline check passes it over");
     let refused = builder(buffers.path()).open(dir.path()).map(drop).expect_err("damage");

@@ -34,8 +34,8 @@ impl Table<'_> {
         }
     }
 
-    /// Calls `each` with the bytes of each piece that the table may want while `count` keys come; asked without
-    /// the lock. What it lacks then, growth waits for.
+    /// Calls `each` with the bytes of each piece that the table may want while `count` keys come; asked
+    /// without the lock. What it lacks then, growth waits for.
     pub(crate) fn wants_of_growth(&self, count: u64, mut each: impl FnMut(u64)) {
         let entries = self.get(ENTRIES) + count;
         let first = self.buckets().max(1);

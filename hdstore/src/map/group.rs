@@ -77,8 +77,8 @@ impl<L: Log> Store<L> {
     ///   reader may see the others for a moment. Each has a seq of its own.
     /// - Readers see each key as it was or as it is, one by one: nobody is promised to see all of a group at
     ///   once. Writers of the stream come before it or after it.
-    /// - At most 256 changes and conditions ([`GROUP_CHANGES_MAX`](crate::GROUP_CHANGES_MAX)); a log may bound
-    ///   their bytes, too. Other writers of the stream wait as long as for so many puts of their own.
+    /// - At most 256 changes and conditions ([`GROUP_CHANGES_MAX`](crate::GROUP_CHANGES_MAX)); a log may
+    ///   bound their bytes, too. Other writers of the stream wait as long as for so many puts of their own.
     pub fn group(&self, stream: StreamId) -> Group<'_, L> {
         let (changes, conditions) = (Vec::new(), Vec::new());
         Group { inner: &self.inner, stream, changes, conditions, level: None }
@@ -201,9 +201,9 @@ impl<'a, L: Log> Group<'a, L> {
     /// # Errors
     /// Nothing changed: [`Error::GroupTooLong`]; [`Error::Dropped`] when one of the maps was dropped;
     /// [`Error::EmptyKey`], [`Error::TooLarge`], [`Error::Stream`], [`Error::Capacity`],
-    /// [`Error::Unreclaimed`], or [`Error::Log`] before the change, as when the group is too long for the log.
-    /// An [`Error::Log`] may also say that the changes are visible but not known to be durable: they are all
-    /// kept or none is.
+    /// [`Error::Unreclaimed`], or [`Error::Log`] before the change, as when the group is too long for the
+    /// log. An [`Error::Log`] may also say that the changes are visible but not known to be durable: they are
+    /// all kept or none is.
     pub fn commit(&mut self) -> Result<GroupOutcome, Error> {
         let done = self.inner.change_group(self.stream, &self.changes, &self.conditions)?;
         self.changes.clear();

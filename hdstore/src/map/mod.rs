@@ -1,8 +1,8 @@
 //! Typed maps: what users call.
 //!
 //! Writing is in this file, reading in `read.rs`, several keys at once in `batch.rs`, values that outlive a
-//! call in `guard.rs`, read-modify-write in `entry.rs`, changes that happen together in `group.rs`, maps whose
-//! owner places their keys in `part.rs`. No user code runs under a lock or while anything is
+//! call in `guard.rs`, read-modify-write in `entry.rs`, changes that happen together in `group.rs`, maps
+//! whose owner places their keys in `part.rs`. No user code runs under a lock or while anything is
 //! half-written: closures see values that are complete, and what they return is put by an ordinary
 //! conditional put.
 
@@ -67,8 +67,8 @@ impl<L: Log> Store<L> {
     /// for who places its keys, which must be as it was then.
     ///
     /// # Errors
-    /// [`Error::MapType`] when the map holds other types, [`Error::MapPlacement`], [`Error::MapName`], [`Error::TooManyMaps`], no
-    /// memory, or a log that refuses.
+    /// [`Error::MapType`] when the map holds other types, [`Error::MapPlacement`], [`Error::MapName`],
+    /// [`Error::TooManyMaps`], no memory, or a log that refuses.
     pub fn map<K: Codec, V: Codec>(
         &self,
         name: &str,
@@ -92,7 +92,8 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     /// # Errors
     /// Nothing changed: [`Error::EmptyKey`], [`Error::TooLarge`], [`Error::Capacity`],
     /// [`Error::Unreclaimed`], [`Error::Codec`], [`Error::Dropped`], [`Error::NoStream`], or [`Error::Log`]
-    /// before the change. An [`Error::Log`] may also say that the change is visible but not known to be durable.
+    /// before the change. An [`Error::Log`] may also say that the change is visible but not known to be
+    /// durable.
     ///
     /// ```
     /// # use hdstore::{MapOptions, Store, codec::Bytes};
@@ -193,10 +194,10 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         Ok(ticket.is_some() && was_live.get())
     }
 
-    /// Removes every entry, of a handle of one stream those there; returns how many there were, expired ones included. In each stream all go at
-    /// once: a put of the stream comes wholly before or wholly after, a reader finds all or none of it, and
-    /// it is one record in the log. The streams follow one another, so a put to a stream that had its turn
-    /// stays.
+    /// Removes every entry, of a handle of one stream those there; returns how many there were, expired ones
+    /// included. In each stream all go at once: a put of the stream comes wholly before or wholly after, a
+    /// reader finds all or none of it, and it is one record in the log. The streams follow one another, so a
+    /// put to a stream that had its turn stays.
     ///
     /// It takes microseconds a stream, whatever the map holds. The memory comes free bit by bit, by later
     /// puts and removes, [`Store::maintain`], [`Store::sweep`], and as soon as a put finds no other;

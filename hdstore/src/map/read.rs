@@ -87,7 +87,8 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         self.get_with(key, |_| ()).map(|found| found.is_some())
     }
 
-    /// The number of entries, of a handle of one stream there; expired ones count until they are swept. Reads one word per stream.
+    /// The number of entries, of a handle of one stream there; expired ones count until they are swept. Reads
+    /// one word per stream.
     #[doc(alias = "size")]
     pub fn len(&self) -> u64 {
         self.inner.map_entries(&self.core, self.range())

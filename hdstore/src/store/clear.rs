@@ -69,8 +69,8 @@ impl<L: Log> Inner<L> {
         }
     }
 
-    /// Clears a map's part in some streams, one after the other. Returns how many entries are gone, with a ticket for each stream that
-    /// had any; when a stream fails, what came before it stays cleared.
+    /// Clears a map's part in some streams, one after the other. Returns how many entries are gone, with a
+    /// ticket for each stream that had any; when a stream fails, what came before it stays cleared.
     pub(crate) fn clear(
         &self,
         map: &MapCore<L>,

@@ -326,8 +326,8 @@ fn holds<L: Log>(
     })
 }
 
-/// How many keys the group may add: those that it puts and that are not there, and those that it removes, since
-/// it may put them again. What `is_new` says is asked once of each.
+/// How many keys the group may add: those that it puts and that are not there, and those that it removes,
+/// since it may put them again. What `is_new` says is asked once of each.
 fn inserts_at_most<'n, L: Log>(
     changes: &[GroupChange<'_, L>],
     targets: &[Target<'n>],

@@ -1,9 +1,9 @@
 //! The store: nodes, streams, maps, and the order of steps in each operation.
 //!
-//! Reading order: `access.rs` (how bytes are reached), `read.rs`, `put.rs`, `remove.rs`, `clear.rs`, `group.rs`
-//! with `stock.rs` (several changes at once); then `node.rs` (memory of a put), `detached.rs` (what was
-//! cleared), `maps.rs` and `dropping.rs` (making and dropping maps), `apply.rs`, `fill.rs`, `facts.rs`,
-//! `voids.rs` (restart), `sweep.rs` (expiry), `iter.rs`, `census.rs` (statistics).
+//! Reading order: `access.rs` (how bytes are reached), `read.rs`, `put.rs`, `remove.rs`, `clear.rs`,
+//! `group.rs` with `stock.rs` (several changes at once); then `node.rs` (memory of a put), `detached.rs`
+//! (what was cleared), `maps.rs` and `dropping.rs` (making and dropping maps), `apply.rs`, `fill.rs`,
+//! `facts.rs`, `voids.rs` (restart), `sweep.rs` (expiry), `iter.rs`, `census.rs` (statistics).
 
 pub(crate) mod access;
 pub(crate) mod apply;

@@ -1,11 +1,11 @@
 //! Recorded histories of real threads on few keys: for each key there must be an order of one thing at a
 //! time that explains every answer.
 //!
-//! Hazards: an overwrite or a change of a group that is lost, a conditional change that two win, a removed or cleared value that
-//! comes back, a read that goes back in time, a guard whose slot is used again. Each round has new keys and a
-//! few threads that do random things to them, while another ends what is due (`maintain`, `sweep`); then each
-//! key's history is searched (`checker.rs`). A failure prints the seed and the history; the threads' own
-//! order is not replayed by it, their choices are.
+//! Hazards: an overwrite or a change of a group that is lost, a conditional change that two win, a removed or
+//! cleared value that comes back, a read that goes back in time, a guard whose slot is used again. Each round
+//! has new keys and a few threads that do random things to them, while another ends what is due (`maintain`,
+//! `sweep`); then each key's history is searched (`checker.rs`). A failure prints the seed and the history;
+//! the threads' own order is not replayed by it, their choices are.
 //!
 //! `HDSTORE_HISTORY_SECONDS` makes it longer (`scripts/long`), `HDSTORE_SEED` begins at another seed.
 

@@ -1,8 +1,8 @@
 //! What the log buffers of a dead process hold.
 //!
 //! Invariant: only what a word in the commit table names counts, a record or all records of a group; a
-//! reservation whose owner died is stepped over. A block whose buffer was given back had been written. Each record is checked by its own
-//! checksum, since memory has none.
+//! reservation whose owner died is stepped over. A block whose buffer was given back had been written. Each
+//! record is checked by its own checksum, since memory has none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,8 +11,8 @@ use super::layout::{Geometry, NUMBER, Owner, STATE, State, TABLE, split_commit_w
 /// The buffers of a life: per writer, what is whole of each block that may not be on the device.
 #[derive(Debug, Default)]
 pub(crate) struct LeftBehind {
-    /// By writer, then by block number: where in `bytes` a record lies, or the records of a group, that became
-    /// whole at once.
+    /// By writer, then by block number: where in `bytes` a record lies, or the records of a group, that
+    /// became whole at once.
     pub(crate) blocks: BTreeMap<(u32, u64), Vec<(usize, usize)>>,
     /// By writer: all blocks below this were on the device, since their buffers were given back.
     pub(crate) written: Vec<u64>,

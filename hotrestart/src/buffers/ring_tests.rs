@@ -80,8 +80,8 @@ fn closing_while_buffers_turn_over_hands_out_no_room_that_is_never_written() {
     }
 }
 
-/// Fills chunks with rooms of these lengths, of `group` records each, and plays the writer. At a room there are
-/// more tables: (room, tables).
+/// Fills chunks with rooms of these lengths, of `group` records each, and plays the writer. At a room there
+/// are more tables: (room, tables).
 fn fill(chunk_size: u64, (lens, group): (&[usize], usize), tables: &[(usize, u64)], chunks: u32) {
     let ring = ring(chunk_size, 2);
     let mut drain = Drain::default();

@@ -89,8 +89,8 @@ impl Undecided {
         written.copied().unwrap_or(0)
     }
 
-    /// The bytes of what became whole at once, a record or a group of them, and only the buffers hold: writer,
-    /// block, offset in the file.
+    /// The bytes of what became whole at once, a record or a group of them, and only the buffers hold:
+    /// writer, block, offset in the file.
     pub(super) fn rooms(&self) -> impl Iterator<Item = (WriterId, u64, usize, &[u8])> {
         let blocks = self.only_here.iter().filter_map(|(writer, number)| {
             let left = self.left.as_ref()?;

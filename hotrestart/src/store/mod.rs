@@ -139,9 +139,9 @@ impl Store {
     }
 
     /// Begins a group: changes of keys of one stream, in any of the store's maps, of which all are kept or
-    /// none, whatever dies when. [`hdstore::Store::group`] has the rules. Its records become whole at once, so
-    /// they must fit a record's bound (a quarter of a chunk, less 8 KiB); long values lie elsewhere where that
-    /// helps, and count for some 30 bytes and their key.
+    /// none, whatever dies when. [`hdstore::Store::group`] has the rules. Its records become whole at once,
+    /// so they must fit a record's bound (a quarter of a chunk, less 8 KiB); long values lie elsewhere where
+    /// that helps, and count for some 30 bytes and their key.
     ///
     /// ```
     /// use hotrestart::{MapOptions, Store, StreamId, codec::{Bytes, Str, U64}};

@@ -32,8 +32,8 @@ fn stuck(store: &Store, what: &str) -> ! {
     panic!("{what} is stuck: {:#?}", store.stats())
 }
 
-/// What a group does on a full disk: those that put anything are refused, and have changed nothing; those that
-/// only remove go on.
+/// What a group does on a full disk: those that put anything are refused, and have changed nothing; those
+/// that only remove go on.
 #[test]
 fn on_a_full_disk_groups_that_put_are_refused_as_a_whole_and_those_that_remove_go_on() {
     let world = World::new(1);

@@ -180,8 +180,8 @@ impl Oracle {
         self.fact(Change { is_sweep, ..Change::of(place) });
     }
 
-    /// Notes the changes of a group that left records, all in one stream; `base` is the stamp of the first, if
-    /// that is known.
+    /// Notes the changes of a group that left records, all in one stream; `base` is the stamp of the first,
+    /// if that is known.
     pub fn group(&mut self, records: &[(Place, Option<Value>)], base: Option<u64>) {
         let Some(((_, key), _)) = records.first() else { return };
         let stream = self.stream_of(*key);
