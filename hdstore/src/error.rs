@@ -1,6 +1,6 @@
 //! What can go wrong, by operation.
 
-use crate::log::LogError;
+use crate::log::{LogError, Placement};
 
 /// Why a store could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +92,51 @@ pub enum Error {
         expected: String,
         /// Those that were asked for.
         found: String,
+    },
+    /// A map of this name exists, and its keys are placed otherwise.
+    #[error(
+        "map {name:?} was made to have its keys placed {expected}, it was opened to have them {found}"
+    )]
+    MapPlacement {
+        /// The map.
+        name: String,
+        /// Who places its keys.
+        expected: Placement,
+        /// Who was to place them.
+        found: Placement,
+    },
+    /// The map's owner places its keys, and this handle is of no stream.
+    #[error("the owner of map {name:?} places its keys: say where with Map::in_stream")]
+    NoStream {
+        /// The map.
+        name: String,
+    },
+    /// The map's keys lie where their hashes say, so nobody can choose.
+    #[error(
+        "the keys of map {name:?} are placed by their hashes; Map::in_stream needs a map that was made with \
+         MapOptions::placed_by_owner"
+    )]
+    PlacedByHash {
+        /// The map.
+        name: String,
+    },
+    /// A key, or a part of a map, of another stream than the one that all of this is about.
+    #[error("stream {found} of map {name:?} was asked for where all must be of stream {expected}")]
+    OtherStream {
+        /// The map.
+        name: String,
+        /// The stream of the group, or of the handle.
+        expected: u32,
+        /// The stream that was asked for.
+        found: u32,
+    },
+    /// A group has more changes and conditions than it may.
+    #[error("a group of {found} changes and conditions, at most {max} are possible")]
+    GroupTooLong {
+        /// How many it has.
+        found: usize,
+        /// How many it may have.
+        max: usize,
     },
     /// There are as many maps as a store can have.
     #[error("a store has at most {max} maps")]

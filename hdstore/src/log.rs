@@ -11,6 +11,9 @@
 //!    record's seq, or the change waits for that outside the lock ([`Log::wait_to_admit`]) and starts over;
 //!    then [`Log::commit`] with the seq, which may neither wait nor fail.
 //! 3. After the lock: [`Log::settle`] waits until the change is as durable as its map asks.
+//!
+//! A group of changes goes the same way with [`Log::reserve_group`], [`Log::group_position`] and
+//! [`Log::commit_group`]: one room for all of its records, which one step completes.
 
 use crate::ids::{MapId, Seq, StreamId};
 
@@ -39,6 +42,25 @@ pub enum Change<'a> {
     Clear,
 }
 
+/// Who says in which stream a key of a map lies. Fixed when the map is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// The store, by the key's hash.
+    #[default]
+    ByHash,
+    /// The map's owner, by [`Map::in_stream`](crate::Map::in_stream).
+    ByOwner,
+}
+
+impl std::fmt::Display for Placement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Placement::ByHash => "by their hashes",
+            Placement::ByOwner => "by its owner",
+        })
+    }
+}
+
 /// What a map is, as the log must remember it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MapSpec<L> {
@@ -52,14 +74,18 @@ pub struct MapSpec<L> {
     pub value_type: String,
     /// How durable its changes are before they are acknowledged.
     pub level: L,
+    /// Who says in which stream a key lies.
+    pub placement: Placement,
 }
 
 /// A log behind a store. Called by the store alone.
 pub trait Log: Send + Sync + Sized + 'static {
     /// How durable a change is before it is acknowledged.
-    type Level: Copy + Default + Send + Sync + std::fmt::Debug + PartialEq + 'static;
+    type Level: Copy + Default + Send + Sync + std::fmt::Debug + Ord + 'static;
     /// Room for one record. Dropping it gives it up.
     type Room<'a>;
+    /// Room for the records of a group. Dropping it gives up what was not committed.
+    type GroupRoom<'a>;
     /// A change that was committed to the log.
     type Ticket: Copy + Send + std::fmt::Debug;
 
@@ -91,6 +117,22 @@ pub trait Log: Send + Sync + Sized + 'static {
     /// Completes the record. Under the stream's lock: it neither waits nor fails.
     fn commit(&self, room: Self::Room<'_>, seq: Seq) -> Self::Ticket;
 
+    /// Finds room for the records of changes of a stream that are kept all or not at all, and copies their
+    /// keys and values there. It may wait up to the log's own deadline, and refuses more than it can keep so.
+    fn reserve_group(
+        &self,
+        stream: StreamId,
+        changes: &[(MapId, Change<'_>)],
+    ) -> Result<Self::GroupRoom<'_>, LogError>;
+
+    /// Where in its writer's order the room of a group lies.
+    fn group_position(room: &Self::GroupRoom<'_>) -> u64;
+
+    /// Completes the records of a group, once: of each change that has a seq. One that has none came to
+    /// nothing, and leaves no record; at least one has. Under the stream's lock: it neither waits nor fails,
+    /// and leaves the room's memory to the caller, who lets it go later.
+    fn commit_group(&self, room: &mut Self::GroupRoom<'_>, seqs: &[Option<Seq>]) -> Self::Ticket;
+
     /// Waits until a change is as durable as asked.
     fn settle(&self, ticket: Self::Ticket, level: Self::Level) -> Result<(), LogError>;
 
@@ -105,6 +147,7 @@ pub struct NoLog;
 impl Log for NoLog {
     type Level = ();
     type Room<'a> = ();
+    type GroupRoom<'a> = ();
     type Ticket = ();
 
     fn create_map(&self, _: &MapSpec<()>) -> Result<(), LogError> {
@@ -137,6 +180,19 @@ impl Log for NoLog {
 
     #[inline]
     fn commit(&self, (): (), _: Seq) {}
+
+    #[inline]
+    fn reserve_group(&self, _: StreamId, _: &[(MapId, Change<'_>)]) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    #[inline]
+    fn group_position((): &()) -> u64 {
+        0
+    }
+
+    #[inline]
+    fn commit_group(&self, (): &mut (), _: &[Option<Seq>]) {}
 
     #[inline]
     fn settle(&self, (): (), (): ()) -> Result<(), LogError> {

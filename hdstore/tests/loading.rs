@@ -3,8 +3,8 @@
 
 use hdstore::codec::{Bytes, U64};
 use hdstore::{
-    Applied, Change, Error, Log, LogError, MapId, MapOptions, MapSpec, Outline, Seq, Store,
-    StreamId,
+    Applied, Change, Error, Log, LogError, MapId, MapOptions, MapSpec, Outline, Placement, Seq,
+    Store, StreamId,
 };
 
 const MIB: u64 = 1 << 20;
@@ -18,6 +18,7 @@ fn store_with_map() -> Store {
         key_type: "bytes".to_owned(),
         value_type: "bytes".to_owned(),
         level: (),
+        placement: Placement::ByHash,
     };
     store.restore_map(spec).expect("memory");
     store
@@ -181,6 +182,7 @@ struct NoMaps;
 impl Log for NoMaps {
     type Level = ();
     type Room<'a> = ();
+    type GroupRoom<'a> = ();
     type Ticket = ();
 
     fn create_map(&self, _: &MapSpec<()>) -> Result<(), LogError> {
@@ -208,6 +210,16 @@ impl Log for NoMaps {
     }
 
     fn commit(&self, (): (), _: Seq) {}
+
+    fn reserve_group(&self, _: StreamId, _: &[(MapId, Change<'_>)]) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn group_position((): &()) -> u64 {
+        0
+    }
+
+    fn commit_group(&self, (): &mut (), _: &[Option<Seq>]) {}
 
     fn settle(&self, (): (), (): ()) -> Result<(), LogError> {
         Ok(())

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use hdstore::codec::Bytes;
-use hdstore::{Applied, Change, Entry, MapId, MapOptions, MapSpec, Seq, Store, StreamId};
+use hdstore::{
+    Applied, Change, Entry, MapId, MapOptions, MapSpec, Placement, Seq, Store, StreamId,
+};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -115,6 +117,7 @@ proptest! {
             key_type: "bytes".to_owned(),
             value_type: "bytes".to_owned(),
             level: (),
+            placement: Placement::ByHash,
         };
         store.restore_map(spec).expect("memory");
         let loading = store.start_load(1 << 20);

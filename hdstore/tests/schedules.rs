@@ -1,5 +1,5 @@
-//! Random schedules of a whole store under shuttle (`--cfg shuttle`, `scripts/shuttle`): writers, readers
-//! with guards, who clears, and the one that ends what is due, on few keys.
+//! Random schedules of a whole store under shuttle (`--cfg shuttle`, `scripts/shuttle`): writers, groups,
+//! readers with guards, who clears, and the one that ends what is due, on few keys.
 //!
 //! The code that runs is the store's own; at each step of an atomic and at each lock another thread may go
 //! on. Hazards: a lost overwrite, a conditional change that two win, a value that comes back, a slot used
@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 
 use checker::{Call, Done, is_linearizable};
 use hdstore::codec::{Bytes, U64};
-use hdstore::{ManualClock, Map, MapOptions, NoLog, Store};
+use hdstore::{GroupOutcome, ManualClock, Map, MapOptions, NoLog, Store, StreamId};
 use shuttle::rand::Rng;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner, thread};
@@ -110,6 +110,27 @@ impl Bench {
         let call = Call { began, ended: self.now(), done: Done::Clear };
         for history in &self.histories {
             history.lock().expect("no panic").push(call);
+        }
+    }
+
+    /// Gives both keys a value in one group, or removes both: a call on each.
+    fn group(&self, value: Option<u64>) {
+        let (began, bytes) = (self.now(), value.map_or(Vec::new(), bytes_of));
+        let mut group = self.store.group(StreamId(0));
+        for key in &[0, 1] {
+            match value {
+                Some(_) => group.insert(&self.map, key, &bytes).expect("its stream"),
+                None => group.remove(&self.map, key).expect("its stream"),
+            };
+        }
+        let GroupOutcome::Done(was_there) = group.commit().expect("room") else {
+            panic!("no condition")
+        };
+        assert_eq!(was_there[0], was_there[1], "another group was done in between");
+        let ended = self.now();
+        for (history, was_there) in self.histories.iter().zip(was_there) {
+            let done = value.map_or(Done::Remove(was_there), Done::Insert);
+            history.lock().expect("no panic").push(Call { began, ended, done });
         }
     }
 
@@ -312,6 +333,42 @@ fn a_clear_beside_puts_guards_and_pins_has_its_place_in_every_history() {
         bench.store.maintain(0);
         let stats = bench.store.stats();
         assert_eq!((stats.unreclaimed_bytes, stats.detached_bytes), (0, 0), "nothing waits");
+        assert_eq!(stats.accounted_bytes(), stats.committed_bytes);
+    });
+}
+
+#[test]
+fn groups_of_two_writers_beside_clears_readers_and_reclamation_are_never_mixed() {
+    schedules(|| {
+        let bench = Bench::new();
+        let writers = [0u64, 1].map(|writer| {
+            let bench = Arc::clone(&bench);
+            thread::spawn(move || {
+                for step in 0..3 {
+                    let fresh = 1 + writer + step * 2;
+                    let is_put = shuttle::rand::thread_rng().gen_range(0..4u32) > 0;
+                    bench.group(is_put.then_some(fresh));
+                }
+            })
+        });
+        let clearer = {
+            let bench = Arc::clone(&bench);
+            thread::spawn(move || bench.clear())
+        };
+        let reader = {
+            let bench = Arc::clone(&bench);
+            thread::spawn(move || [0, 1, 0].into_iter().for_each(|key| _ = bench.get(key)))
+        };
+        let keeper = keeper(&bench);
+        writers.into_iter().for_each(|writer| writer.join().expect("no panic"));
+        for thread in [clearer, reader, keeper] {
+            thread.join().expect("no panic");
+        }
+        assert_eq!(bench.get(0), bench.get(1), "all of the last group is there, or nothing");
+        bench.check();
+        bench.store.maintain(0);
+        bench.store.maintain(0);
+        let stats = bench.store.stats();
         assert_eq!(stats.accounted_bytes(), stats.committed_bytes);
     });
 }

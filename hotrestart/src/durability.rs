@@ -109,6 +109,18 @@ pub enum LogFailure {
         /// What a chunk needs, in bytes.
         needed_bytes: u64,
     },
+    /// The records of a group do not fit the log's bound for what becomes whole at once, although all values
+    /// were taken out that can lie elsewhere. Nothing changed.
+    #[error(
+        "a group whose records take {needed_bytes} bytes, with all longer values elsewhere; at most \
+         {max_bytes} are possible (a quarter of a chunk, less 8 KiB)"
+    )]
+    GroupTooLarge {
+        /// What its records take, in bytes.
+        needed_bytes: u64,
+        /// What they may take, in bytes.
+        max_bytes: u64,
+    },
     /// The change is visible, and was not as durable as asked when the time was over. It may become so,
     /// or not.
     #[error("visible, but not {level} within {waited_ms} ms: outcome unknown")]

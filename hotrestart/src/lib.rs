@@ -27,8 +27,9 @@
 //! `docs/format.md` the bytes.
 //!
 //! Inside: `format` (bytes), `io` (disks), `buffers` (log buffers), `chunks` (their files), `writer` (state
-//! machines and their threads), `compact` (garbage), `dir` (lock and manifest), `log` (the seam to
-//! `hdstore`), `restart` (the fold), `store` (opening and closing), `inspect` (reading a store offline).
+//! machines and their threads), `compact` (garbage), `dir` (lock and manifest), `log` and `group` (the
+//! seam to `hdstore`), `restart` (the fold), `store` (opening and closing), `inspect` (reading a store
+//! offline).
 
 mod buffers;
 mod chunks;
@@ -39,6 +40,7 @@ mod dir;
 mod durability;
 mod error;
 pub mod format;
+mod group;
 pub mod inspect;
 pub mod io;
 mod log;
@@ -56,7 +58,8 @@ pub use config::{Builder, RecoveryMode};
 pub use durability::{Durability, LogFailure};
 pub use error::{CloseError, OpenError, Problem};
 pub use hdstore::{
-    self, BuildError, Error, HugePages, MapOptions, PutManyError, ReadBatch, Ref, Topology, codec,
+    self, BuildError, Error, GROUP_CHANGES_MAX, GroupOutcome, HugePages, MapOptions, Placement,
+    PutManyError, ReadBatch, Ref, StreamId, Topology, codec,
 };
 pub use io::{Fill, IoChoice, IoKind};
 pub use log::DiskLog;
@@ -64,4 +67,4 @@ pub use restart::report::{Cut, Progress, RecoveryReport};
 #[doc(hidden)]
 pub use store::stepper::Stepper;
 pub use store::waiters::Persisted;
-pub use store::{Map, Stats, Store};
+pub use store::{Group, Map, Stats, Store};

@@ -27,9 +27,10 @@ use crate::durability::{Durability, LogFailure, Ticket};
 use crate::format::manifest::MapRecord;
 use crate::format::record::{PartOf, body_crc, patch_seq};
 use crate::format::{Manifest, RecordHeader};
+use crate::group::GroupRoom;
 use crate::io::IoErrorClass;
 use crate::poison::Poison;
-use crate::runs::{LiveRuns, RunOf};
+use crate::runs::{LiveRuns, PendingRun};
 use crate::writer::progress::Progress;
 
 /// The time in the manifest is at most this old while entries may expire, in milliseconds.
@@ -98,34 +99,6 @@ pub struct LogRoom<'a> {
     clear: Option<(&'a Clears, MapId, StreamId)>,
 }
 
-/// A run whose entry is not committed yet. Dropped like that, it is garbage.
-struct PendingRun<'a> {
-    runs: &'a LiveRuns,
-    run: u64,
-    /// All but the seq.
-    stamp: Stamp,
-    is_committed: bool,
-    /// Bytes of values in parts that are being put, this one's among them.
-    pending_bytes: &'a AtomicU64,
-    len: u64,
-}
-
-impl PendingRun<'_> {
-    fn commit(&mut self, seq: Seq) {
-        self.is_committed = true;
-        self.runs.set(self.run, RunOf::Entry(Stamp { seq, ..self.stamp }));
-    }
-}
-
-impl Drop for PendingRun<'_> {
-    fn drop(&mut self) {
-        if !self.is_committed {
-            self.runs.forget(self.run);
-        }
-        self.pending_bytes.fetch_sub(self.len, Ordering::Relaxed);
-    }
-}
-
 impl Shared {
     /// Looks how much the store holds, and sets how much disk it may have. For the keeper, and at opening.
     pub(crate) fn look_at(&self, memory: &hdstore::Store<DiskLog>) {
@@ -135,7 +108,7 @@ impl Shared {
         self.supply.set_files_max(self.budget.files(memory.entries(), live_bytes + pending_bytes));
     }
 
-    fn writer_of(&self, stream: StreamId) -> u32 {
+    pub(crate) fn writer_of(&self, stream: StreamId) -> u32 {
         stream.0 % self.lanes.len() as u32
     }
 
@@ -153,22 +126,23 @@ impl Shared {
         Ok(())
     }
 
-    /// Room for a record, waiting as long as a put may. Whether there are chunks is asked once for each
+    /// Room for records, waiting as long as a put may. Whether there are chunks is asked once for each
     /// buffer, before its first record: what a buffer that was begun takes has its chunk.
     #[inline]
-    fn room<'a>(
+    pub(crate) fn room<'a>(
         &'a self,
         lane: &'a Lane,
-        len: usize,
+        (len, records): (usize, usize),
         space: Space,
     ) -> Result<Room<'a>, LogFailure> {
         if space != Space::Common || !lane.ring.is_restricted() {
-            let reserved = lane.ring.reserve(len, First::MayNot, None, || self.keeps_on());
+            let keep_on = || self.keeps_on();
+            let reserved = lane.ring.reserve((len, records), First::MayNot, None, keep_on);
             if let Ok(room) = reserved {
                 return Ok(room);
             }
         }
-        self.room_in_next(lane, len, space)
+        self.room_in_next(lane, (len, records), space)
     }
 
     fn keeps_on(&self) -> bool {
@@ -181,7 +155,7 @@ impl Shared {
     fn room_in_next<'a>(
         &'a self,
         lane: &'a Lane,
-        len: usize,
+        (len, records): (usize, usize),
         space: Space,
     ) -> Result<Room<'a>, LogFailure> {
         let keep_on = || self.keeps_on();
@@ -194,7 +168,7 @@ impl Shared {
             if !must_wait {
                 // Puts do not fill up what was begun with chunks that are left for removals.
                 lane.ring.restrict(space != Space::Common && self.supply.is_low(Space::Common));
-                match lane.ring.reserve(len, First::May, None, keep_on) {
+                match lane.ring.reserve((len, records), First::May, None, keep_on) {
                     Err(NoRoom::Timeout) => {}
                     other => return other.map_err(|no_room| self.refusal(&no_room)),
                 }
@@ -309,47 +283,40 @@ impl Shared {
         let clear = matches!(change, Change::Clear).then_some((&self.clears, map, stream));
         let mut run = None;
         if header.encoded_len() > self.record_max {
-            let id = self.next_run.fetch_add(1, Ordering::Relaxed);
-            self.runs.set(id, RunOf::Pending);
-            let stamp = Stamp { map, stream, hash: self.hash.of(key), seq: Seq(0) };
-            let len = value.len() as u64;
-            self.pending_bytes.fetch_add(len, Ordering::Relaxed);
-            run = Some(PendingRun {
-                runs: &self.runs,
-                run: id,
-                stamp,
-                is_committed: false,
-                pending_bytes: &self.pending_bytes,
-                len,
-            });
-            header.part = Some(self.write_parts(lane, (map, stream), id, value, space)?);
+            let (part, pending) = self.write_run((map, stream), key, value, space)?;
+            (header.part, run) = (Some(part), Some(pending));
             value = &[];
         }
-        let mut room = self.room(lane, header.encoded_len(), space)?;
+        let mut room = self.room(lane, (header.encoded_len(), 1), space)?;
         header.encode_into(key, value, room.bytes());
         Ok(LogRoom { room, writer, run, clear })
     }
 
-    fn write_parts(
+    /// Writes a value in parts; its entry, whose record carries what is returned, must be committed later.
+    pub(crate) fn write_run(
         &self,
-        lane: &Lane,
         (map, stream): (MapId, StreamId),
-        run: u64,
+        key: &[u8],
         value: &[u8],
         space: Space,
-    ) -> Result<PartOf, LogFailure> {
+    ) -> Result<(PartOf, PendingRun<'_>), LogFailure> {
+        let lane = &self.lanes[self.writer_of(stream) as usize];
+        let run = self.next_run.fetch_add(1, Ordering::Relaxed);
+        let stamp = Stamp { map, stream, hash: self.hash.of(key), seq: Seq(0) };
+        let len = value.len() as u64;
+        let pending = PendingRun::begin(&self.runs, run, stamp, (&self.pending_bytes, len));
         let mut number = 0;
         for bytes in value.chunks(self.record_max / 2) {
             let header = RecordHeader::part(map, stream, PartOf { run, number }, bytes);
             lane.ring
                 .wait_for_slack(self.put_timeout, || self.check().is_ok())
                 .map_err(|no_room| self.refusal(&no_room))?;
-            let mut room = self.room(lane, header.encoded_len(), space)?;
+            let mut room = self.room(lane, (header.encoded_len(), 1), space)?;
             header.encode_into(&[], bytes, room.bytes());
             room.commit();
             number += 1;
         }
-        Ok(PartOf { run, number })
+        Ok((PartOf { run, number }, pending))
     }
 
     /// Waits until a change is as durable as asked; `None` waits for ever.
@@ -388,6 +355,7 @@ impl Shared {
 impl Log for DiskLog {
     type Level = Durability;
     type Room<'a> = LogRoom<'a>;
+    type GroupRoom<'a> = GroupRoom<'a>;
     type Ticket = Ticket;
 
     fn create_map(&self, spec: &MapSpec<Durability>) -> Result<(), LogError> {
@@ -403,6 +371,7 @@ impl Log for DiskLog {
                     key_type: spec.key_type.clone(),
                     value_type: spec.value_type.clone(),
                     durability: spec.level.into(),
+                    placement: spec.placement,
                 });
                 manifest.next_map = MapId(manifest.next_map.0.max(spec.id.0 + 1));
             })
@@ -479,6 +448,22 @@ impl Log for DiskLog {
         let buffer = room.turn();
         room.commit();
         Ticket { writer, buffer }
+    }
+
+    fn reserve_group(
+        &self,
+        stream: StreamId,
+        changes: &[(MapId, Change<'_>)],
+    ) -> Result<GroupRoom<'_>, LogError> {
+        Ok(self.shared.write_group(stream, changes)?)
+    }
+
+    fn group_position(room: &GroupRoom<'_>) -> u64 {
+        room.turn()
+    }
+
+    fn commit_group(&self, room: &mut GroupRoom<'_>, seqs: &[Option<Seq>]) -> Ticket {
+        room.commit(seqs)
     }
 
     fn settle(&self, ticket: Ticket, level: Durability) -> Result<(), LogError> {

@@ -5,8 +5,9 @@
 //! compactor. Cost: some 60 bytes and a lock per long value, which is at least a sixteenth of a chunk.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use hdstore::Stamp;
+use hdstore::{Seq, Stamp};
 
 use crate::sync::{Mutex, lock};
 
@@ -52,9 +53,49 @@ impl LiveRuns {
     }
 }
 
+/// A run whose entry is not committed yet. Dropped like that, it is garbage.
+pub(crate) struct PendingRun<'a> {
+    runs: &'a LiveRuns,
+    run: u64,
+    /// All but the seq.
+    stamp: Stamp,
+    is_committed: bool,
+    /// Bytes of values in parts that are being put, this one's among them.
+    pending_bytes: &'a AtomicU64,
+    len: u64,
+}
+
+impl<'a> PendingRun<'a> {
+    /// Begins a run of `len` bytes, before its first part is logged.
+    pub(crate) fn begin(
+        runs: &'a LiveRuns,
+        run: u64,
+        stamp: Stamp,
+        (pending_bytes, len): (&'a AtomicU64, u64),
+    ) -> PendingRun<'a> {
+        runs.set(run, RunOf::Pending);
+        pending_bytes.fetch_add(len, Ordering::Relaxed);
+        PendingRun { runs, run, stamp, is_committed: false, pending_bytes, len }
+    }
+
+    pub(crate) fn commit(&mut self, seq: Seq) {
+        self.is_committed = true;
+        self.runs.set(self.run, RunOf::Entry(Stamp { seq, ..self.stamp }));
+    }
+}
+
+impl Drop for PendingRun<'_> {
+    fn drop(&mut self) {
+        if !self.is_committed {
+            self.runs.forget(self.run);
+        }
+        self.pending_bytes.fetch_sub(self.len, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use hdstore::{MapId, Seq, StreamId};
+    use hdstore::{MapId, StreamId};
 
     use super::*;
 

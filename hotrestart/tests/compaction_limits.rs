@@ -14,10 +14,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bench::{Machine, Patient, Random, Seed, map_of};
+use hotrestart::codec::{Bytes, U64};
 use hotrestart::io::{
     DirEntry, Disk, FileHandle, Fill, IoError, IoErrorClass, IoKind, IoOperation, OpenMode, Queue,
 };
-use hotrestart::{Builder, Durability, Store};
+use hotrestart::{Builder, Durability, Error, LogFailure, Store};
 
 /// A disk that goes wrong where only compaction is.
 #[derive(Clone, Debug)]
@@ -148,6 +149,30 @@ fn without_compaction_puts_end_at_the_disk_budget_and_make_no_files_beyond_it() 
     let stats = store.stats();
     assert!(stats.compaction_stopped.is_some(), "the compactor has not died");
     assert!(most <= 1.5, "{most} times the budget after {puts} puts: {stats:#?}");
+    a_group_is_refused_as_a_whole(&store, &map);
+}
+
+/// At the disk budget, where a put is refused.
+fn a_group_is_refused_as_a_whole(store: &Store, map: &hotrestart::Map<U64, Bytes>) {
+    let stream = map.stream_of_key(&0).expect("a stream");
+    let keys = (0..200).filter(|key| map.stream_of_key(key).is_ok_and(|of_key| of_key == stream));
+    let keys: Vec<u64> = keys.take(10).collect();
+    let values = || -> Vec<_> { keys.iter().map(|key| map.get_owned(key).expect("ok")).collect() };
+    let (before, new) = (values(), value(1, u64::MAX));
+    let mut group = store.group(stream);
+    for key in &keys[1..] {
+        group.insert(map, key, &new).expect("its stream");
+    }
+    group.remove(map, &keys[0]).expect("its stream");
+    // What the log buffers have left may still be used.
+    let refused = (0..10_000).find_map(|_| map.insert(&keys[1], &new).err());
+    refused.expect("a put is refused");
+    map.insert(&keys[1], before[1].as_ref().expect("there")).expect_err("this one, too");
+    let before = values();
+    let refused = group.commit().expect_err("the budget is used up");
+    let Error::Log(source) = &refused else { panic!("{refused}") };
+    assert!(matches!(source.downcast_ref(), Some(LogFailure::DiskBudget { .. })), "{refused}");
+    assert_eq!(values(), before);
 }
 
 #[test]

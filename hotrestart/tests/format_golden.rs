@@ -14,6 +14,7 @@ use hotrestart::format::{
     Directory, DirectoryBuilder, FileNumber, FreedBlocks, FreedRange, LifeNumber, Manifest, MapId,
     RecordHeader, Records, StoreId, StreamId, WriterId,
 };
+use hotrestart::hdstore::Placement;
 
 fn crc(start: u32, bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!start, |crc, byte| {
@@ -216,6 +217,7 @@ fn a_manifest() {
             key_type: "k".to_owned(),
             value_type: String::new(),
             durability: DurabilityCode::Synced,
+            placement: Placement::ByOwner,
         }],
         stream_records: vec![StreamRecord {
             stream: StreamId(1),
@@ -233,7 +235,7 @@ fn a_manifest() {
         0500000000000000 bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb 02 02 0000 02000000
         0b00000000000000 0c00000000000000
         0100000000000000 0100000000000000 0200000000000000 0300000000000000
-        01000000 00000000 0300 0100 0000 03 00 6d6170 6b
+        01000000 01000000 0300 0100 0000 03 00 6d6170 6b
         01000000 00000000 0200000000000000 0300000000000000 0400000000000000
         0100000000000000 0200000000000000");
     let len = expected.len() as u64;

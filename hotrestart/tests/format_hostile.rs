@@ -14,6 +14,7 @@ use hotrestart::format::{
     FreedBlocks, LifeNumber, Manifest, MapId, RecordError, RecordHeader, Records, StoreId,
     StreamId, Walked, WriterId,
 };
+use hotrestart::hdstore::Placement;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -63,6 +64,7 @@ fn manifest() -> Manifest {
         key_type: "bytes".to_owned(),
         value_type: "utf-8".to_owned(),
         durability: DurabilityCode::Buffered,
+        placement: Placement::ByHash,
     };
     Manifest {
         generation: 7,
@@ -149,6 +151,18 @@ fn resealed(at: usize, bytes: &[u8]) -> Vec<u8> {
     let crc = crc32c::crc32c(&encoded);
     encoded[32..36].copy_from_slice(&crc.to_le_bytes());
     encoded
+}
+
+#[test]
+fn a_map_whose_keys_are_placed_in_an_unknown_way_is_refused() {
+    let encoded = manifest().encode();
+    let at = encoded.windows(5).rposition(|bytes| bytes == b"bytes").expect("a map's key type");
+    let name = manifest().maps.last().expect("a map").name.len();
+    let class = at - name - 16 + 4;
+    assert_eq!(Manifest::decode(&resealed(class, &0_u32.to_le_bytes())), Ok(manifest()));
+    let refused = Manifest::decode(&resealed(class, &2_u32.to_le_bytes()));
+    let field = "stream class of a map";
+    assert_eq!(refused, Err(ManifestError::Field { field, offset: class, found: 2 }));
 }
 
 #[test]

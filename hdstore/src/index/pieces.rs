@@ -10,7 +10,7 @@
 
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use super::segments::{Path, leaf_bytes, path, segment_bytes};
+use super::segments::{DIRECTORY_WORDS, Path, leaf_bytes, path, segment_bytes};
 use super::table::{BUCKET_0, DIRECTORY, ENTRIES, Spare, Table, Wants};
 use super::word::BUCKET;
 
@@ -31,6 +31,20 @@ impl Table<'_> {
             segment: segment_bytes(buckets),
             // A split that lags has met a chain, and needs buckets for the new one's.
             overflow: super::grow::is_overdue(self.get(ENTRIES), buckets),
+        }
+    }
+
+    /// Calls `each` with the bytes of each piece that the table may want while `count` keys come; asked
+    /// without the lock. What it lacks then, growth waits for.
+    pub(crate) fn wants_of_growth(&self, count: u64, mut each: impl FnMut(u64)) {
+        let entries = self.get(ENTRIES) + count;
+        let first = self.buckets().max(1);
+        let splits = first..first + count;
+        for bucket in splits.take_while(|buckets| super::grow::is_due(entries, *buckets)) {
+            if bucket == first && self.get(DIRECTORY) == 0 {
+                each(DIRECTORY_WORDS * 8);
+            }
+            leaf_bytes(bucket).into_iter().chain(segment_bytes(bucket)).for_each(&mut each);
         }
     }
 

@@ -113,6 +113,11 @@ impl<'a> Table<'a> {
         self.set(IDENTITY, u64::from(map.0) | u64::from(stream.0) << 32);
     }
 
+    /// Whether both are one table of the same node.
+    pub(crate) fn is(&self, other: &Table<'_>) -> bool {
+        self.header == other.header
+    }
+
     /// Notes that a walk over the table begins: until it ends, words stay in their bucket's family. The
     /// caller then takes and lets go the stream's lock, so that a change under way is over.
     pub(crate) fn begin_walk(&self) {

@@ -53,7 +53,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     ///
     /// # Errors
     /// [`Error::Codec`] when the key has no encoding or the bytes are no value of this type;
-    /// [`Error::Dropped`].
+    /// [`Error::Dropped`]; [`Error::NoStream`].
     ///
     /// # Panics
     /// When the batch is of another store.
@@ -68,7 +68,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         );
         self.core.check()?;
         let key = K::encode(key)?;
-        let place = self.inner.place(&self.core, self.inner.stream_of(&key));
+        let place = self.inner.place(&self.core, self.stream_of(&key)?);
         let hash = self.inner.hash.of(&key);
         find_pinned(&place.node.arena, place.table, place.table.homes(hash), &key, &batch.pin)
             .filter(|view| !self.inner.is_expired(view))
@@ -85,7 +85,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         self.core.check()?;
         let encoded: Vec<_> = keys.iter().map(|key| K::encode(key)).collect::<Result<_, _>>()?;
         let mut values = Vec::with_capacity(keys.len());
-        self.inner.read_many(&self.core, &encoded, |_, view| {
+        self.inner.read_many(&self.core, &encoded, self.streams()?, |_, view| {
             values.push(view.map(|view| V::decode_owned(view.value())).transpose());
         });
         values.into_iter().collect()
@@ -95,7 +95,8 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     /// is copied; the cache misses of up to sixteen keys run side by side.
     ///
     /// # Errors
-    /// [`Error::Codec`] when a key has no encoding, [`Error::Dropped`]; then `look` was not called.
+    /// [`Error::Codec`] when a key has no encoding, [`Error::Dropped`], [`Error::NoStream`]; then `look` was
+    /// not called.
     pub fn get_many_with(
         &self,
         keys: &[&K::Encode],
@@ -103,7 +104,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     ) -> Result<(), Error> {
         self.core.check()?;
         let encoded: Vec<_> = keys.iter().map(|key| K::encode(key)).collect::<Result<_, _>>()?;
-        self.inner.read_many(&self.core, &encoded, |index, view| {
+        self.inner.read_many(&self.core, &encoded, self.streams()?, |index, view| {
             look(index, view.map(|view| view.value()))
         });
         Ok(())
@@ -120,11 +121,12 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     #[doc(alias = "putAll")]
     pub fn put_many(&self, entries: &[(&K::Encode, &V::Encode)]) -> Result<(), PutManyError> {
         let mut last: Vec<Option<L::Ticket>> = Vec::new();
+        let stream_of = self.streams().map_err(|source| PutManyError { done: 0, source })?;
         for (number, group) in entries.chunks(GROUP).enumerate() {
             let done = number * GROUP;
             let keys: Result<Vec<_>, _> = group.iter().map(|(key, _)| K::encode(key)).collect();
             let keys = keys.map_err(|source| PutManyError { done, source })?;
-            let places = self.inner.fetch_group(&self.core, &keys, &self.inner.pin());
+            let places = self.inner.fetch_group(&self.core, &keys, &stream_of, &self.inner.pin());
             for (index, (place, (key, (_, value)))) in
                 places.iter().flatten().zip(keys.iter().zip(group)).enumerate()
             {

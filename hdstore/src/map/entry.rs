@@ -50,7 +50,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     /// Looks at a key, for a change that depends on what is there.
     ///
     /// # Errors
-    /// [`Error::Codec`] when the key has no encoding.
+    /// As for [`Map::get`].
     ///
     /// ```
     /// # use hdstore::{Entry, MapOptions, Store, codec::{Str, U64}};
@@ -140,7 +140,7 @@ impl<K: Codec, V: Codec, L: Log> OccupiedEntry<'_, K, V, L> {
     /// As for [`Map::insert`].
     pub fn remove(&self) -> Result<bool, Error> {
         let (map, key, seq) = (self.map, self.found.key_bytes(), self.found.seq());
-        let stream = map.inner.stream_of(key);
+        let stream = map.stream_of(key)?;
         let ticket = map.inner.remove_if(&map.core, stream, key, |view| view.seq() == seq)?;
         map.settle(ticket)?;
         Ok(ticket.is_some())

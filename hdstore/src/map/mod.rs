@@ -1,13 +1,16 @@
 //! Typed maps: what users call.
 //!
 //! Writing is in this file, reading in `read.rs`, several keys at once in `batch.rs`, values that outlive a
-//! call in `guard.rs`, read-modify-write in `entry.rs`. No user code runs under a lock or while anything is
+//! call in `guard.rs`, read-modify-write in `entry.rs`, changes that happen together in `group.rs`, maps
+//! whose owner places their keys in `part.rs`. No user code runs under a lock or while anything is
 //! half-written: closures see values that are complete, and what they return is put by an ordinary
 //! conditional put.
 
 pub mod batch;
 pub mod entry;
+pub mod group;
 pub mod guard;
+mod part;
 pub mod read;
 
 use std::marker::PhantomData;
@@ -16,21 +19,23 @@ use std::sync::Arc;
 use crate::codec::Codec;
 use crate::error::Error;
 use crate::ids::StreamId;
-use crate::log::{Log, NoLog};
+use crate::log::{Log, NoLog, Placement};
 use crate::store::put::{Condition, Done, NewEntry};
 use crate::store::{Inner, MapCore, Store};
+use part::Scope;
 
 /// Settings of a map, used when it is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MapOptions<Level = ()> {
     pub(crate) level: Level,
+    pub(crate) placement: Placement,
 }
 
 impl<Level> MapOptions<Level> {
     /// How durable a change is before it is acknowledged, in the log's own terms.
     #[must_use]
     pub fn durability(self, level: Level) -> Self {
-        MapOptions { level }
+        MapOptions { level, ..self }
     }
 }
 
@@ -39,34 +44,40 @@ impl<Level> MapOptions<Level> {
 pub struct Map<K: Codec, V: Codec, L: Log = NoLog> {
     pub(crate) inner: Arc<Inner<L>>,
     pub(crate) core: Arc<MapCore<L>>,
+    scope: Scope,
     types: PhantomData<fn(K) -> V>,
 }
 
 impl<K: Codec, V: Codec, L: Log> Clone for Map<K, V, L> {
     fn clone(&self) -> Self {
-        Map { inner: Arc::clone(&self.inner), core: Arc::clone(&self.core), types: PhantomData }
+        let (inner, core) = (Arc::clone(&self.inner), Arc::clone(&self.core));
+        Map { inner, core, scope: self.scope, types: PhantomData }
     }
 }
 
 impl<K: Codec, V: Codec, L: Log> std::fmt::Debug for Map<K, V, L> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Map").field("spec", &self.core.spec).finish_non_exhaustive()
+        let (spec, scope) = (&self.core.spec, &self.scope);
+        f.debug_struct("Map").field("spec", spec).field("scope", scope).finish_non_exhaustive()
     }
 }
 
 impl<L: Log> Store<L> {
-    /// Opens the map of this name, making it when it is not there. Options count only when it is made.
+    /// Opens the map of this name, making it when it is not there. Options count only when it is made, but
+    /// for who places its keys, which must be as it was then.
     ///
     /// # Errors
-    /// [`Error::MapType`] when the map holds other types, [`Error::MapName`], [`Error::TooManyMaps`], no
-    /// memory, or a log that refuses.
+    /// [`Error::MapType`] when the map holds other types, [`Error::MapPlacement`], [`Error::MapName`],
+    /// [`Error::TooManyMaps`], no memory, or a log that refuses.
     pub fn map<K: Codec, V: Codec>(
         &self,
         name: &str,
         options: MapOptions<L::Level>,
     ) -> Result<Map<K, V, L>, Error> {
-        let core = self.inner.open_map(name, &K::name(), &V::name(), options.level)?;
-        Ok(Map { inner: Arc::clone(&self.inner), core, types: PhantomData })
+        let MapOptions { level, placement } = options;
+        let core = self.inner.open_map(name, &K::name(), &V::name(), (level, placement))?;
+        let scope = Scope::of(placement);
+        Ok(Map { inner: Arc::clone(&self.inner), core, scope, types: PhantomData })
     }
 }
 
@@ -80,8 +91,9 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     ///
     /// # Errors
     /// Nothing changed: [`Error::EmptyKey`], [`Error::TooLarge`], [`Error::Capacity`],
-    /// [`Error::Unreclaimed`], [`Error::Codec`], [`Error::Dropped`], or [`Error::Log`] before the change. An
-    /// [`Error::Log`] may also say that the change is visible but not known to be durable.
+    /// [`Error::Unreclaimed`], [`Error::Codec`], [`Error::Dropped`], [`Error::NoStream`], or [`Error::Log`]
+    /// before the change. An [`Error::Log`] may also say that the change is visible but not known to be
+    /// durable.
     ///
     /// ```
     /// # use hdstore::{MapOptions, Store, codec::Bytes};
@@ -172,7 +184,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     #[doc(alias = "delete")]
     pub fn remove(&self, key: &K::Encode) -> Result<bool, Error> {
         let key = K::encode(key)?;
-        let stream = self.inner.stream_of(&key);
+        let stream = self.stream_of(&key)?;
         let was_live = std::cell::Cell::new(false);
         let ticket = self.inner.remove_if(&self.core, stream, &key, |view| {
             was_live.set(!self.inner.is_expired(view));
@@ -182,10 +194,10 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         Ok(ticket.is_some() && was_live.get())
     }
 
-    /// Removes every entry; returns how many there were, expired ones included. In each stream all go at
-    /// once: a put of the stream comes wholly before or wholly after, a reader finds all or none of it, and
-    /// it is one record in the log. The streams follow one another, so a put to a stream that had its turn
-    /// stays.
+    /// Removes every entry, of a handle of one stream those there; returns how many there were, expired ones
+    /// included. In each stream all go at once: a put of the stream comes wholly before or wholly after, a
+    /// reader finds all or none of it, and it is one record in the log. The streams follow one another, so a
+    /// put to a stream that had its turn stays.
     ///
     /// It takes microseconds a stream, whatever the map holds. The memory comes free bit by bit, by later
     /// puts and removes, [`Store::maintain`], [`Store::sweep`], and as soon as a put finds no other;
@@ -207,7 +219,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     #[doc(alias = "removeAll")]
     #[doc(alias = "evictAll")]
     pub fn clear(&self) -> Result<u64, Error> {
-        let (entries, tickets) = self.inner.clear(&self.core)?;
+        let (entries, tickets) = self.inner.clear(&self.core, self.range())?;
         tickets.into_iter().try_for_each(|ticket| self.settle(Some(ticket)))?;
         Ok(entries)
     }
@@ -215,7 +227,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     /// Like [`Map::clear`], for the map's part in one stream.
     ///
     /// # Errors
-    /// As for [`Map::insert`], and [`Error::Stream`].
+    /// As for [`Map::insert`], [`Error::Stream`], and [`Error::OtherStream`] on a handle of another stream.
     ///
     /// ```
     /// # use hdstore::{MapOptions, Store, StreamId, codec::U64};
@@ -229,6 +241,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn clear_stream(&self, stream: StreamId) -> Result<u64, Error> {
+        self.check_scope(stream)?;
         let Some(cleared) = self.inner.clear_stream(&self.core, stream)? else { return Ok(0) };
         self.settle(Some(cleared.ticket))?;
         Ok(cleared.entries)
@@ -252,7 +265,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         condition: Condition<'_>,
     ) -> Result<bool, Error> {
         let entry = NewEntry { key, value, expiry_ms };
-        match self.inner.put(&self.core, self.inner.stream_of(key), entry, condition)? {
+        match self.inner.put(&self.core, self.stream_of(key)?, entry, condition)? {
             Done::Put(ticket) => {
                 self.settle(Some(ticket))?;
                 Ok(true)

@@ -11,7 +11,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     /// The entry of a key, without a copy, for as long as the guard lives.
     ///
     /// # Errors
-    /// [`Error::Codec`] when the key has no encoding; [`Error::Dropped`].
+    /// [`Error::Codec`] when the key has no encoding; [`Error::Dropped`]; [`Error::NoStream`].
     ///
     /// ```
     /// # use hdstore::{MapOptions, Store, codec::{Str, Bytes}};
@@ -26,14 +26,14 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     pub fn get(&self, key: &K::Encode) -> Result<Option<Ref<'_, K, V>>, Error> {
         self.core.check()?;
         let key = K::encode(key)?;
-        Ok(self.inner.hold(&self.core, self.inner.stream_of(&key), &key).map(Ref::new))
+        Ok(self.inner.hold(&self.core, self.stream_of(&key)?, &key).map(Ref::new))
     }
 
     /// Calls `look` with the bytes of a key's value. The cheapest way to read: nothing is copied or
     /// published. The value's memory is held back while `look` runs, so it should be short.
     ///
     /// # Errors
-    /// [`Error::Codec`] when the key has no encoding; [`Error::Dropped`].
+    /// [`Error::Codec`] when the key has no encoding; [`Error::Dropped`]; [`Error::NoStream`].
     ///
     /// ```
     /// # use hdstore::{MapOptions, Store, codec::{Str, Bytes}};
@@ -51,7 +51,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     ) -> Result<Option<R>, Error> {
         self.core.check()?;
         let key = K::encode(key)?;
-        let stream = self.inner.stream_of(&key);
+        let stream = self.stream_of(&key)?;
         Ok(self.inner.read(&self.core, stream, &key, |view| look(view.value())))
     }
 
@@ -59,7 +59,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     ///
     /// # Errors
     /// [`Error::Codec`] when the key has no encoding, or the bytes are not a value of this type;
-    /// [`Error::Dropped`].
+    /// [`Error::Dropped`]; [`Error::NoStream`].
     pub fn get_owned(&self, key: &K::Encode) -> Result<Option<V::Owned>, Error> {
         self.get_with(key, V::decode_owned)?.transpose()
     }
@@ -69,7 +69,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     /// buffer.
     ///
     /// # Errors
-    /// [`Error::Codec`] when the key has no encoding; [`Error::Dropped`].
+    /// [`Error::Codec`] when the key has no encoding; [`Error::Dropped`]; [`Error::NoStream`].
     pub fn copy_to(&self, key: &K::Encode, buffer: &mut [u8]) -> Result<Option<usize>, Error> {
         self.get_with(key, |value| {
             if let Some(front) = buffer.get_mut(..value.len()) {
@@ -82,15 +82,16 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     /// Whether a key is there.
     ///
     /// # Errors
-    /// [`Error::Codec`] when the key has no encoding; [`Error::Dropped`].
+    /// [`Error::Codec`] when the key has no encoding; [`Error::Dropped`]; [`Error::NoStream`].
     pub fn contains_key(&self, key: &K::Encode) -> Result<bool, Error> {
         self.get_with(key, |_| ()).map(|found| found.is_some())
     }
 
-    /// The number of entries; expired ones count until they are swept. Reads one word per stream.
+    /// The number of entries, of a handle of one stream there; expired ones count until they are swept. Reads
+    /// one word per stream.
     #[doc(alias = "size")]
     pub fn len(&self) -> u64 {
-        self.inner.map_entries(&self.core)
+        self.inner.map_entries(&self.core, self.range())
     }
 
     /// Whether there is no entry.
@@ -100,7 +101,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
 
     /// What the map holds and costs.
     pub fn stats(&self) -> crate::MapStats {
-        self.inner.map_stats(&self.core)
+        self.inner.map_stats(&self.core, self.range())
     }
 
     /// Walks over all entries, in no order. An entry that is there all the time is seen exactly once; one
@@ -121,7 +122,8 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn iter(&self) -> Iter<'_, K, V, L> {
-        Iter { walk: Walk::new(&self.inner, &self.core), types: std::marker::PhantomData }
+        let walk = Walk::new(&self.inner, &self.core, self.range());
+        Iter { walk, types: std::marker::PhantomData }
     }
 }
 

@@ -263,7 +263,7 @@ impl<L: Log> Loading<L> {
             {
                 return Ok(false);
             }
-            self.facts.put(self.facts.key(record.map, key, hash), record.seq)
+            self.facts.put(self.facts.key((record.map, record.stream), key, hash), record.seq)
         };
         // An entry that comes between is newer than the fact, and stays.
         inner.drop_if_older(place, key, record.seq)?;
@@ -283,11 +283,12 @@ impl<L: Log> Loading<L> {
             // A fact that is newer than an entry has removed it, so the table need not be asked; but the key
             // may be left to another pass.
             Some(_) => {
-                self.facts.is_idle() || self.facts.covers(self.facts.key(id.map, id.key, id.hash))
+                self.facts.is_idle()
+                    || self.facts.covers(self.facts.key((id.map, stream), id.key, id.hash))
             }
             None => {
                 self.facts.is_idle()
-                    || !self.facts.hides(self.facts.key(id.map, id.key, id.hash), id.seq)
+                    || !self.facts.hides(self.facts.key((id.map, stream), id.key, id.hash), id.seq)
             }
         }
     }

@@ -4,6 +4,7 @@
 //! walks the tables and the page table. While others write, the parts are read one after the other and need
 //! not add up exactly; when the store is quiet they do, and a test holds them to it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Inner, MapCore, Store};
@@ -98,14 +99,15 @@ impl<L: Log> Store<L> {
 
     /// Name, number, and holdings of each map, in the order in which they were made.
     pub fn maps(&self) -> Vec<(String, MapId, MapStats)> {
-        let stats =
-            |map: &Arc<MapCore<L>>| (map.spec.name.clone(), map.spec.id, self.inner.map_stats(map));
+        let stats = |map: &Arc<MapCore<L>>| {
+            (map.spec.name.clone(), map.spec.id, self.inner.map_stats(map, self.inner.all()))
+        };
         self.inner.all_maps().iter().map(stats).collect()
     }
 
     /// Entries in all maps; cheaper than [`Store::stats`].
     pub fn entries(&self) -> u64 {
-        self.inner.all_maps().iter().map(|map| self.inner.map_entries(map)).sum()
+        self.inner.all_maps().iter().map(|map| self.inner.map_entries(map, self.inner.all())).sum()
     }
 
     /// Bytes of keys and values in all maps; cheaper than [`Store::stats`].
@@ -115,8 +117,12 @@ impl<L: Log> Store<L> {
 }
 
 impl<L: Log> Inner<L> {
-    fn counts<'a>(&'a self, map: &'a MapCore<L>) -> impl Iterator<Item = (TableCounts, u64)> + 'a {
-        (0..self.streams).map(move |stream| {
+    fn counts<'a>(
+        &'a self,
+        map: &'a MapCore<L>,
+        streams: Range<u32>,
+    ) -> impl Iterator<Item = (TableCounts, u64)> + 'a {
+        streams.map(move |stream| {
             let place = self.place(map, StreamId(stream));
             let _locked = self.lock_stream(&place);
             (place.table.counts(), place.table.index_bytes())
@@ -129,13 +135,13 @@ impl<L: Log> Inner<L> {
             .sum()
     }
 
-    pub(crate) fn map_entries(&self, map: &MapCore<L>) -> u64 {
-        (0..self.streams).map(|stream| self.place(map, StreamId(stream)).table.entries()).sum()
+    pub(crate) fn map_entries(&self, map: &MapCore<L>, streams: Range<u32>) -> u64 {
+        streams.map(|stream| self.place(map, StreamId(stream)).table.entries()).sum()
     }
 
-    pub(crate) fn map_stats(&self, map: &MapCore<L>) -> MapStats {
+    pub(crate) fn map_stats(&self, map: &MapCore<L>, streams: Range<u32>) -> MapStats {
         let mut stats = MapStats::default();
-        for (counts, index_bytes) in self.counts(map) {
+        for (counts, index_bytes) in self.counts(map, streams) {
             stats.entries += counts.entries;
             stats.live_bytes += counts.live_bytes;
             stats.slot_bytes += counts.slot_bytes;
@@ -151,7 +157,7 @@ impl<L: Log> Inner<L> {
         let mut slot_bytes = 0;
         let per_node = u64::from(self.streams.div_ceil(self.nodes.len() as u32));
         for map in self.all_maps() {
-            let of_map = self.map_stats(&map);
+            let of_map = self.map_stats(&map, self.all());
             stats.entries += of_map.entries;
             stats.live_bytes += of_map.live_bytes;
             stats.index_bytes += of_map.index_bytes;

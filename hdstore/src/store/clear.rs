@@ -69,13 +69,17 @@ impl<L: Log> Inner<L> {
         }
     }
 
-    /// Clears a map, stream by stream. Returns how many entries are gone, with a ticket for each stream that
-    /// had any; when a stream fails, what came before it stays cleared.
-    pub(crate) fn clear(&self, map: &MapCore<L>) -> Result<(u64, Vec<L::Ticket>), Error> {
+    /// Clears a map's part in some streams, one after the other. Returns how many entries are gone, with a
+    /// ticket for each stream that had any; when a stream fails, what came before it stays cleared.
+    pub(crate) fn clear(
+        &self,
+        map: &MapCore<L>,
+        streams: std::ops::Range<u32>,
+    ) -> Result<(u64, Vec<L::Ticket>), Error> {
         map.check()?;
         let mut entries = 0;
         let mut tickets = Vec::new();
-        for stream in 0..self.streams {
+        for stream in streams {
             if let Some(cleared) = self.clear_stream(map, StreamId(stream))? {
                 entries += cleared.entries;
                 tickets.push(cleared.ticket);

@@ -119,8 +119,9 @@ impl<L: Log> Inner<L> {
     pub(super) fn graves(&self) -> (u64, u64) {
         let maps = self.maps.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         let left = maps.graves.iter().filter_map(|grave| grave.core.as_ref());
-        let bytes =
-            left.map(|core| self.map_stats(core)).map(|left| left.slot_bytes + left.index_bytes);
+        let bytes = left
+            .map(|core| self.map_stats(core, self.all()))
+            .map(|left| left.slot_bytes + left.index_bytes);
         (maps.graves.len() as u64, bytes.sum())
     }
 

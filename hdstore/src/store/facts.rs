@@ -13,7 +13,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::hash::IndexHash;
-use crate::ids::{MapId, Seq};
+use crate::ids::{MapId, Seq, StreamId};
 use crate::sync::{Mutex, lock};
 
 /// Bytes of one place: two halves of the key's hash, and the seq.
@@ -109,9 +109,10 @@ impl Facts {
     }
 
     /// Who a key is; `hash` is its index hash.
-    pub(crate) fn key(&self, map: MapId, key: &[u8], hash: u64) -> KeyHash {
-        let map = u64::from(map.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        KeyHash { place: hash ^ map, spread: self.second.of(key) ^ map }
+    pub(crate) fn key(&self, (map, stream): (MapId, StreamId), key: &[u8], hash: u64) -> KeyHash {
+        let table = u64::from(map.0) << 32 | u64::from(stream.0);
+        let table = table.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        KeyHash { place: hash ^ table, spread: self.second.of(key) ^ table }
     }
 
     /// Whether nothing has to be asked: there is no fact, and this pass covers every key.
@@ -181,7 +182,8 @@ mod tests {
 
     fn keys(facts: &Facts, count: u64) -> Vec<KeyHash> {
         let hash = IndexHash::new(1);
-        let key = |n: u64| facts.key(MapId(1), &n.to_le_bytes(), hash.of(&n.to_le_bytes()));
+        let table = (MapId(1), StreamId(0));
+        let key = |n: u64| facts.key(table, &n.to_le_bytes(), hash.of(&n.to_le_bytes()));
         (0..count).map(key).collect()
     }
 
@@ -246,11 +248,12 @@ mod tests {
     }
 
     #[test]
-    fn equal_keys_of_two_maps_are_two_keys() {
+    fn equal_keys_of_two_maps_or_two_streams_are_two_keys() {
         let facts = Facts::new(1 << 20, 1);
         let hash = IndexHash::new(1).of(b"k");
-        let (one, other) = (facts.key(MapId(1), b"k", hash), facts.key(MapId(2), b"k", hash));
-        assert!(facts.is_idle() && facts.put(one, Seq(5)) && !facts.is_idle());
-        assert!(facts.hides(one, Seq(4)) && !facts.hides(other, Seq(4)));
+        let key = |map, stream| facts.key((MapId(map), StreamId(stream)), b"k", hash);
+        assert!(facts.is_idle() && facts.put(key(1, 0), Seq(5)) && !facts.is_idle());
+        assert!(facts.hides(key(1, 0), Seq(4)));
+        assert!(!facts.hides(key(2, 0), Seq(4)) && !facts.hides(key(1, 1), Seq(4)));
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Walk<'a, L: Log> {
     inner: &'a Inner<L>,
     map: &'a MapCore<L>,
     stream: u32,
+    /// The stream after the last one.
+    end: u32,
     /// The bucket count of the current table when the walk got there.
     buckets: u64,
     /// How often it had been cleared then.
@@ -47,11 +49,17 @@ struct Subtree {
 }
 
 impl<'a, L: Log> Walk<'a, L> {
-    pub(crate) fn new(inner: &'a Inner<L>, map: &'a MapCore<L>) -> Walk<'a, L> {
+    /// A walk over the map's part in some streams, at least one.
+    pub(crate) fn new(
+        inner: &'a Inner<L>,
+        map: &'a MapCore<L>,
+        streams: std::ops::Range<u32>,
+    ) -> Walk<'a, L> {
         let mut walk = Walk {
             inner,
             map,
-            stream: 0,
+            stream: streams.start,
+            end: streams.end,
             buckets: 0,
             clears: 0,
             bucket: 0,
@@ -83,7 +91,7 @@ impl<'a, L: Log> Walk<'a, L> {
             if let Some(held) = self.ready.pop() {
                 return Some(held);
             }
-            if self.stream == self.inner.streams {
+            if self.stream == self.end {
                 return None;
             }
             if let Some(subtree) = self.subtrees.pop() {
@@ -94,7 +102,7 @@ impl<'a, L: Log> Walk<'a, L> {
             } else {
                 self.place().table.end_walk();
                 self.stream += 1;
-                if self.stream < self.inner.streams {
+                if self.stream < self.end {
                     self.enter();
                 }
             }
@@ -170,7 +178,7 @@ impl<'a, L: Log> Walk<'a, L> {
 
 impl<L: Log> Drop for Walk<'_, L> {
     fn drop(&mut self) {
-        if self.stream < self.inner.streams {
+        if self.stream < self.end {
             self.place().table.end_walk();
         }
     }

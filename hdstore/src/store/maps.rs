@@ -16,7 +16,7 @@ use crate::arena::layout::MAPS_MAX;
 use crate::error::Error;
 use crate::ids::{Location, MapId, StreamId};
 use crate::index::table::{TABLE_BYTES, Table};
-use crate::log::{Log, MapSpec};
+use crate::log::{Log, MapSpec, Placement};
 
 /// All maps of a store.
 pub(super) struct Maps<L: Log> {
@@ -106,7 +106,7 @@ impl<L: Log> Inner<L> {
         name: &str,
         key_type: &str,
         value_type: &str,
-        level: L::Level,
+        (level, placement): (L::Level, Placement),
     ) -> Result<Arc<MapCore<L>>, Error> {
         if name.is_empty() || name.len() > 255 {
             return Err(Error::MapName { len: name.len() });
@@ -120,6 +120,10 @@ impl<L: Log> Inner<L> {
             if expected != found {
                 return Err(Error::MapType { name: name.to_owned(), expected, found });
             }
+            if core.spec.placement != placement {
+                let (name, expected) = (name.to_owned(), core.spec.placement);
+                return Err(Error::MapPlacement { name, expected, found: placement });
+            }
             return Ok(Arc::clone(core));
         }
         let spec = MapSpec {
@@ -128,6 +132,7 @@ impl<L: Log> Inner<L> {
             key_type: key_type.to_owned(),
             value_type: value_type.to_owned(),
             level,
+            placement,
         };
         self.bury(&mut maps);
         let core = self.make_map(&mut maps, spec)?;

@@ -1,9 +1,9 @@
 //! The store: nodes, streams, maps, and the order of steps in each operation.
 //!
-//! Reading order: `access.rs` (how bytes are reached), `read.rs`, `put.rs`, `remove.rs`, `clear.rs`; then
-//! `node.rs` (memory of a put), `detached.rs` (what was cleared), `maps.rs` and `dropping.rs` (making and
-//! dropping maps), `apply.rs`, `fill.rs`, `facts.rs`, `voids.rs` (restart), `sweep.rs` (expiry), `iter.rs`,
-//! `census.rs` (statistics).
+//! Reading order: `access.rs` (how bytes are reached), `read.rs`, `put.rs`, `remove.rs`, `clear.rs`,
+//! `group.rs` with `stock.rs` (several changes at once); then `node.rs` (memory of a put), `detached.rs`
+//! (what was cleared), `maps.rs` and `dropping.rs` (making and dropping maps), `apply.rs`, `fill.rs`,
+//! `facts.rs`, `voids.rs` (restart), `sweep.rs` (expiry), `iter.rs`, `census.rs` (statistics).
 
 pub(crate) mod access;
 pub(crate) mod apply;
@@ -13,6 +13,7 @@ pub(crate) mod detached;
 mod dropping;
 pub(crate) mod facts;
 pub(crate) mod fill;
+pub(crate) mod group;
 pub(crate) mod iter;
 mod maps;
 pub(crate) mod node;
@@ -20,6 +21,7 @@ pub(crate) mod put;
 pub(crate) mod read;
 pub(crate) mod remove;
 pub(crate) mod stamps;
+mod stock;
 pub(crate) mod sweep;
 pub(crate) mod voids;
 
@@ -255,6 +257,11 @@ impl<L: Log> Inner<L> {
             committed_bytes: budget.committed_bytes(),
             needed_bytes,
         }
+    }
+
+    /// All streams.
+    pub(crate) fn all(&self) -> std::ops::Range<u32> {
+        0..self.streams
     }
 
     pub(crate) fn check_stream(&self, stream: StreamId) -> Result<(), Error> {

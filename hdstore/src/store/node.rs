@@ -357,19 +357,28 @@ impl Node {
         self.retired.sealed_bytes() < self.unreclaimed_max_bytes
     }
 
-    /// Whether another overwrite may leave its old value behind; names the oldest pin when not. A pin that
+    /// Whether changes that leave so many bytes behind at once may. Of more than half the bound only half is
+    /// asked for, else they could wait for ever.
+    #[inline]
+    pub(crate) fn has_room_to_retire_bytes(&self, bytes: u64) -> bool {
+        let asked = bytes.min(self.unreclaimed_max_bytes / 2);
+        self.retired.sealed_bytes() + asked < self.unreclaimed_max_bytes
+    }
+
+    /// Whether changes that leave so many bytes behind at once may; names the oldest pin when not. A pin that
     /// is `passing` (inside a call, or a batch that has just begun) is waited for: its thread may only have
     /// lost the processor.
     pub(crate) fn may_retire(
         &self,
+        bytes: u64,
         passing: impl Fn(&OldestPin) -> bool,
     ) -> Result<(), Option<OldestPin>> {
-        if self.has_room_to_retire() {
+        if self.has_room_to_retire_bytes(bytes) {
             return Ok(());
         }
         for _ in 0..PATIENCE_STEPS {
             self.reclaim(true);
-            if self.has_room_to_retire() {
+            if self.has_room_to_retire_bytes(bytes) {
                 return Ok(());
             }
             let oldest = self.pins.oldest();

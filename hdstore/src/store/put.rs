@@ -42,7 +42,7 @@ pub(crate) enum Condition<'a> {
 }
 
 impl Condition<'_> {
-    fn holds(&self, view: Option<&EntryView<'_>>) -> bool {
+    pub(super) fn holds(&self, view: Option<&EntryView<'_>>) -> bool {
         match (self, view) {
             (Condition::None, _) | (Condition::Absent, None) => true,
             (Condition::Absent, Some(_)) | (_, None) => false,
@@ -209,7 +209,7 @@ impl<L: Log> Inner<L> {
 
     /// Brings the lines in that a search starts with. Under a pin: the table may be cleared meanwhile.
     #[inline]
-    fn prefetch(&self, place: &Place<'_>, hash: u64) -> Homes {
+    pub(super) fn prefetch(&self, place: &Place<'_>, hash: u64) -> Homes {
         let _pin = self.pin();
         place.table.prefetch(hash)
     }
@@ -231,10 +231,15 @@ impl<L: Log> Inner<L> {
 
     /// Refuses when memory of replaced values has reached its bound.
     pub(crate) fn may_retire(&self, node: &Node) -> Result<(), Error> {
+        self.may_retire_bytes(node, 0)
+    }
+
+    /// The same for changes that leave so many bytes behind at once.
+    pub(super) fn may_retire_bytes(&self, node: &Node, bytes: u64) -> Result<(), Error> {
         let age_ms = |since_ms: u64| self.clock.monotonic_ms().saturating_sub(since_ms);
         let passing =
             |pin: &OldestPin| pin.since_ms.is_none_or(|since_ms| age_ms(since_ms) < PASSING_MS);
-        node.may_retire(passing).map_err(|oldest| Error::Unreclaimed {
+        node.may_retire(bytes, passing).map_err(|oldest| Error::Unreclaimed {
             unreclaimed_bytes: node.unreclaimed_bytes().0,
             bound_bytes: node.unreclaimed_max_bytes(),
             oldest_pin_ms: oldest.and_then(|pin| pin.since_ms).map(age_ms),

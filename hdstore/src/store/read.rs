@@ -90,11 +90,12 @@ impl<L: Log> Inner<L> {
         &self,
         map: &MapCore<L>,
         keys: &[K],
+        stream_of: impl Fn(&[u8]) -> StreamId,
         mut each: impl FnMut(usize, Option<&EntryView<'_>>),
     ) {
         let pin = self.pin();
         for (group_index, group) in keys.chunks(GROUP).enumerate() {
-            let places = self.fetch_group(map, group, &pin);
+            let places = self.fetch_group(map, group, &stream_of, &pin);
             for (index, (key, slot)) in group.iter().zip(&places).enumerate() {
                 let Some((homes, place)) = slot else { continue };
                 let view = find_pinned(&place.node.arena, place.table, *homes, key.as_ref(), &pin)
@@ -111,12 +112,13 @@ impl<L: Log> Inner<L> {
         &'a self,
         map: &MapCore<L>,
         keys: &[K],
+        stream_of: &impl Fn(&[u8]) -> StreamId,
         _pin: &Pinned<'_>,
     ) -> [Option<(Homes, Place<'a>)>; GROUP] {
         let mut places: [Option<(Homes, Place<'_>)>; GROUP] = [const { None }; GROUP];
         for (key, slot) in keys.iter().zip(&mut places) {
             let key = key.as_ref();
-            let (hash, place) = (self.hash.of(key), self.place(map, self.stream_of(key)));
+            let (hash, place) = (self.hash.of(key), self.place(map, stream_of(key)));
             *slot = Some((place.table.prefetch(hash), place));
         }
         for (homes, place) in places.iter().flatten() {

@@ -1,11 +1,11 @@
 //! Recorded histories of real threads on few keys: for each key there must be an order of one thing at a
 //! time that explains every answer.
 //!
-//! Hazards: an overwrite that is lost, a conditional change that two win, a removed or cleared value that
-//! comes back, a read that goes back in time, a guard whose slot is used again. Each round has new keys and a
-//! few threads that do random things to them, while another ends what is due (`maintain`, `sweep`); then each
-//! key's history is searched (`checker.rs`). A failure prints the seed and the history; the threads' own
-//! order is not replayed by it, their choices are.
+//! Hazards: an overwrite or a change of a group that is lost, a conditional change that two win, a removed or
+//! cleared value that comes back, a read that goes back in time, a guard whose slot is used again. Each round
+//! has new keys and a few threads that do random things to them, while another ends what is due (`maintain`,
+//! `sweep`); then each key's history is searched (`checker.rs`). A failure prints the seed and the history;
+//! the threads' own order is not replayed by it, their choices are.
 //!
 //! `HDSTORE_HISTORY_SECONDS` makes it longer (`scripts/long`), `HDSTORE_SEED` begins at another seed.
 
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use checker::{CALLS_MAX, Call, Done, is_linearizable};
 use hdstore::codec::{Bytes, U64};
-use hdstore::{Map, MapOptions, NoLog, Store};
+use hdstore::{GroupOutcome, Map, MapOptions, NoLog, Store};
 
 const KEYS: u64 = 3;
 const THREADS: u64 = 4;
@@ -99,6 +99,40 @@ fn call(map: &Keys, key: u64, fresh: u64, last_seen: &mut u64, random: &mut Rand
     }
 }
 
+/// One group of random changes on the keys that share a stream with the one of this index: a call on each.
+fn group(
+    store: &Store,
+    map: &Keys,
+    keys: Vec<u64>,
+    index: usize,
+    fresh: u64,
+    random: &mut Random,
+) -> Vec<(u64, Done)> {
+    let stream_of = |key: &u64| map.stream_of_key(key).expect("a stream");
+    let stream = stream_of(&keys[index]);
+    let bytes = bytes_of(fresh);
+    let mut group = store.group(stream);
+    let mut done = Vec::new();
+    for (index, key) in (0..).zip(&keys).filter(|(_, key)| stream_of(key) == stream) {
+        if random.below(3) == 0 {
+            group.remove(map, key).expect("its stream");
+            done.push((index, Done::Remove(true)));
+        } else {
+            group.insert(map, key, &bytes).expect("its stream");
+            done.push((index, Done::Insert(fresh)));
+        }
+    }
+    let GroupOutcome::Done(was_there) = group.commit().expect("room") else {
+        panic!("no condition")
+    };
+    for ((_, done), was_there) in done.iter_mut().zip(was_there) {
+        if *done == Done::Remove(true) {
+            *done = Done::Remove(was_there);
+        }
+    }
+    done
+}
+
 /// The histories of one round's keys.
 fn round(store: &Store, map: &Keys, round: u64, seed: u64) -> Vec<Vec<Call>> {
     let start = Instant::now();
@@ -124,6 +158,14 @@ fn round(store: &Store, map: &Keys, round: u64, seed: u64) -> Vec<Vec<Call>> {
                             map.clear().expect("cleared");
                             let call = Call { began, ended: now(), done: Done::Clear };
                             calls.extend((0..KEYS).map(|index| (index, call)));
+                            continue;
+                        }
+                        if random.below(12) == 0 {
+                            let keys = (0..KEYS).map(|index| round * KEYS + index).collect();
+                            let done = group(store, map, keys, index as usize, fresh, &mut random);
+                            let (began, ended) = (began, now());
+                            let calls_of = |(index, done)| (index, Call { began, ended, done });
+                            calls.extend(done.into_iter().map(calls_of));
                             continue;
                         }
                         let seen = &mut last_seen[index as usize];

@@ -1,5 +1,6 @@
 //! The bytes of a file of log buffers, and the state word: pure arithmetic (`docs/format.md`, section 11).
 
+use crate::format::block::BLOCK_HEADER_LEN;
 use crate::format::{ALIGNMENT, BootId, LifeNumber, StoreId};
 
 /// Bytes of the file's header.
@@ -46,6 +47,11 @@ impl Geometry {
 
     pub(crate) fn control_bytes(&self) -> usize {
         (TABLE + self.records_max as usize * 8).next_multiple_of(ALIGNMENT)
+    }
+
+    /// The longest payload of a buffer.
+    pub(crate) fn largest_payload(&self) -> usize {
+        self.buffer_bytes as usize - BLOCK_HEADER_LEN
     }
 
     fn buffers(&self) -> usize {
@@ -170,18 +176,19 @@ impl State {
         State(self.0 | SEALED)
     }
 
-    /// With one more record of `len` bytes.
-    pub(crate) fn with(self, len: usize) -> State {
-        State(self.0 + len as u64 + (1 << RECORDS_SHIFT))
+    /// With `count` more records of `len` bytes in all.
+    #[inline]
+    pub(crate) fn with(self, len: usize, count: usize) -> State {
+        State(self.0 + len as u64 + ((count as u64) << RECORDS_SHIFT))
     }
 }
 
-/// A word of the commit table: where a whole record lies.
+/// A word of the commit table: where a whole record lies, or the records of a group.
 pub(crate) fn commit_word(offset: usize, len: usize) -> u64 {
     offset as u64 | (len as u64) << 32
 }
 
-/// Offset and length of a committed record.
+/// Offset and length of what was committed.
 pub(crate) fn split_commit_word(word: u64) -> (usize, usize) {
     ((word & 0xffff_ffff) as usize, (word >> 32) as usize)
 }
@@ -207,9 +214,9 @@ mod tests {
     #[test]
     fn a_state_counts_and_its_turn_is_never_taken_for_free() {
         for turn in [0, 1, 65_534, 65_535, 65_536, u64::MAX >> 17] {
-            let state = State::open(turn).with(300).with(5);
+            let state = State::open(turn).with(300, 1).with(5, 7);
             assert!(state.is_turn(turn) && !state.is_turn(turn + 1) && !state.is_free());
-            assert_eq!((state.bytes(), state.records(), state.is_sealed()), (305, 2, false));
+            assert_eq!((state.bytes(), state.records(), state.is_sealed()), (305, 8, false));
             assert!(state.sealed().is_sealed() && state.sealed().bytes() == 305);
         }
     }

@@ -8,6 +8,7 @@ pub(crate) mod layout;
 #[cfg(all(test, loom))]
 mod models;
 pub(crate) mod place;
+mod plan;
 pub(crate) mod recover;
 pub(crate) mod ring;
 #[cfg(all(test, not(loom)))]

@@ -21,6 +21,8 @@ use crate::io::{AlignedBuf, Region, Waker};
 /// Bytes of a record in these models: more than the shortest padding.
 const LEN: usize = 16;
 const PADDING: u8 = 4;
+/// What marks the second record of a group, which has no word of its own in the commit table.
+const SECOND: u8 = 0x80;
 
 fn model(preemptions: usize, check: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
@@ -56,7 +58,7 @@ fn never() -> Option<Instant> {
 
 impl Oracle {
     fn put(&self, ring: &Ring, id: u8) -> Result<(), NoRoom> {
-        let mut room = ring.reserve(LEN, First::May, never(), || true)?;
+        let mut room = ring.reserve((LEN, 1), First::May, never(), || true)?;
         room.bytes().fill(id);
         let turn = room.turn();
         // Noted before the commit: the writer may see it at once.
@@ -65,8 +67,19 @@ impl Oracle {
         Ok(())
     }
 
+    /// A group of two records in one room.
+    fn put_group(&self, ring: &Ring, id: u8) -> Result<(), NoRoom> {
+        let mut room = ring.reserve((2 * LEN, 2), First::May, never(), || true)?;
+        room.bytes()[..LEN].fill(id);
+        room.bytes()[LEN..].fill(id | SECOND);
+        let turn = room.turn();
+        self.committed.lock().expect("no panic").extend([(turn, id), (turn, id | SECOND)]);
+        room.commit();
+        Ok(())
+    }
+
     fn give_up(&self, ring: &Ring) {
-        let room = ring.reserve(LEN, First::May, never(), || true).expect("room");
+        let room = ring.reserve((LEN, 1), First::May, never(), || true).expect("room");
         self.given_up.lock().expect("no panic").push(room.turn());
         drop(room);
     }
@@ -106,7 +119,7 @@ impl Seen {
         let block = ring.block(self.next_turn, sealed.payload_len);
         let block = crate::io::IoBuf::from(block);
         let payload = &block[BLOCK_HEADER_LEN..BLOCK_HEADER_LEN + sealed.payload_len];
-        let mut records = 0;
+        let mut rooms = 0;
         for record in payload.chunks(LEN) {
             if record[0] == PADDING {
                 assert_eq!(record[4], LEN as u8);
@@ -115,10 +128,11 @@ impl Seen {
                 assert!(record.iter().all(|byte| *byte == record[0]), "a torn record {record:?}");
                 assert_ne!(record[0], 0, "a turn counted as whole before its bytes were there");
                 self.records.push((self.next_turn, record[0]));
-                records += 1;
+                rooms += usize::from(record[0] & SECOND == 0);
             }
         }
-        assert_eq!(sealed.records, records, "the commit table counts what is there");
+        let whole = ring.handed_out(self.next_turn).1;
+        assert_eq!(whole, rooms, "the commit table names what is there");
         self.records.sort_unstable();
     }
 
@@ -157,6 +171,24 @@ fn what_is_committed_is_written_once_and_nothing_after_sealing() {
         for putter in putters {
             putter.join().expect("no panic");
         }
+        ring.close();
+        oracle.check(seen.drain(&ring));
+    });
+}
+
+#[test]
+fn a_group_lies_in_one_turn_and_is_written_whole_whenever_that_is_sealed() {
+    model(4, || {
+        // Two records a turn: where one place is left the group begins the next turn.
+        let (ring, oracle) = (ring(2), Arc::new(Oracle::default()));
+        oracle.put(&ring, 1).expect("room");
+        let grouper = {
+            let (ring, oracle) = (Arc::clone(&ring), Arc::clone(&oracle));
+            thread::spawn(move || oracle.put_group(&ring, 3).expect("room"))
+        };
+        let mut seen = Seen::default();
+        seen.take_rooms(&ring, 3);
+        grouper.join().expect("no panic");
         ring.close();
         oracle.check(seen.drain(&ring));
     });
@@ -269,7 +301,7 @@ fn a_writer_that_goes_to_sleep_is_woken_by_the_first_record() {
         let putter = {
             let ring = Arc::clone(&ring);
             thread::spawn(move || {
-                ring.reserve(LEN, First::May, None, || true).expect("room").commit();
+                ring.reserve((LEN, 1), First::May, None, || true).expect("room").commit();
             })
         };
         // As `writer/drive.rs` does it: say that sleep comes, look for work, sleep.

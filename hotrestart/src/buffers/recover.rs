@@ -1,17 +1,18 @@
 //! What the log buffers of a dead process hold.
 //!
-//! Invariant: only records whose word in the commit table is set count; a reservation whose owner died is
-//! stepped over. A block whose buffer was given back had been written. Each record is checked by its own
-//! checksum, since memory has none.
+//! Invariant: only what a word in the commit table names counts, a record or all records of a group; a
+//! reservation whose owner died is stepped over. A block whose buffer was given back had been written. Each
+//! record is checked by its own checksum, since memory has none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::layout::{Geometry, NUMBER, Owner, STATE, State, TABLE, split_commit_word};
 
-/// The buffers of a life: per writer, the records of each block that may not be on the device.
+/// The buffers of a life: per writer, what is whole of each block that may not be on the device.
 #[derive(Debug, Default)]
 pub(crate) struct LeftBehind {
-    /// By writer, then by block number: where the records lie in `bytes`.
+    /// By writer, then by block number: where in `bytes` a record lies, or the records of a group, that
+    /// became whole at once.
     pub(crate) blocks: BTreeMap<(u32, u64), Vec<(usize, usize)>>,
     /// By writer: all blocks below this were on the device, since their buffers were given back.
     pub(crate) written: Vec<u64>,
@@ -46,15 +47,15 @@ pub(crate) fn parse(bytes: Vec<u8>, expected: &Owner) -> Result<LeftBehind, Stri
                 free.insert(word(control + NUMBER));
                 continue;
             }
-            let mut records = Vec::new();
+            let mut whole = Vec::new();
             for index in 0..state.records().min(geometry.records_max as usize) {
                 let committed = word(control + TABLE + index * 8);
                 let (offset, len) = split_commit_word(committed);
                 if committed != 0 && offset + len <= geometry.buffer_bytes as usize {
-                    records.push((geometry.data(writer, slot) + offset, len));
+                    whole.push((geometry.data(writer, slot) + offset, len));
                 }
             }
-            blocks.insert((writer, word(control + NUMBER)), records);
+            blocks.insert((writer, word(control + NUMBER)), whole);
         }
         let first = blocks.range((writer, 0)..).next().map(|((_, number), _)| *number);
         // All are free only when the ring was closed, and then all that was in it had been written.

@@ -1,7 +1,8 @@
 //! The ring of one writer's log buffers: reservations, commits, sealing.
 //!
 //! Invariant: room is handed out by one successful step on the state word of the active buffer, so no two
-//! rooms overlap; a sealed buffer hands out none. A buffer is used again only after the writer released
+//! rooms overlap; a sealed buffer hands out none. A room becomes whole by one word, however many records are
+//! in it. A buffer is used again only after the writer released
 //! it, which it does when the block is on the device. The turn counts the uses of buffers from 0; turn n
 //! lies in buffer n mod count, and holds the block whose number stands in its control area.
 //!
@@ -19,10 +20,10 @@ use super::layout::{
     CAPACITY, COMMITTED, ENDS_CHUNK, FLAGS, Geometry, NUMBER, RECORDS_CAP, STATE, State, TABLE,
     commit_word,
 };
+use super::plan::ChunkFill;
 pub(crate) use super::waiting::NoRoom;
 use crate::format::block::{BLOCK_HEADER_LEN, sealed_len};
 use crate::format::chunk::CHUNK_HEADER_LEN;
-use crate::format::directory::{DIRECTORY_HEADER_LEN, LINE_LEN, TABLE_LEN};
 use crate::format::record::write_padding;
 use crate::io::{Region, RegionSlice, Waker};
 use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, fence, lock, spin};
@@ -55,22 +56,6 @@ pub(crate) struct Ring {
     watched: super::watched::Watched,
 }
 
-/// What is planned into the chunk that buffers are being filled for.
-#[derive(Debug)]
-struct ChunkFill {
-    used: usize,
-    records: usize,
-    number: u64,
-    /// Whether the active turn ends only since there are more tables: it may be empty, and the chunk goes on.
-    is_planned_anew: bool,
-}
-
-impl ChunkFill {
-    fn new(number: u64) -> ChunkFill {
-        ChunkFill { used: CHUNK_HEADER_LEN, records: 0, number, is_planned_anew: false }
-    }
-}
-
 /// Whether a record may be the first of its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum First {
@@ -80,7 +65,7 @@ pub(crate) enum First {
     MayNot,
 }
 
-/// Room for one record. Dropped without `commit` it becomes padding.
+/// Room for one record, or for those of a group. Dropped without `commit` it becomes padding.
 pub(crate) struct Room<'a> {
     ring: &'a Ring,
     turn: u64,
@@ -127,7 +112,7 @@ impl Ring {
     }
 
     fn largest_payload(&self) -> usize {
-        self.geometry.buffer_bytes as usize - BLOCK_HEADER_LEN
+        self.geometry.largest_payload()
     }
 
     pub(crate) fn set_waker(&self, waker: Waker) {
@@ -199,11 +184,12 @@ impl Ring {
         self.restricted.store(restricted, Ordering::Relaxed);
     }
 
-    /// Finds room for `len` bytes, waiting until `deadline` (not at all when it is `None`). `keep_on` is
-    /// asked while waiting.
+    /// Finds room for `len` bytes of `count` records that become whole at once, waiting until `deadline` (not
+    /// at all when it is `None`). `keep_on` is asked while waiting.
+    #[inline]
     pub(crate) fn reserve(
         &self,
-        len: usize,
+        (len, count): (usize, usize),
         first: First,
         deadline: Option<Instant>,
         keep_on: impl Fn() -> bool,
@@ -231,7 +217,7 @@ impl Ring {
             let capacity = self.control(turn, CAPACITY).load(Ordering::Relaxed) as usize;
             let (bytes, index) = (state.bytes(), state.records());
             let records = self.control(turn, RECORDS_CAP).load(Ordering::Relaxed) as usize;
-            if bytes + len > capacity || index >= records {
+            if bytes + len > capacity || index + count > records {
                 self.seal(turn, state);
                 continue;
             }
@@ -241,7 +227,7 @@ impl Ring {
             let word = self.control(turn, STATE);
             let taken = word.compare_exchange(
                 state.0,
-                state.with(len).0,
+                state.with(len, count).0,
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             );
@@ -289,7 +275,8 @@ impl Ring {
         fill.used += sealed_len(state.bytes());
         fill.records += state.records();
         fill.number += 1;
-        let (mut capacity, mut records) = self.room_left(&fill);
+        let tables = self.tables.load(Ordering::Relaxed) as usize;
+        let (mut capacity, mut records) = fill.room_left(self.chunk_size, tables, &self.geometry);
         // A turn is sealed empty when a record did not fit what the chunk had left.
         let is_planned_anew = std::mem::take(&mut fill.is_planned_anew);
         let is_too_long = state.bytes() == 0 && !is_planned_anew;
@@ -303,21 +290,6 @@ impl Ring {
         self.open_turn(turn + 1, fill.number, capacity, records);
         self.active.store(turn + 1, Ordering::Release);
         true
-    }
-
-    /// Payload bytes and records that still fit the chunk beside a directory of all its records; the
-    /// records of the next block are allowed half as many again as the present density would give.
-    fn room_left(&self, fill: &ChunkFill) -> (usize, usize) {
-        let directory_of = |records: usize| {
-            let tables = (self.tables.load(Ordering::Relaxed) as usize).min(records.max(1));
-            sealed_len(DIRECTORY_HEADER_LEN + tables * TABLE_LEN + records * LINE_LEN)
-        };
-        let per_byte = 1.5 * fill.records.max(1) as f64 / fill.used as f64;
-        let left = self.chunk_size.saturating_sub(fill.used + directory_of(fill.records) + 8192);
-        let payload = left as f64 / (1.0 + per_byte * LINE_LEN as f64);
-        let records = ((payload * per_byte) as usize + 64).min(self.geometry.records_max as usize);
-        let taken = fill.used + directory_of(fill.records + records) + BLOCK_HEADER_LEN + 4096;
-        (self.chunk_size.saturating_sub(taken).min(self.largest_payload()), records)
     }
 }
 
@@ -386,8 +358,7 @@ impl Ring {
             && (turn > active || (turn == active && self.state(turn).bytes() == 0))
     }
 
-    /// Bytes, records, block number and whether the chunk ends, of a turn that is sealed, accounted for
-    /// and whole.
+    /// Bytes, block number and whether the chunk ends, of a turn that is sealed, accounted for and whole.
     pub(crate) fn sealed(&self, turn: u64) -> Option<SealedTurn> {
         let state = self.state(turn);
         if !state.is_turn(turn) || !state.is_sealed() {
@@ -401,16 +372,18 @@ impl Ring {
         }
         Some(SealedTurn {
             payload_len: state.bytes(),
-            records: self.committed_records(turn, state.records()),
             number: self.control(turn, NUMBER).load(Ordering::Relaxed),
             ends_chunk: self.control(turn, FLAGS).load(Ordering::Acquire) & ENDS_CHUNK != 0,
         })
     }
 
-    pub(super) fn committed_records(&self, turn: u64, reserved: usize) -> u32 {
-        let whole =
+    /// Records of a turn that were handed out, and rooms that are whole.
+    #[cfg(any(test, loom))]
+    pub(super) fn handed_out(&self, turn: u64) -> (usize, usize) {
+        let records = self.state(turn).records();
+        let is_whole =
             |index: &usize| self.control(turn, TABLE + index * 8).load(Ordering::Relaxed) != 0;
-        (0..reserved).filter(whole).count() as u32
+        (records, (0..records).filter(is_whole).count())
     }
 
     /// The bytes of a sealed turn's block, for writing. The slice is the writer's until it releases the turn.
@@ -448,7 +421,6 @@ impl Ring {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SealedTurn {
     pub(crate) payload_len: usize,
-    pub(crate) records: u32,
     pub(crate) number: u64,
     pub(crate) ends_chunk: bool,
 }
@@ -471,7 +443,8 @@ impl Room<'_> {
         }
     }
 
-    /// The record is whole: from now on it survives the death of the process.
+    /// All that is in it is whole: from now on it survives the death of the process. A group's other words
+    /// stay 0, so there is no moment at which some of it counts.
     pub(crate) fn commit(self) {
         let word = self.ring.control(self.turn, TABLE + self.index * 8);
         word.store(commit_word(self.offset, self.len), Ordering::Release);

@@ -6,11 +6,14 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::layout::Geometry;
-use super::ring::{First, Ring};
+use super::layout::{Geometry, Owner};
+use super::recover::parse;
+use super::ring::{First, Ring, copy_region};
 use crate::format::block::sealed_len;
 use crate::format::chunk::CHUNK_HEADER_LEN;
 use crate::format::directory::{DIRECTORY_HEADER_LEN, LINE_LEN, TABLE_LEN};
+use crate::format::record::{patch_seq, void_record};
+use crate::format::{BootId, LifeNumber, MapId, RecordHeader, Records, StoreId, StreamId};
 use crate::io::{AlignedBuf, Region};
 
 fn ring(chunk_size: u64, buffers: u32) -> Ring {
@@ -33,13 +36,14 @@ impl Drain {
     /// Takes one turn. Its payload and records, and whether the chunk ends.
     fn take(&mut self, ring: &Ring) -> Option<(usize, u64, bool)> {
         let sealed = ring.sealed(self.next_turn)?;
+        let records = ring.handed_out(self.next_turn).0 as u64;
+        self.records += records;
         assert_eq!(sealed.number, self.next_number, "turn {}", self.next_turn);
         self.next_number += 1 + u64::from(sealed.ends_chunk);
         self.bytes += sealed.payload_len as u64;
-        self.records += u64::from(sealed.records);
         self.next_turn += 1;
         ring.release(self.next_turn);
-        Some((sealed.payload_len, u64::from(sealed.records), sealed.ends_chunk))
+        Some((sealed.payload_len, records, sealed.ends_chunk))
     }
 }
 
@@ -54,7 +58,7 @@ fn closing_while_buffers_turn_over_hands_out_no_room_that_is_never_written() {
                 scope.spawn(move || {
                     let len = [33_000, 57_000, 40_000, 9_000][((round + thread) % 4) as usize];
                     let soon = || Some(Instant::now() + Duration::from_secs(60));
-                    while let Ok(room) = ring.reserve(len, First::May, soon(), || true) {
+                    while let Ok(room) = ring.reserve((len, 1), First::May, soon(), || true) {
                         room.commit();
                         taken.fetch_add(len as u64, Ordering::Relaxed);
                     }
@@ -76,30 +80,35 @@ fn closing_while_buffers_turn_over_hands_out_no_room_that_is_never_written() {
     }
 }
 
-/// Fills chunks with records of these lengths, and plays the writer. At a record there are more tables:
-/// (record, tables).
-fn fill(chunk_size: u64, lens: &[usize], tables: &[(usize, u64)], chunks: u32) {
+/// Fills chunks with rooms of these lengths, of `group` records each, and plays the writer. At a room there
+/// are more tables: (room, tables).
+fn fill(chunk_size: u64, (lens, group): (&[usize], usize), tables: &[(usize, u64)], chunks: u32) {
     let ring = ring(chunk_size, 2);
     let mut drain = Drain::default();
     let (mut used, mut records, mut touched, mut ended) = (CHUNK_HEADER_LEN, 0, 0, 0);
     let mut known = 1;
-    // By turn, how many tables that are new to its chunk it may hold records of, at worst.
-    let mut worst: std::collections::VecDeque<(u64, u64)> = std::collections::VecDeque::new();
+    // By room, its turn, how many tables there are, and of how many that are new to its chunk it may hold
+    // records, at worst.
+    let mut worst: std::collections::VecDeque<(u64, u64, u64)> = std::collections::VecDeque::new();
     for n in 0.. {
         for (_, tables) in tables.iter().filter(|(at, _)| *at == n) {
             known = known.max(*tables);
             ring.set_tables(known);
         }
+        let len = lens[n % lens.len()];
+        // A record has at least 15 bytes.
+        let count = group.min(len / 15);
         let room = loop {
-            match ring.reserve(lens[n % lens.len()], First::May, None, || true) {
+            match ring.reserve((len, count), First::May, None, || true) {
                 Ok(room) => break room,
                 Err(_) => {
                     let (payload, of_turn, ends) = drain.take(&ring).expect("a sealed turn");
                     used += sealed_len(payload);
                     records += of_turn;
-                    while worst.front().is_some_and(|(turn, _)| *turn < drain.next_turn) {
-                        let known = worst.pop_front().map_or(0, |(_, known)| known);
-                        touched = known.min(touched + 1);
+                    while let Some((_, known, new)) =
+                        worst.pop_front_if(|(turn, ..)| *turn < drain.next_turn)
+                    {
+                        touched = known.min(touched + new);
                     }
                     if ends {
                         let tables = touched as usize * TABLE_LEN;
@@ -115,7 +124,7 @@ fn fill(chunk_size: u64, lens: &[usize], tables: &[(usize, u64)], chunks: u32) {
                 }
             }
         };
-        worst.push_back((room.turn(), known));
+        worst.push_back((room.turn(), known, count as u64));
         room.commit();
         if ended == chunks {
             return;
@@ -132,25 +141,27 @@ proptest! {
             prop_oneof![4 => 20..40usize, 2 => 100..3_000usize, 1 => 3_000..57_000usize],
             1..6,
         ),
+        group in prop_oneof![2 => Just(1usize), 1 => 2..257usize],
         tables in prop::collection::vec((0..30_000usize, 1..60_000u64), 1..5),
     ) {
-        fill(1 << shift, &lens, &tables, 4);
+        fill(1 << shift, (&lens, group), &tables, 4);
     }
 }
 
 #[test]
 fn the_directory_of_the_largest_chunk_of_the_smallest_records_has_room() {
-    fill(64 << 20, &[19], &[(70_000, 60_000)], 2);
+    fill(64 << 20, (&[19], 1), &[(70_000, 60_000)], 2);
+    fill(64 << 20, (&[15 * 256], 256), &[(700, 60_000)], 2);
     // Sparse records first, then dense ones: the estimate from the past is wrong as it can be.
     let mut lens = vec![60_000; 100];
     lens.extend(vec![19; 400_000]);
-    fill(8 << 20, &lens, &[(0, 64)], 6);
+    fill(8 << 20, (&lens, 1), &[(0, 64)], 6);
 }
 
 #[test]
 fn a_map_made_while_a_chunk_fills_up_does_not_take_the_directorys_room() {
     for at in (0..9_000).step_by(97) {
-        fill(256 << 10, &[19], &[(at, 40_000)], 2);
+        fill(256 << 10, (&[19], 1), &[(at, 40_000)], 2);
     }
 }
 
@@ -161,7 +172,8 @@ fn maps_that_are_made_one_after_the_other_do_not_use_a_chunk_up_each() {
     let mut ended = 0;
     for maps in 1..=100 {
         ring.set_tables(maps * 64);
-        let room = ring.reserve(100, First::May, None, || true).unwrap_or_else(|_| panic!("room"));
+        let room =
+            ring.reserve((100, 1), First::May, None, || true).unwrap_or_else(|_| panic!("room"));
         let turn = room.turn();
         room.commit();
         // Somebody waits for it, so that it is written at once.
@@ -181,7 +193,7 @@ fn a_record_of_a_former_turn_does_not_count_where_a_thread_died_with_its_room() 
     // Two rounds over both buffers, so that each word of the commit table had a record.
     for turn in 0..4 {
         for _ in 0..10 {
-            ring.reserve(100, First::May, None, || true)
+            ring.reserve((100, 1), First::May, None, || true)
                 .unwrap_or_else(|_| panic!("room"))
                 .commit();
         }
@@ -190,11 +202,75 @@ fn a_record_of_a_former_turn_does_not_count_where_a_thread_died_with_its_room() 
     }
     for _ in 0..5 {
         std::mem::forget(
-            ring.reserve(100, First::May, None, || true).unwrap_or_else(|_| panic!("room")),
+            ring.reserve((100, 1), First::May, None, || true).unwrap_or_else(|_| panic!("room")),
         );
     }
-    ring.reserve(100, First::May, None, || true).unwrap_or_else(|_| panic!("room")).commit();
+    ring.reserve((100, 1), First::May, None, || true).unwrap_or_else(|_| panic!("room")).commit();
     ring.seal_turn(4);
     assert!(ring.sealed(4).is_none(), "it is not whole");
-    assert_eq!(ring.committed_records(4, 6), 1, "only the one that was committed in this turn");
+    assert_eq!(ring.handed_out(4), (6, 1), "only the one that was committed in this turn");
+}
+
+/// What an opening would find in a ring whose process dies now: of each record its seq and the length of its
+/// key, or what is wrong with it.
+fn left_of(region: &std::sync::Arc<Region>, geometry: &Geometry) -> Vec<(u64, usize)> {
+    let owner = Owner { store: StoreId([1; 16]), life: LifeNumber(1), boot: BootId([2; 16]) };
+    let mut bytes = copy_region(region);
+    let header = geometry.encode(&owner);
+    bytes[..header.len()].copy_from_slice(&header);
+    let left = parse(bytes, &owner).expect("its own buffers");
+    let rooms = left.blocks.values().flatten();
+    let records = rooms.flat_map(|(at, len)| Records::new(&left.bytes[*at..at + len]));
+    records
+        .map(|record| {
+            let record = record.expect("whatever counts is whole");
+            (record.seq, record.key.len())
+        })
+        .collect()
+}
+
+/// The records of a group become whole by one word: who dies at any step before it leaves none of them.
+#[test]
+fn a_process_that_dies_in_the_middle_of_a_group_leaves_all_of_it_or_nothing() {
+    let geometry = Geometry::for_chunks(256 << 10, 1, 2);
+    let region = Region::from_buf(AlignedBuf::zeroed(geometry.file_bytes()));
+    let ring = Ring::new(std::sync::Arc::clone(&region), geometry, 0, 256 << 10);
+    let (map, stream) = (MapId(1), StreamId(0));
+    let headers = [
+        RecordHeader::entry(map, stream, 1, 20, None),
+        RecordHeader::absence(map, stream, 2),
+        RecordHeader::entry(map, stream, 3, 0, Some(5)),
+    ];
+    let total = headers.iter().map(RecordHeader::encoded_len).sum();
+    let reserve = |len, count| {
+        ring.reserve((len, count), First::May, None, || true).unwrap_or_else(|_| panic!("room"))
+    };
+    // Somebody else's room lies before the group's, and is never committed.
+    std::mem::forget(reserve(50, 1));
+    let mut room = reserve(total, headers.len());
+    assert_eq!(ring.handed_out(0), (4, 0));
+    let (mut at, mut places) = (0, Vec::new());
+    for header in &headers {
+        let (key, value) = (vec![7; header.key_len.into()], vec![9; header.value_len as usize]);
+        places.push(at..at + header.encode_into(&key, &value, &mut room.bytes()[at..]));
+        at = places[places.len() - 1].end;
+        assert_eq!(left_of(&region, &geometry), []);
+    }
+    for (place, seq) in places.iter().zip([4, 0, 5]) {
+        let record = &mut room.bytes()[place.clone()];
+        if seq == 0 {
+            void_record(record)
+        } else {
+            patch_seq(record, seq)
+        }
+        assert_eq!(left_of(&region, &geometry), []);
+    }
+    room.commit();
+    assert_eq!(left_of(&region, &geometry), [(4, 1), (5, 3)]);
+    let mut next = reserve(headers[1].encoded_len(), 1);
+    headers[1].encode_into(&[7; 2], &[], next.bytes());
+    patch_seq(next.bytes(), 6);
+    assert_eq!(left_of(&region, &geometry), [(4, 1), (5, 3)]);
+    next.commit();
+    assert_eq!(left_of(&region, &geometry), [(4, 1), (5, 3), (6, 2)]);
 }

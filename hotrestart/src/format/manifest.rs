@@ -5,6 +5,8 @@
 //! map creation write it; opening and `inspect` read it. Decoding is in `manifest_decode.rs`.
 //! See `docs/format.md`, section 6.
 
+use hdstore::Placement;
+
 use super::FORMAT_VERSION;
 use super::bytes::{put_u32, put_u64};
 use super::features::{COMPACTION, UnknownFeatures};
@@ -120,6 +122,8 @@ pub struct MapRecord {
     pub value_type: String,
     /// The durability of a put that asks for none.
     pub durability: DurabilityCode,
+    /// Who says in which stream a key lies.
+    pub placement: Placement,
 }
 
 /// A durability as the manifest stores it.
@@ -316,7 +320,11 @@ impl Life {
 impl MapRecord {
     fn append_to(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.id.0.to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
+        let class: u32 = match self.placement {
+            Placement::ByHash => 0,
+            Placement::ByOwner => 1,
+        };
+        out.extend_from_slice(&class.to_le_bytes());
         let texts = [&self.name, &self.key_type, &self.value_type];
         for text in texts {
             let len = u16::try_from(text.len()).expect("a text of a map fits 65,535 bytes");

@@ -4,7 +4,7 @@
 //! bytes it promises are there. The checksum is judged before version and features, so that damage is
 //! never taken for a newer format. Called through `Manifest::decode`. See `docs/format.md`, section 6.
 
-use hdstore::Seq;
+use hdstore::{Placement, Seq};
 
 use super::FORMAT_VERSION;
 use super::bytes::{id_at, u16_at, u32_at, u64_at};
@@ -174,6 +174,14 @@ impl<'a> Rest<'a> {
     fn map(&mut self) -> Result<MapRecord, ManifestError> {
         let start = self.at;
         let head = self.take(MAP_LEN)?;
+        let placement = match u32_at(head, 4) {
+            0 => Placement::ByHash,
+            1 => Placement::ByOwner,
+            found => {
+                let (field, found) = ("stream class of a map", u64::from(found));
+                return Err(ManifestError::Field { field, offset: start + 4, found });
+            }
+        };
         let durability = match head[14] {
             1 => DurabilityCode::Buffered,
             2 => DurabilityCode::Written,
@@ -186,6 +194,7 @@ impl<'a> Rest<'a> {
             key_type: self.text(u16_at(head, 10))?,
             value_type: self.text(u16_at(head, 12))?,
             durability,
+            placement,
         })
     }
 

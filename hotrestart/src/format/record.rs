@@ -290,6 +290,19 @@ pub fn patch_seq(record: &mut [u8], seq: u64) {
     put_u48(record, SEQ_AT, seq);
 }
 
+/// Makes padding of a record that was encoded and came to nothing. What stands behind the padding's length
+/// stays, and means nothing.
+///
+/// # Panics
+/// When `record` is shorter than a record's fixed part, or longer than 4 GiB.
+#[inline]
+pub fn void_record(record: &mut [u8]) {
+    let len = u32::try_from(record.len()).expect("a record lies within one log buffer");
+    assert!(record.len() >= FIXED_LEN, "a record of {len} bytes");
+    record[..4].copy_from_slice(&[PADDING, 0, 0, 0]);
+    put_u32(record, 4, len);
+}
+
 /// Fills `out`, room that was reserved and given up, so that readers step over it.
 ///
 /// # Panics

@@ -89,14 +89,15 @@ impl Undecided {
         written.copied().unwrap_or(0)
     }
 
-    /// The bytes of each whole record that only the buffers hold: writer, block, offset in the file.
-    pub(super) fn records(&self) -> impl Iterator<Item = (WriterId, u64, usize, &[u8])> {
+    /// The bytes of what became whole at once, a record or a group of them, and only the buffers hold:
+    /// writer, block, offset in the file.
+    pub(super) fn rooms(&self) -> impl Iterator<Item = (WriterId, u64, usize, &[u8])> {
         let blocks = self.only_here.iter().filter_map(|(writer, number)| {
             let left = self.left.as_ref()?;
-            let records = left.blocks.get(&(writer.0, *number))?;
+            let rooms = left.blocks.get(&(writer.0, *number))?;
             let bytes =
                 |(offset, len): &(usize, usize)| (*offset, &left.bytes[*offset..offset + len]);
-            Some(records.iter().map(bytes).map(|(offset, bytes)| (*writer, *number, offset, bytes)))
+            Some(rooms.iter().map(bytes).map(|(offset, bytes)| (*writer, *number, offset, bytes)))
         });
         blocks.flatten()
     }

@@ -92,8 +92,11 @@ pub fn dump(
         }
     }
     if let Some(undecided) = &survey.undecided {
-        for (writer, block, offset, bytes) in undecided.records() {
-            let Some(Ok(record)) = Records::new(bytes).next() else { continue };
+        let records = undecided.rooms().flat_map(|(writer, block, offset, bytes)| {
+            let records = Records::new(bytes).map_while(Result::ok);
+            records.map(move |record| (writer, block, offset + record.offset, record))
+        });
+        for (writer, block, offset, record) in records {
             if options.map.is_some_and(|map| map != record.map) {
                 continue;
             }

@@ -38,12 +38,13 @@ pub(super) struct Ledger {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Key {
     map: MapId,
+    /// A map whose owner places its keys may have one key in several streams.
+    stream: StreamId,
     hash: (u64, u64),
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Newest {
-    stream: StreamId,
     seq: u64,
     body_crc: u32,
     chunk: u32,
@@ -148,18 +149,22 @@ impl Ledger {
     /// The records that only the log buffers of a dead process hold.
     fn read_buffers(&mut self, survey: &mut Survey) {
         let Some(undecided) = survey.undecided.take() else { return };
-        for (_, block, offset, bytes) in undecided.records() {
-            let (chunk, offset) = (self.bytes.len() - 1, offset as u64);
-            let place = Place { chunk, file: BUFFERS, offset };
-            match Records::new(bytes).next() {
-                Some(Ok(record)) => {
-                    self.totals.buffered_records += 1;
-                    self.add(survey, &place, &record);
+        for (_, block, offset, bytes) in undecided.rooms() {
+            let (chunk, mut found) = (self.bytes.len() - 1, "none".to_owned());
+            for record in Records::new(bytes) {
+                match record {
+                    Ok(record) => {
+                        let offset = (offset + record.offset) as u64;
+                        self.totals.buffered_records += 1;
+                        self.add(survey, &Place { chunk, file: BUFFERS, offset }, &record);
+                        found.clear();
+                    }
+                    Err(error) => found = error.to_string(),
                 }
-                other => {
-                    let expected = format!("a whole record of block {block}");
-                    survey.problem(BUFFERS, offset, &expected, &format!("{other:?}"));
-                }
+            }
+            if !found.is_empty() {
+                let expected = format!("whole records of block {block}");
+                survey.problem(BUFFERS, offset as u64, &expected, &found);
             }
         }
         survey.undecided = Some(undecided);
@@ -200,9 +205,8 @@ impl Ledger {
         if record.kind == RecordKind::Part {
             return;
         }
-        let key = Key { map: record.map, hash: hash(record.key) };
+        let key = Key { map: record.map, stream: record.stream, hash: hash(record.key) };
         let candidate = Newest {
-            stream: record.stream,
             seq: record.seq,
             body_crc: record.body_crc,
             chunk: place.chunk as u32,
@@ -233,8 +237,8 @@ impl Ledger {
 
     /// The newest record of each key, but for those whose table was cleared later.
     fn current(&self) -> impl Iterator<Item = (&Key, &Newest)> {
-        let clear_of = |key: &Key, newest: &Newest| self.clears.get(&(key.map, newest.stream));
-        self.newest.iter().filter(move |(key, newest)| is_above(clear_of(key, newest), newest))
+        let clear_of = |key: &Key| self.clears.get(&(key.map, key.stream));
+        self.newest.iter().filter(move |(key, newest)| is_above(clear_of(key), newest))
     }
 
     fn sum_up(&mut self) {
@@ -243,9 +247,8 @@ impl Ledger {
             self.bytes[clear.chunk as usize].0 += u64::from(clear.len);
             self.totals.copies += u64::from(clear.copies);
         }
-        let is_current = |key: &Key, newest: &Newest| {
-            is_above(self.clears.get(&(key.map, newest.stream)), newest)
-        };
+        let is_current =
+            |key: &Key, newest: &Newest| is_above(self.clears.get(&(key.map, key.stream)), newest);
         for (_, newest) in self.newest.iter().filter(|(key, newest)| is_current(key, newest)) {
             self.bytes[newest.chunk as usize].0 += u64::from(newest.len);
             self.totals.copies += u64::from(newest.copies);

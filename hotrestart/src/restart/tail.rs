@@ -20,7 +20,7 @@ use crate::format::{BlockKind, ChunkWalk, Records, Walked};
 use crate::io::Disk;
 
 /// A block's records that count, though blocks before it are missing on the device: from a block beyond the
-/// gap, or one record from a log buffer.
+/// gap, or what became whole at once in a log buffer.
 #[derive(Debug)]
 pub(crate) struct Beyond<'l> {
     pub(crate) file: String,
@@ -156,6 +156,23 @@ fn settled_below(tail: &Tail, next: u64) -> Vec<Settled> {
     counting.map(|(file, end)| Settled { file: file.clone(), end: end.min(next) }).collect()
 }
 
+/// Checks what became whole at once, a record or a group of them: it counts as a whole or not at all.
+fn check_room(bytes: &[u8]) -> Result<(), String> {
+    let mut count = 0;
+    for record in Records::new(bytes) {
+        let record = record.map_err(|error| error.to_string())?;
+        let computed = record.computed_crc().unwrap_or(record.body_crc);
+        if computed != record.body_crc {
+            return Err(format!(
+                "record at +{}: checksum {computed:#010x}, expected {:#010x}",
+                record.offset, record.body_crc
+            ));
+        }
+        count += 1;
+    }
+    if count == 0 { Err("no record".to_owned()) } else { Ok(()) }
+}
+
 fn collect_beyond<'l>(
     judging: &mut Judging<'_>,
     tail: &Tail,
@@ -176,18 +193,15 @@ fn collect_beyond<'l>(
         let Some(records) = left.blocks.get(&(tail.writer, number)) else { continue };
         for (offset, len) in records {
             let bytes = &left.bytes[*offset..offset + len];
-            let whole = Records::new(bytes).next();
-            let is_valid = matches!(&whole, Some(Ok(record))
-                if record.computed_crc().is_none_or(|crc| crc == record.body_crc));
             let (file, offset) = ("log buffers".to_owned(), *offset);
-            if is_valid {
+            let Err(what) = check_room(bytes) else {
                 beyond.push(Beyond { file, offset, payload: Cow::Borrowed(bytes) });
                 continue;
-            }
+            };
             judging.problems.push(Problem {
                 file,
                 offset: offset as u64,
-                what: format!("a committed record of block {number} is not valid: {whole:?}"),
+                what: format!("what was committed to block {number} is not valid: {what}"),
             });
         }
     }

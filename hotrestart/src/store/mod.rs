@@ -29,6 +29,8 @@ use waiters::Persisted;
 
 /// A map of a persistent store.
 pub type Map<K, V> = hdstore::Map<K, V, DiskLog>;
+/// Changes of a persistent store that happen together or not at all.
+pub type Group<'a> = hdstore::Group<'a, DiskLog>;
 
 /// A store of maps in native memory, mirrored to disk.
 ///
@@ -134,6 +136,29 @@ impl Store {
     /// after a crash it may be gone.
     pub fn drop_map(&self, name: &str) -> Result<bool, hdstore::Error> {
         self.memory.drop_map(name)
+    }
+
+    /// Begins a group: changes of keys of one stream, in any of the store's maps, of which all are kept or
+    /// none, whatever dies when. [`hdstore::Store::group`] has the rules. Its records become whole at once,
+    /// so they must fit a record's bound (a quarter of a chunk, less 8 KiB); long values lie elsewhere where
+    /// that helps, and count for some 30 bytes and their key.
+    ///
+    /// ```
+    /// use hotrestart::{MapOptions, Store, StreamId, codec::{Bytes, Str, U64}};
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = Store::builder().memory_limit_bytes(64 << 20).streams(8).open(dir.path())?;
+    /// let placed = MapOptions::default().placed_by_owner();
+    /// let stock = store.map::<Str, U64>("stock", placed)?;
+    /// let orders = store.map::<U64, Bytes>("orders", placed)?;
+    /// let mut group = store.group(StreamId(3));
+    /// group.insert(&stock, "tea", &8)?.insert(&orders, &1, b"one tea")?;
+    /// assert!(group.commit()?.is_done());
+    /// # drop((stock, orders));
+    /// # store.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn group(&self, stream: hdstore::StreamId) -> Group<'_> {
+        self.memory.group(stream)
     }
 
     /// The store in memory: statistics, read batches, and sweeping, which an owner whose entries expire calls

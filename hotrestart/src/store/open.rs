@@ -294,6 +294,7 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
             key_type: map.key_type.clone(),
             value_type: map.value_type.clone(),
             level: map.durability.into(),
+            placement: map.placement,
         };
         memory.restore_map(spec).map_err(OpenError::Memory)?;
     }

@@ -188,9 +188,9 @@ impl Writer {
         }
         let slice = IoBuf::from(self.ring.block(self.next_turn, sealed.payload_len));
         let payload = &slice[BLOCK_HEADER_LEN..BLOCK_HEADER_LEN + sealed.payload_len];
-        list_records(&mut self.blocks, &self.hash, payload, &mut self.highest);
+        let records = list_records(&mut self.blocks, &self.hash, payload, &mut self.highest);
         self.seqs.push_back((self.next_turn, self.highest.take()));
-        let of_block = (sealed.number, sealed.payload_len, sealed.records);
+        let of_block = (sealed.number, sealed.payload_len, records);
         self.blocks.append(slice, of_block, Some(self.next_turn), step);
         self.counters.clock.fetch_add(sealed.payload_len as u64, Ordering::Relaxed);
         self.next_turn += 1;
@@ -251,14 +251,23 @@ impl Highest {
     }
 }
 
-/// Lists the records of the next block's payload and notes the highest seq of each stream.
-fn list_records(blocks: &mut Blocks, hash: &IndexHash, payload: &[u8], highest: &mut Highest) {
+/// Lists the records of the next block's payload and notes the highest seq of each stream. Returns how many
+/// records there are.
+fn list_records(
+    blocks: &mut Blocks,
+    hash: &IndexHash,
+    payload: &[u8],
+    highest: &mut Highest,
+) -> u32 {
     let base = blocks.payload_base();
+    let mut records = 0;
     for record in Records::new(payload) {
         let record: Record<'_> = record.expect("the store's own records are valid");
+        records += 1;
         let line = DirectoryLine::of(&record, base + record.offset, |key| hash.of(key));
         let body = record.key.len() + record.value.len();
         blocks.list(record.map, record.stream, &line, record.len, body);
         highest.note(record.stream, record.seq);
     }
+    records
 }

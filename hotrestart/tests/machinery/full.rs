@@ -5,7 +5,7 @@
 
 use hotrestart::codec::{Bytes, U64};
 use hotrestart::io::Disk;
-use hotrestart::{Error, Map, MapOptions, Stepper, Store};
+use hotrestart::{Error, LogFailure, Map, MapOptions, Stepper, Store, StreamId};
 
 use crate::with_seeds;
 use crate::world::{Random, World};
@@ -30,6 +30,66 @@ fn until_done(
 
 fn stuck(store: &Store, what: &str) -> ! {
     panic!("{what} is stuck: {:#?}", store.stats())
+}
+
+/// What a group does on a full disk: those that put anything are refused, and have changed nothing; those
+/// that only remove go on.
+#[test]
+fn on_a_full_disk_groups_that_put_are_refused_as_a_whole_and_those_that_remove_go_on() {
+    let world = World::new(1);
+    let mut stepper = world.stepper(1);
+    let builder = world.builder(1, 1).disk_budget(1_000.0);
+    let store = stepper.open(builder, "/simulated").expect("a new store");
+    let options = MapOptions::default().placed_by_owner();
+    let map: Map<U64, Bytes> = store.map("m", options).expect("a map");
+    let part = map.in_stream(StreamId(0)).expect("a part");
+    let values: Vec<Vec<u8>> = (0..6_u64).map(|n| vec![n as u8; 9_000]).collect();
+    let keys: Vec<u64> = (0..1_000_000).collect();
+    let put = |first: usize| {
+        let mut group = store.group(StreamId(0));
+        for (key, value) in keys[first..].iter().zip(&values) {
+            group.insert(&map, key, value).expect("its stream");
+        }
+        group.remove(&map, &keys[0]).expect("its stream");
+        // Parts that found room go to waste when the head does not.
+        group.commit().map(|outcome| assert!(outcome.is_done()))
+    };
+    let entries = world.disk.list().expect("a directory");
+    let used: u64 = entries.iter().map(|entry| entry.len).sum();
+    world.disk.set_capacity(Some(used + (1 << 20) + 100_000));
+    let mut first = 1;
+    while until_done(&mut stepper, 2_000, || put(first)).is_some() {
+        first += values.len();
+    }
+    assert!(store.stats().no_space_bytes.is_some() && first > 7, "{:#?}", store.stats());
+    let before = part.len();
+    for _ in 0..50 {
+        let refused = put(first).expect_err("the disk is full");
+        assert!(
+            matches!(&refused, Error::Log(source)
+            if matches!(source.downcast_ref(), Some(LogFailure::NoSpace { .. }))),
+            "{refused}"
+        );
+        assert_eq!(
+            (part.len(), part.get(&keys[first]).map(|found| found.is_some()).ok()),
+            (before, Some(false))
+        );
+        stepper.step();
+    }
+    let remove = |first: usize| {
+        let mut group = store.group(StreamId(0));
+        for key in &keys[first..first + values.len()] {
+            group.remove(&map, key).expect("its stream");
+        }
+        group.commit().map(|outcome| assert!(outcome.is_done()))
+    };
+    for first in (1..first).step_by(values.len()) {
+        until_done(&mut stepper, PATIENCE, || remove(first))
+            .unwrap_or_else(|| stuck(&store, "removals"));
+    }
+    assert!(part.is_empty());
+    until_done(&mut stepper, PATIENCE, || put(1))
+        .unwrap_or_else(|| stuck(&store, "a group after that"));
 }
 
 #[test]

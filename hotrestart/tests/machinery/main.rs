@@ -12,6 +12,7 @@
 mod faults;
 mod found;
 mod full;
+mod groups;
 mod oracle;
 mod script;
 mod steps;

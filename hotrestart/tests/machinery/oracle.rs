@@ -113,12 +113,14 @@ struct Change {
     is_clear: bool,
     /// Whether its map was dropped since.
     is_void: bool,
+    /// Whether it is of one group with the change after it: both are there or none.
+    is_glued: bool,
 }
 
 impl Change {
     fn of(place: Place) -> Change {
-        let (is_sweep, is_clear, is_void) = (false, false, false);
-        Change { place, value: None, seq: None, is_sweep, is_clear, is_void }
+        let (is_sweep, is_clear, is_void, is_glued) = (false, false, false, false);
+        Change { place, value: None, seq: None, is_sweep, is_clear, is_void, is_glued }
     }
 
     fn is_of(&self, place: Place) -> bool {
@@ -176,6 +178,26 @@ impl Oracle {
     /// Notes that a key was removed, or swept after it had expired.
     pub fn remove(&mut self, place: Place, is_sweep: bool) {
         self.fact(Change { is_sweep, ..Change::of(place) });
+    }
+
+    /// Notes the changes of a group that left records, all in one stream; `base` is the stamp of the first,
+    /// if that is known.
+    pub fn group(&mut self, records: &[(Place, Option<Value>)], base: Option<u64>) {
+        let Some(((_, key), _)) = records.first() else { return };
+        let stream = self.stream_of(*key);
+        let base = base.unwrap_or(self.highest_seq[stream] + 1);
+        assert!(base > self.highest_seq[stream], "stamp {base} of {stream} was given before");
+        for (index, (place, value)) in records.iter().enumerate() {
+            let seq = value.is_some().then_some(base + index as u64);
+            let is_glued = index + 1 < records.len();
+            self.history[stream].push(Change {
+                value: *value,
+                seq,
+                is_glued,
+                ..Change::of(*place)
+            });
+        }
+        self.highest_seq[stream] = base + records.len() as u64 - 1;
     }
 
     /// Notes that a map was cleared in the stream of this key.
@@ -327,7 +349,8 @@ impl Oracle {
                 };
                 wrong.iter().all(unacked_sweep)
             };
-            if index + 1 >= least && (wrong.is_empty() || only_sweeps_differ()) {
+            let may_end = index + 1 >= least && !change.is_glued;
+            if may_end && (wrong.is_empty() || only_sweeps_differ()) {
                 longest = Some(index + 1);
             }
             if index + 1 == least.max(1) {

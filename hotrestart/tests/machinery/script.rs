@@ -19,7 +19,7 @@ use crate::world::{End, Random, STREAMS, World};
 const PATIENCE: u32 = 20_000;
 
 /// Values longer than this go in parts.
-const PART: usize = 56 << 10;
+pub const PART: usize = 56 << 10;
 
 pub type SharedOracle = Arc<Mutex<Oracle>>;
 
@@ -36,7 +36,7 @@ pub struct Script {
     store: Option<Store>,
     maps: [Option<TestMap>; 3],
     waits: Vec<(Durability, Vec<usize>, std::pin::Pin<Box<Persisted>>)>,
-    next_version: u64,
+    pub next_version: u64,
     /// How many chunks compaction freed.
     pub freed: u64,
     /// What a failure is told with.
@@ -56,7 +56,7 @@ pub enum Stuck {
     Refused(OpenError),
 }
 
-fn failure(error: &Error) -> Option<&LogFailure> {
+pub fn failure(error: &Error) -> Option<&LogFailure> {
     match error {
         Error::Log(source) => source.downcast_ref(),
         _ => None,
@@ -105,7 +105,7 @@ impl Script {
         Ok(())
     }
 
-    fn store(&self) -> &Store {
+    pub fn store(&self) -> &Store {
         self.store.as_ref().expect("the script has opened its store")
     }
 
@@ -209,7 +209,7 @@ impl Script {
 
     /// Runs a change until the log has room for it, with so many turns in between. `Ok` says that it was
     /// acknowledged as its map promises; the error is what it ended with otherwise.
-    fn until_room<T>(
+    pub fn until_room<T>(
         &mut self,
         turns: u64,
         mut change: impl FnMut(&mut Script) -> Result<T, Error>,
@@ -232,7 +232,7 @@ impl Script {
         panic!("no room in {PATIENCE} turns: {:#?}", self.store().stats());
     }
 
-    fn map(&mut self, map: usize) -> Result<(), Error> {
+    pub fn map(&mut self, map: usize) -> Result<(), Error> {
         if self.maps[map].is_none() {
             let made = self.until_room(1, |script| map_of(script.store(), map))?;
             self.maps[map] = Some(made);
@@ -240,8 +240,13 @@ impl Script {
         Ok(())
     }
 
-    fn of(&self, place: Place) -> &TestMap {
+    pub fn of(&self, place: Place) -> &TestMap {
         self.maps[place.0].as_ref().expect("the map was opened before")
+    }
+
+    /// Entries in memory, expired ones included.
+    pub fn entries(&self) -> u64 {
+        self.store().stats().memory.entries
     }
 
     /// Puts a value.
@@ -271,37 +276,35 @@ impl Script {
         if let Some(seq) = seq {
             lock(&self.oracle).put(place, value, seq);
         }
-        self.settle(place, done, seq.is_some())
+        self.settle(MAPS[place.0].1, place.1, done, seq.is_some())
     }
 
     fn remove(&mut self, place: Place) -> Result<(), Stuck> {
         self.map(place.0).map_err(|error| self.must_be_poison(&error))?;
         // What has expired and was not swept is an entry still, and its removal is a fact like any other.
-        let entries = |script: &Script| script.store().stats().memory.entries;
-        let before = entries(self);
+        let before = self.entries();
         let done = self.until_room(1, |script| script.of(place).remove(&place.1));
-        let is_done = entries(self) < before;
+        let is_done = self.entries() < before;
         if is_done {
             lock(&self.oracle).remove(place, false);
         }
-        self.settle(place, done.map(drop), is_done)
+        self.settle(MAPS[place.0].1, place.1, done.map(drop), is_done)
     }
 
     /// Clears a map's part in the stream of a key.
     fn clear(&mut self, place: Place) -> Result<(), Stuck> {
         self.map(place.0).map_err(|error| self.must_be_poison(&error))?;
         let stream = StreamId(lock(&self.oracle).stream_of(place.1) as u32);
-        let entries = |script: &Script| script.store().stats().memory.entries;
-        let before = entries(self);
+        let before = self.entries();
         let done = self.until_room(1, |script| script.of(place).clear_stream(stream));
         // One that found no entry is a record all the same, for which its caller may wait.
         let is_awaited = done.as_ref().err().and_then(failure);
         let is_awaited = matches!(is_awaited, Some(LogFailure::TimedOut { .. }));
-        let is_done = entries(self) < before || is_awaited;
+        let is_done = self.entries() < before || is_awaited;
         if is_done {
             lock(&self.oracle).clear(place);
         }
-        self.settle(place, done.map(drop), is_done)
+        self.settle(MAPS[place.0].1, place.1, done.map(drop), is_done)
     }
 
     /// Drops a map, which is durable when that returns.
@@ -321,21 +324,21 @@ impl Script {
     }
 
     /// What an answer means for who waits for durability.
-    fn settle(
+    pub fn settle(
         &mut self,
-        place: Place,
+        level: Durability,
+        key: u64,
         done: Result<(), Error>,
         is_done: bool,
     ) -> Result<(), Stuck> {
         self.world.disk.note_step();
-        let level = MAPS[place.0].1;
         match done {
             Ok(()) => {
                 if is_done {
                     // Nothing steps between a change and this.
                     assert!(!self.is_poisoned(), "a change was acknowledged after poison");
                     let mut oracle = lock(&self.oracle);
-                    let (stream, mut lengths) = (oracle.stream_of(place.1), oracle.lengths());
+                    let (stream, mut lengths) = (oracle.stream_of(key), oracle.lengths());
                     (0..lengths.len()).filter(|n| *n != stream).for_each(|n| lengths[n] = 0);
                     oracle.acknowledge(level, &lengths);
                 }
@@ -352,7 +355,7 @@ impl Script {
         }
     }
 
-    fn must_be_poison(&self, error: &Error) -> Stuck {
+    pub fn must_be_poison(&self, error: &Error) -> Stuck {
         if matches!(failure(error), Some(LogFailure::Manifest { .. })) && !self.is_poisoned() {
             return Stuck::NoMap;
         }
@@ -418,7 +421,8 @@ impl Script {
                 let len = PART + self.random.below(80_000) as usize;
                 self.put(place, len, None)?;
             }
-            2..=41 => {
+            2..=9 => self.group(place.1)?,
+            10..=41 => {
                 let len = 12_000 + self.random.below(30_000) as usize;
                 self.put(place, len, None)?;
             }

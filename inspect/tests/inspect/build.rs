@@ -12,6 +12,7 @@ use hotrestart::format::{
     DirectoryBuilder, FileNumber, FreedBlocks, LifeNumber, Manifest, MapId, RecordHeader,
     RecordKind, StoreId, StreamId, WriterId,
 };
+use hotrestart::hdstore::Placement;
 use tempfile::TempDir;
 
 pub const STORE: StoreId = StoreId([7; 16]);
@@ -137,6 +138,7 @@ pub fn manifest(
         key_type: "bytes".to_owned(),
         value_type: "bytes".to_owned(),
         durability: DurabilityCode::Written,
+        placement: Placement::ByHash,
     };
     Manifest {
         generation,
