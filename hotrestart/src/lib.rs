@@ -41,6 +41,7 @@ mod error;
 pub mod format;
 pub mod inspect;
 pub mod io;
+mod keep;
 mod log;
 mod poison;
 mod restart;

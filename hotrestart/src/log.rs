@@ -32,9 +32,6 @@ use crate::poison::Poison;
 use crate::runs::{LiveRuns, RunOf};
 use crate::writer::progress::Progress;
 
-/// The time in the manifest is at most this old while entries may expire, in milliseconds.
-const TIME_STEP_MS: u64 = 10_000;
-
 /// The log behind a persistent store.
 #[derive(Clone, Debug)]
 pub struct DiskLog {
@@ -220,40 +217,6 @@ impl Shared {
         }
     }
 
-    /// Writes the time to the manifest now and then, if anything may expire: a clock that is set back after a
-    /// crash revives nothing that had expired by then. For the keeper: it writes and flushes.
-    pub(crate) fn keep_time(&self, now_ms: u64) {
-        // Without such entries the keeper does not wait for who writes the manifest.
-        if !self.has_expiring.load(Ordering::Relaxed) {
-            return;
-        }
-        let mut manifests =
-            self.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if now_ms < manifests.current.latest_time_ms.saturating_add(TIME_STEP_MS) {
-            return;
-        }
-        match manifests.update(|manifest| manifest.latest_time_ms = now_ms) {
-            Ok(()) => {}
-            Err(error) if matches!(error.class, IoErrorClass::NoSpace { .. }) => {}
-            Err(error) => self.poison.set(error),
-        }
-    }
-
-    /// Raises the limit of the seqs in the manifest when that is due. For the keeper: it writes and flushes.
-    pub(crate) fn keep_seqs_ahead(&self) {
-        let Some(limit) = self.seqs.due() else { return };
-        let mut manifests =
-            self.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match manifests.update(|manifest| manifest.seq_limit = manifest.seq_limit.max(limit)) {
-            Ok(()) => self.seqs.raise(limit),
-            // It is due as before, so the keeper tries again.
-            Err(error) if matches!(error.class, IoErrorClass::NoSpace { .. }) => {
-                tracing::warn!(%error, "no space to raise the limit of seqs; changes may have to wait");
-            }
-            Err(error) => self.poison.set(error),
-        }
-    }
-
     /// What a caller is told who got no room.
     fn refusal(&self, no_room: &NoRoom) -> LogFailure {
         match no_room {
@@ -396,7 +359,7 @@ impl Log for DiskLog {
         let mut manifests =
             shared.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         manifests
-            .update(|manifest| {
+            .grow(|manifest| {
                 manifest.maps.push(MapRecord {
                     id: spec.id,
                     name: spec.name.clone(),
