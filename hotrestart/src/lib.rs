@@ -39,6 +39,7 @@ mod dir;
 mod durability;
 mod error;
 pub mod format;
+mod holds;
 pub mod inspect;
 pub mod io;
 mod keep;
@@ -56,12 +57,14 @@ pub use buffers::place::copy_regions;
 pub use config::{Builder, RecoveryMode};
 pub use durability::{Durability, LogFailure};
 pub use error::{CloseError, OpenError, Problem};
+pub use format::HoldId;
 pub use hdstore::{
     self, BuildError, Error, HugePages, MapOptions, PutManyError, ReadBatch, Ref, Topology, codec,
 };
 pub use io::{Fill, IoChoice, IoKind};
 pub use log::DiskLog;
 pub use restart::report::{Cut, Progress, RecoveryReport};
+pub use store::hold::{HeldFile, Hold, HoldError, HoldSummary};
 #[doc(hidden)]
 pub use store::stepper::Stepper;
 pub use store::waiters::Persisted;

@@ -27,6 +27,7 @@ use crate::durability::{Durability, LogFailure, Ticket};
 use crate::format::manifest::MapRecord;
 use crate::format::record::{PartOf, body_crc, patch_seq};
 use crate::format::{Manifest, RecordHeader};
+use crate::holds::Holds;
 use crate::io::IoErrorClass;
 use crate::poison::Poison;
 use crate::runs::{LiveRuns, RunOf};
@@ -67,6 +68,7 @@ pub(crate) struct Shared {
     pub(crate) next_run: AtomicU64,
     pub(crate) runs: LiveRuns,
     pub(crate) clears: Clears,
+    pub(crate) holds: Holds,
     /// Tables that there were in this life, those of dropped maps included: a chunk's directory may list
     /// them.
     pub(crate) tables: AtomicU64,
@@ -129,7 +131,8 @@ impl Shared {
         let live_bytes = memory.live_bytes();
         self.counters.live_bytes.store(live_bytes, Ordering::Relaxed);
         let pending_bytes = self.pending_bytes.load(Ordering::Relaxed);
-        self.supply.set_files_max(self.budget.files(memory.entries(), live_bytes + pending_bytes));
+        let files = self.budget.files(memory.entries(), live_bytes + pending_bytes);
+        self.supply.set_files_max(files + self.holds.chunks().len() as u64);
     }
 
     fn writer_of(&self, stream: StreamId) -> u32 {

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::register::Register;
 use super::sample::Sample;
 use crate::format::{ChunkId, FileNumber, LifeNumber, StoreId};
 use crate::sync::{Mutex, lock};
@@ -76,6 +77,8 @@ impl Forgettable {
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
     new: Mutex<Vec<Chunk>>,
+    /// Those that are not full yet, too.
+    pub(crate) register: Register,
 }
 
 impl Catalogue {

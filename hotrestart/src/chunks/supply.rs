@@ -148,15 +148,25 @@ impl Supply {
     /// Takes a chunk if one is ready, and asks for another. Compaction leaves those for the log buffers.
     pub(crate) fn take(&self, origin: ChunkOrigin) -> Option<FreshChunk> {
         let mut state = self.lock();
-        let left = match origin {
-            ChunkOrigin::Changes => 0,
-            ChunkOrigin::Survivors => self.buffered() + self.reserve.waste,
-        };
+        let left = self.kept_from(origin);
         let taken = if state.ready.len() > left { state.ready.pop_front() } else { None };
         self.stock.store(state.ready.len(), Ordering::Relaxed);
         drop(state);
         self.changed.notify_all();
         taken
+    }
+
+    /// Whether there is a chunk for survivors.
+    pub(crate) fn has_for_survivors(&self) -> bool {
+        self.stock.load(Ordering::Relaxed) > self.kept_from(ChunkOrigin::Survivors)
+    }
+
+    /// How many chunks are kept for others.
+    fn kept_from(&self, origin: ChunkOrigin) -> usize {
+        match origin {
+            ChunkOrigin::Changes => 0,
+            ChunkOrigin::Survivors => self.buffered() + self.reserve.waste,
+        }
     }
 
     /// Makes chunks until the stock is full. Returns whether anything was made.

@@ -66,10 +66,11 @@ impl Candidates {
     }
 
     /// Takes the chunks that are best compacted now, whose survivors are about a chunk's worth and that are
-    /// `most` at most; fewer, or none, when no more are worth it.
+    /// `most` at most; fewer, or none, when no more are worth it. Never one that is held. Where nothing may be copied, only those that
+    /// seem to have no survivors.
     pub(crate) fn choose(
         &mut self,
-        most: usize,
+        (most, may_copy): (usize, bool),
         clock: u64,
         stamps: &Stamps<DiskLog>,
         log: &Shared,
@@ -77,6 +78,9 @@ impl Candidates {
         self.renew(stamps, log);
         let score = |known: &Known| score(known.live, age(&known.chunk, clock));
         let mut order: Vec<usize> = (0..self.known.len()).collect();
+        let held = log.holds.chunks();
+        order.retain(|index| !held.contains(&self.known[*index].chunk.id));
+        order.retain(|index| may_copy || self.known[*index].live == 0.0);
         let best = order.len().min(CANDIDATES);
         if best == 0 {
             return Vec::new();
@@ -94,6 +98,9 @@ impl Candidates {
         let mut live = 0.0;
         for index in order {
             let known = &self.known[index];
+            if !may_copy && known.live > 0.0 {
+                continue;
+            }
             let is_worth_it = known.live <= 1.0 - GARBAGE_MIN;
             if !is_worth_it || chosen.len() == most || (live + known.live > 1.0 && live > 0.0) {
                 break;
@@ -102,11 +109,12 @@ impl Candidates {
             chosen.push(index);
         }
         chosen.sort_unstable();
-        let mut victims: Vec<Chunk> =
-            chosen.into_iter().rev().map(|index| self.known.swap_remove(index).chunk).collect();
-        // Survivors of one age lie together, so that chunks of the cold ones are left alone later.
-        victims.sort_by_key(|chunk| chunk.youngest);
-        victims
+        let mut victims: Vec<Known> =
+            chosen.into_iter().rev().map(|index| self.known.swap_remove(index)).collect();
+        // Those without survivors first: they need no chunk, and give one to the others. Survivors of one age
+        // lie together, so that chunks of the cold ones are left alone later.
+        victims.sort_by_key(|known| (known.live > 0.0, known.chunk.youngest));
+        victims.into_iter().map(|known| known.chunk).collect()
     }
 
     /// Renews the estimates of some, in turn.

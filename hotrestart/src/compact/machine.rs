@@ -215,6 +215,7 @@ impl Compactor {
     /// Begins a round when there is pressure and something to gain.
     fn begin(&mut self, until_ms: u64, now_ms: u64, asked: &mut Asked) -> bool {
         self.work = Work::Rest { until_ms: until_ms.max(now_ms + 1) };
+        self.state.gate.end_round();
         if self.closing {
             self.output.end_chunk(&mut asked.step);
             return false;
@@ -233,10 +234,17 @@ impl Compactor {
             self.surveys.wanted = true;
             return true;
         }
+        if !self.state.gate.begin_round() {
+            return false;
+        }
         self.stamps.refresh();
         let clock = self.shared.counters.clock.load(Ordering::Relaxed);
-        let victims = self.candidates.choose(VICTIMS_MAX, clock, &self.stamps, &self.shared);
+        // Without chunks for survivors only what has none may be taken: nothing else could come to its end.
+        let may_copy = self.output.blocks.has_chunk() || self.shared.supply.has_for_survivors();
+        let limits = (VICTIMS_MAX, may_copy);
+        let victims = self.candidates.choose(limits, clock, &self.stamps, &self.shared);
         if victims.is_empty() {
+            self.state.gate.end_round();
             // A full chunk can be compacted once it is flushed: who waits for that should not wait for a
             // timer.
             if pressure > 0.5 {
@@ -268,7 +276,9 @@ impl Compactor {
                 return true;
             }
         }
-        let next = if self.closing { None } else { self.round.left.pop_front() };
+        // Who wants to hold chunks waits for the end of the round.
+        let is_ending = self.closing || self.state.gate.is_awaited();
+        let next = if is_ending { None } else { self.round.left.pop_front() };
         let Some(victim) = next else {
             self.round.left.drain(..).for_each(|chunk| self.candidates.add(chunk));
             return self.end_round(asked);
@@ -384,6 +394,16 @@ impl Compactor {
                 self.victim_buf = Some(bytes);
                 let what = format!("at {offset}: not the record that the directory lists there");
                 self.set_aside(&victim, &what);
+                true
+            }
+            Stop::NoChunk
+                if self.round.done.is_empty()
+                    && self.output.is_untouched_since(self.round.first_block) =>
+            {
+                // Another one may need no chunk, and give one. This one is chosen again when there is one.
+                self.victim_buf = Some(bytes);
+                self.candidates.add(victim);
+                self.paused_until_ms = self.now_ms + PAUSE_MS;
                 true
             }
             Stop::NoChunk if !self.round.done.is_empty() || self.closing => {

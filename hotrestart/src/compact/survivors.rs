@@ -68,6 +68,11 @@ impl Output {
         }
     }
 
+    /// Whether nothing was added since the block with this number was begun.
+    pub(crate) fn is_untouched_since(&self, block: u64) -> bool {
+        self.payload_len == 0 && self.blocks.next_number() == block
+    }
+
     /// The size of its buffers.
     pub(crate) fn block_bytes(&self) -> usize {
         self.capacity + BLOCK_HEADER_LEN

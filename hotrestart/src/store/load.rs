@@ -13,11 +13,12 @@ use hdstore::{Seq, StreamId};
 use crate::buffers::layout::Owner;
 use crate::buffers::place::Places;
 use crate::buffers::recover::{LeftBehind, parse};
+use crate::chunks::register::{Register, Registered};
 use crate::chunks::supply::Supply;
 use crate::config::{Builder, RecoveryMode};
 use crate::error::{OpenError, Problem};
 use crate::format::manifest::{BuffersPlace, LifeState, MANIFEST_NAMES};
-use crate::format::{BootId, LifeNumber, Manifest};
+use crate::format::{BootId, FileNumber, LifeNumber, Manifest};
 use crate::io::Disk;
 use crate::io::sim::Random;
 use crate::log::DiskLog;
@@ -130,6 +131,9 @@ pub(super) fn load(
     fold.note_bytes(judging.bytes_read as usize);
     arrange(&mut settled, builder.load_order);
     fold.load(&settled, builder.loader_count())?;
+    for chunk in &settled {
+        register(&shared.catalogue.register, chunk, chunk_size);
+    }
     let mut problems = fold.take_problems();
     if !salvage && !problems.is_empty() {
         return Err(OpenError::Corrupt { problems });
@@ -158,6 +162,21 @@ pub(super) fn load(
     flush_all(disk, &plan.unflushed)?;
     report.entries = loading.finish();
     Ok(relog)
+}
+
+/// Nothing is written any more to a chunk of a former life.
+fn register(register: &Register, chunk: &Settled, stable_bytes: u64) {
+    let header = &chunk.file.header;
+    if let Some(file) = FileNumber::from_file_name(&chunk.file.name) {
+        let registered = Registered {
+            id: header.chunk,
+            life: header.life,
+            writer: header.writer.0,
+            first_block: header.first_block.0,
+            stable_bytes,
+        };
+        register.add(file, registered);
+    }
 }
 
 /// Sorts chunks from the newest to the oldest, or into the order of a seed.

@@ -38,6 +38,7 @@ use crate::dir::seqs::SeqReserve;
 use crate::error::OpenError;
 use crate::format::manifest::{BuffersPlace, Life, LifeState};
 use crate::format::{BootId, FileNumber, FreedBlocks, LifeNumber, Manifest};
+use crate::holds::Holds;
 use crate::io::Disk;
 use crate::log::{DiskLog, Lane, Shared};
 use crate::poison::Poison;
@@ -113,6 +114,7 @@ pub(crate) fn open(
             return Err(error);
         }
     };
+    report.holds = super::hold::summaries(&shared);
     shared.may_forget.store(is_whole, Ordering::Relaxed);
     // From here on the manifest may know the life, so its buffers stay, whatever happens.
     begin_life(&shared, &builder, &made, (boot, life), (is_whole, &relog))?;
@@ -264,6 +266,7 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
         next_run: AtomicU64::new(first_run(life.0)),
         runs: LiveRuns::default(),
         clears: Clears::default(),
+        holds: Holds::of(&manifest.held, life.0),
         tables: AtomicU64::new(manifest.maps.len() as u64 * u64::from(manifest.streams)),
         has_expiring: AtomicBool::new(false),
         pending_bytes: AtomicU64::new(0),

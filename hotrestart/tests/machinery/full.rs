@@ -88,6 +88,13 @@ fn without_a_byte_left_a_store_frees_and_opens_and_goes_on_by_what_it_frees() {
         let writers = 1 + random.below(2) as u32;
         let mut life = Life::begin(World::new(seed), seed, writers);
         let _: Map<U64, Bytes> = life.store.map("dropped", MapOptions::default()).expect("room");
+        let doomed: Map<U64, Bytes> =
+            life.store.map("doomed", MapOptions::default()).expect("room");
+        for key in 0..120 {
+            until_done(&mut life.stepper, PATIENCE, || doomed.insert(&key, &[1; 9_000]))
+                .unwrap_or_else(|| stuck(&life.store, "a put"));
+        }
+        drop(doomed);
         let mut keys = 0;
         // Several lives, each of which leaves chunks.
         let lives = 2 + random.below(2);
@@ -138,8 +145,22 @@ fn without_a_byte_left_a_store_frees_and_opens_and_goes_on_by_what_it_frees() {
         let kept = (0..keys).filter(is_kept).count() as u64;
         let world = life.end(End::Process);
         world.disk.fill_up();
-        let life = Life::begin(world, seed + 20, writers);
+        let mut life = Life::begin(world, seed + 20, writers);
         assert_eq!(life.map.len(), kept + 40, "seed {seed}");
+        // A clean close gives the stock away; what a drop leaves needs none to be freed.
+        let Life { world, mut stepper, store, map } = life;
+        drop(map);
+        stepper.close(store).unwrap_or_else(|error| panic!("it does not close: {error}"));
+        let world = world.end(End::PowerTakesAll);
+        world.disk.fill_up();
+        life = Life::begin(world, seed + 30, writers);
+        (0..1_000).for_each(|_| life.stepper.step());
+        assert!(life.store.drop_map("doomed").expect("a drop needs no byte"));
+        for key in 0..4 {
+            let put = life.put(keys + 100 + key, 9_000, PATIENCE);
+            put.unwrap_or_else(|| stuck(&life.store, "a put after the drop"));
+        }
+        assert_eq!(life.map.len(), kept + 44, "seed {seed}");
     });
     assert!(more_ranges > 8 && refused_maps > 16, "{more_ranges} and {refused_maps} of {stores}");
 }
