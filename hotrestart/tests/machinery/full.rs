@@ -83,7 +83,7 @@ impl Life {
 #[test]
 fn without_a_byte_left_a_store_frees_and_opens_and_goes_on_by_what_it_frees() {
     let (mut more_ranges, mut refused_maps) = (0, 0);
-    let stores = with_seeds(1, 12, |seed| {
+    let stores = with_seeds(1, 6, |seed| {
         let mut random = Random::new(seed);
         let writers = 1 + random.below(2) as u32;
         let mut life = Life::begin(World::new(seed), seed, writers);
@@ -162,7 +162,7 @@ fn without_a_byte_left_a_store_frees_and_opens_and_goes_on_by_what_it_frees() {
         }
         assert_eq!(life.map.len(), kept + 44, "seed {seed}");
     });
-    assert!(more_ranges > 8 && refused_maps > 16, "{more_ranges} and {refused_maps} of {stores}");
+    assert!(more_ranges > 3 && refused_maps > 8, "{more_ranges} and {refused_maps} of {stores}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! one seed.
 //!
 //! `steps.rs` crashes them at every step, `widths.rs` loads one directory in every order and width,
-//! `faults.rs` has each I/O call fail once. `world.rs`, `oracle.rs` and `script.rs` are the workbench. A few
+//! `faults.rs` has each I/O call fail once. `world.rs`, `oracle.rs`, `script.rs` and `holding.rs` are the workbench. A few
 //! seconds of each run with the other tests; `scripts/machinery` runs it for as long as one likes.
 //! `docs/testing.md` has the whole story.
 //!
@@ -12,6 +12,7 @@
 mod faults;
 mod found;
 mod full;
+mod holding;
 mod oracle;
 mod script;
 mod steps;
