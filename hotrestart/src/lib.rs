@@ -59,7 +59,8 @@ pub use durability::{Durability, LogFailure};
 pub use error::{CloseError, OpenError, Problem};
 pub use format::HoldId;
 pub use hdstore::{
-    self, BuildError, Error, HugePages, MapOptions, PutManyError, ReadBatch, Ref, Topology, codec,
+    self, BuildError, Clock, Error, HugePages, ManualClock, MapOptions, PutManyError, ReadBatch,
+    Ref, StreamId, Topology, codec,
 };
 pub use io::{Fill, IoChoice, IoKind};
 pub use log::DiskLog;

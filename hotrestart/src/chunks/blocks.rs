@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::catalogue::{Catalogue, Chunk, Forgettable};
 use super::register::Registered;
-use super::sample::{Sampler, of_line};
+use super::sample::{Sampler, of_line, places_of};
 use super::supply::{FreshChunk, Supply};
 use crate::format::block::{self, BLOCK_HEADER_LEN, BlockHeader, BlockKind, sealed_len};
 use crate::format::chunk::CHUNK_HEADER_LEN;
@@ -314,17 +314,21 @@ impl Blocks {
             ChunkOrigin::Changes => self.counters.clock.load(Ordering::Relaxed),
             ChunkOrigin::Survivors => chunk.header.clock,
         };
+        let directory = chunk.used..chunk.used + len;
+        let places = self.sampler.places(self.identity.chunk_size, Some(&directory));
+        let samples = self.sampler.take();
         self.full.push_back(Chunk {
             id: chunk.header.chunk,
             file: number_of(&chunk.file),
             life: self.identity.life,
             writer: self.identity.writer.0,
             blocks: chunk.header.first_block.0..number + 1,
-            directory: Some(chunk.used..chunk.used + len),
+            directory: Some(directory),
             youngest,
             absences: chunk.absences,
             has_runs: chunk.has_runs,
-            samples: self.sampler.take(),
+            places: places_of(self.identity.origin, places, &samples),
+            samples,
             forgettable: Forgettable::default(),
             is_charged: true,
         });

@@ -29,6 +29,8 @@ pub(crate) struct Chunk {
     /// Whether parts of values, or entries of such, are in it.
     pub(crate) has_runs: bool,
     pub(crate) samples: Box<[Sample]>,
+    /// Places that were looked at for them: more than there are samples where there is padding.
+    pub(crate) places: u32,
     /// Facts of absence in it that may be forgotten.
     pub(crate) forgettable: Forgettable,
     /// Whether its memory is charged to the store's limit.

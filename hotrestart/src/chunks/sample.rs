@@ -7,10 +7,12 @@
 //! when the live share is asked. Callers: whoever fills or loads a chunk; the compactor. See
 //! `docs/compaction.md`.
 
+use std::ops::Range;
+
 use hdstore::{Seq, Stamp};
 
 use crate::format::directory::DirectoryLine;
-use crate::format::{LineKind, MapId, StreamId};
+use crate::format::{ChunkOrigin, LineKind, MapId, StreamId};
 
 /// Samples of a full chunk.
 pub(crate) const SAMPLES: usize = 64;
@@ -54,10 +56,28 @@ impl Sampler {
         }
     }
 
+    /// Places of a chunk at which a byte is looked at, those of its directory apart: what is none of a record
+    /// there is padding, or was never used.
+    pub(crate) fn places(&self, chunk_size: u64, directory: Option<&Range<usize>>) -> u32 {
+        let first = self.step / 2;
+        let below = |end: usize| end.saturating_sub(first).div_ceil(self.step);
+        let in_directory = directory.map_or(0, |range| below(range.end) - below(range.start));
+        (below(chunk_size as usize) - in_directory) as u32
+    }
+
     /// The sample; the sampler starts over.
     pub(crate) fn take(&mut self) -> Box<[Sample]> {
         self.next = self.step / 2;
         std::mem::take(&mut self.samples).into_boxed_slice()
+    }
+}
+
+/// How many places count for a chunk's live share. What padding survivors have cannot be helped by copying
+/// them once more: for them it counts as nothing.
+pub(crate) fn places_of(origin: ChunkOrigin, places: u32, samples: &[Sample]) -> u32 {
+    match origin {
+        ChunkOrigin::Changes => places.max(samples.len() as u32),
+        ChunkOrigin::Survivors => samples.len() as u32,
     }
 }
 
@@ -93,5 +113,12 @@ mod tests {
         assert!(samples.len() <= SAMPLES);
         sampler.offer(0, 64_000, || sample(1));
         assert_eq!(sampler.take().len(), SAMPLES, "a sampler starts over");
+        assert_eq!(sampler.places(64_000, None), 64);
+        assert_eq!(sampler.places(64_000, Some(&(56_000..64_000))), 56);
+        assert_eq!(
+            sampler.places(64_000, Some(&(8_000..9_000))),
+            63,
+            "what follows was never used"
+        );
     }
 }

@@ -191,6 +191,7 @@ impl Compactor {
         if !self.memory.charge_log(chunk.memory_bytes()) {
             // At the memory limit a chunk is known by fewer records, which nobody charges.
             chunk.samples = chunk.samples.iter().step_by(8).copied().collect();
+            chunk.places = chunk.places.div_ceil(8).max(chunk.samples.len() as u32);
             chunk.is_charged = false;
         }
         self.candidates.add(chunk);
@@ -310,13 +311,13 @@ impl Compactor {
             Err(error) => Err(error.to_string()),
         };
         match (read, survey) {
-            (Ok(lines), None) if survivors::has_pending(&lines, &self.shared.runs) => {
-                self.candidates.add(chunk);
-            }
-            (Ok(lines), None) => {
-                self.work = Work::Copy((chunk, lines, buf, Position::default()));
-                return;
-            }
+            (Ok(lines), None) => match survivors::pending_run(&lines, &self.shared.runs) {
+                Some(run) => self.candidates.add_pending(chunk, run),
+                None => {
+                    self.work = Work::Copy((chunk, lines, buf, Position::default()));
+                    return;
+                }
+            },
             (Ok(lines), Some((survey, left))) => self.take_lines(survey, left, &chunk, &lines),
             (Err(what), None) => self.set_aside(&chunk, &what),
             (Err(what), Some(_)) => {

@@ -74,10 +74,10 @@ pub enum HoldError {
     },
     /// The manifest could not be written: when that is not for want of space, the next opening may find the
     /// hold as it was or as it was asked for.
-    #[error("writing the manifest")]
+    #[error("the manifest cannot be written, so nothing is held or released: {source}")]
     Manifest {
         /// Why.
-        source: IoError,
+        r#source: IoError,
     },
 }
 
