@@ -307,10 +307,10 @@ fn padding_of_short_blocks_is_garbage_that_compaction_gives_back() {
     let store = builder().streams(1).put_timeout_ms(20_000).open(dir.path()).expect("a store");
     let level = MapOptions::default().durability(Durability::Written);
     let map: Map<U64, Bytes> = store.map("m", level).expect("a map");
-    // Each put is a block of its own, of which it takes a fortieth; no record is ever superseded.
+    // Each put is a block of its own, of which it takes a quarter; no record is ever superseded.
     let mut oracle = HashMap::new();
     for key in 0..6_000 {
-        put(&map, &mut oracle, key, value(key, 1, 100));
+        put(&map, &mut oracle, key, value(key, 1, 1_000));
     }
     let stats = store.stats();
     assert!(stats.bytes_submitted > 6_000 * 4096, "{} bytes: no padding", stats.bytes_submitted);

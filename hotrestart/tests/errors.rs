@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hotrestart::hdstore::{BuildError, Error, PutManyError};
 use hotrestart::inspect::InspectError;
 use hotrestart::io::{IoError, IoOperation};
-use hotrestart::{CloseError, HoldError, LogFailure, OpenError};
+use hotrestart::{CloseError, HoldError, LogFailure, OpenError, Store};
 
 const CAUSE: &str = "No space left on device";
 
@@ -21,6 +21,15 @@ fn io() -> IoError {
 
 fn log() -> LogFailure {
     LogFailure::Manifest { source: Arc::new(io()) }
+}
+
+#[test]
+fn an_empty_path_is_refused_by_name() {
+    let error = Store::builder().open("").expect_err("no directory");
+    assert_eq!(
+        error.to_string(),
+        "directory is an empty path, expected a path (\".\" is the current directory)"
+    );
 }
 
 #[test]
