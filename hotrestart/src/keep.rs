@@ -53,7 +53,8 @@ impl Shared {
         }
     }
 
-    /// Fills the stock of chunks, once the manifest has the bytes to free as many. Returns whether any was made.
+    /// Fills the stock of chunks, once the manifest has the bytes to free as many. Returns whether any was
+    /// made.
     pub(crate) fn restock(&self) -> bool {
         if let Some(files) = self.supply.files_to_claim() {
             let mut manifests =

@@ -2,8 +2,8 @@
 //! ones and runs these tests there. Without it they do nothing, since a full disk cannot be had without root.
 //!
 //! Hazards: a put that found no space left something behind; removals fail when they are needed most; a store
-//! does not go on when space returns; what was acknowledged is gone after the process died on a full disk; where
-//! not a byte is left the manifest cannot say what is free, or a store does not open.
+//! does not go on when space returns; what was acknowledged is gone after the process died on a full disk;
+//! where not a byte is left the manifest cannot say what is free, or a store does not open.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,9 +1,9 @@
 //! Holds: chunks stay as they are until they are released.
 //!
 //! Hazards: a held chunk is compacted, used again or removed, by overwrites, drops, closes, crashes or
-//! openings; what is held is no whole state of the store; what was removed comes back since a held chunk still
-//! has an older record of it; a hold costs disk without a bound, or for ever; a hold that nobody knows any
-//! more is not told.
+//! openings; what is held is no whole state of the store; what was removed comes back since a held chunk
+//! still has an older record of it; a hold costs disk without a bound, or for ever; a hold that nobody knows
+//! any more is not told.
 
 use std::collections::HashMap;
 use std::path::Path;

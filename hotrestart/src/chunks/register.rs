@@ -3,8 +3,8 @@
 //! Invariant: a chunk is listed from the moment its header is submitted, or from the opening that found it,
 //! until the manifest says that its blocks are freed; bytes below `stable_bytes` are flushed and are never
 //! written again. So who holds the lock of the manifest sees here every chunk that the manifest does not
-//! free. Callers: whoever fills or loads chunks, freeing, and holds (`docs/compaction.md`, "Holds"). Cost: one
-//! short lock for each chunk and each flush; some 60 bytes of heap for each chunk.
+//! free. Callers: whoever fills or loads chunks, freeing, and holds (`docs/compaction.md`, "Holds"). Cost:
+//! one short lock for each chunk and each flush; some 60 bytes of heap for each chunk.
 
 use std::collections::BTreeMap;
 

@@ -3,9 +3,9 @@
 //! Invariant: a record is in the sample once for each place that its bytes cover; there is one place in each
 //! step, anywhere in it, the same in all chunks. So a byte of any record is as likely to be sampled as any
 //! other, and the share of the places that is live estimates the share of the bytes that is. `SAMPLES` places
-//! of a chunk: the estimate is right to six parts in a hundred (one standard deviation), at no cost for puts. Cost: 2 KiB a chunk in memory, and some 10 us
-//! when the live share is asked. Callers: whoever fills or loads a chunk; the compactor. See
-//! `docs/compaction.md`.
+//! of a chunk: the estimate is right to six parts in a hundred (one standard deviation), at no cost for puts.
+//! Cost: 2 KiB a chunk in memory, and some 10 us when the live share is asked. Callers: whoever fills or
+//! loads a chunk; the compactor. See `docs/compaction.md`.
 
 use std::ops::Range;
 

@@ -73,8 +73,8 @@ impl Candidates {
     }
 
     /// Takes the chunks that are best compacted now, whose survivors are about a chunk's worth and that are
-    /// `most` at most; fewer, or none, when no more are worth it. Never one that is held. Where nothing may be copied, only those that
-    /// seem to have no survivors.
+    /// `most` at most; fewer, or none, when no more are worth it. Never one that is held. Where nothing may
+    /// be copied, only those that seem to have no survivors.
     pub(crate) fn choose(
         &mut self,
         (most, may_copy): (usize, bool),

@@ -3,8 +3,8 @@
 //! Invariant: while a hold is being made no round is under way, so every record lies in the chunk that it was
 //! logged to or in a survivor that counts, never in both; and no chunk that is about to be held is a victim.
 //! The compactor passes with `begin_round` before it chooses and with `end_round` when it rests; who wants to
-//! hold waits with `pause`, for which a round takes no further victim. Nothing here waits for a disk. What may
-//! go wrong: a round that finds no chunk lasts long, and a hold gives up.
+//! hold waits with `pause`, for which a round takes no further victim. Nothing here waits for a disk. What
+//! may go wrong: a round that finds no chunk lasts long, and a hold gives up.
 
 use std::time::{Duration, Instant};
 

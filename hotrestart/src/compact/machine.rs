@@ -217,6 +217,7 @@ impl Compactor {
     fn begin(&mut self, until_ms: u64, now_ms: u64, asked: &mut Asked) -> bool {
         self.work = Work::Rest { until_ms: until_ms.max(now_ms + 1) };
         self.state.gate.end_round();
+        self.stamps.forget_dropped();
         if self.closing {
             self.output.end_chunk(&mut asked.step);
             return false;

@@ -196,9 +196,9 @@ pub(crate) fn copy(
     Stop::Done
 }
 
-/// The run of a part among `lines` that belongs to a put that is under way. To be asked before anything is copied,
-/// since copies of a victim that then must wait would count as live beside their originals. What is not
-/// pending in a full chunk does not become so.
+/// The run of a part among `lines` that belongs to a put that is under way. To be asked before anything is
+/// copied, since copies of a victim that then must wait would count as live beside their originals. What is
+/// not pending in a full chunk does not become so.
 pub(crate) fn pending_run(lines: &[Line], runs: &LiveRuns) -> Option<u64> {
     let parts = lines.iter().filter(|line| line.line.kind == LineKind::Part);
     parts.map(|line| line.line.run()).find(|run| runs.get(*run) == Some(RunOf::Pending))

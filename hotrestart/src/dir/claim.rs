@@ -2,9 +2,9 @@
 //!
 //! Invariant: freeing chunks, dropping maps, cutting lives, openings and closings never make the manifest
 //! longer than this. Freed blocks of one writer in one life are kept apart by chunks that are left, so there
-//! are no more ranges than chunks and one for each writer of each life; a life stays listed only while a chunk
-//! of it is left, but for the one that an opening decides about and the one that it begins. Maps and held
-//! chunks count as they are: who adds to them claims the bytes first (`manifests.rs`). A pure function.
+//! are no more ranges than chunks and one for each writer of each life; a life stays listed only while a
+//! chunk of it is left, but for the one that an opening decides about and the one that it begins. Maps and
+//! held chunks count as they are: who adds to them claims the bytes first (`manifests.rs`). A pure function.
 //!
 //! Cost: 128 bytes of each copy for a chunk file of a store with one writer, 32 more for each further one.
 //! See `docs/durability.md`, "A full disk".

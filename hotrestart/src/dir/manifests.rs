@@ -85,7 +85,7 @@ impl Manifests {
         let mut next = self.current.clone();
         change(&mut next);
         match self.claim(claim::bound(&next, self.files)) {
-            Err(error) if !is_no_space(&error) => return Err(error),
+            Err(error) if !is_no_space(&error) => Err(error),
             _ => self.write_both(next, 0),
         }
     }

@@ -159,8 +159,8 @@ impl Directory {
         file.sync_data().map_err(|error| IoError::from_std(IoOperation::Flush, name, &error))
     }
 
-    /// Claims space for the first `len` bytes of a file, beyond what it has. Its length stays, so that what is
-    /// within the length has been written, and is overwritten without a change of metadata.
+    /// Claims space for the first `len` bytes of a file, beyond what it has. Its length stays, so that what
+    /// is within the length has been written, and is overwritten without a change of metadata.
     fn claim(&self, file: &File, len: u64) -> io::Result<()> {
         let former = file.metadata()?.len();
         if len <= former {

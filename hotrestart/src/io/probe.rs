@@ -2,8 +2,9 @@
 //!
 //! Invariant: nothing is believed that was not done once: the ring is tried with a real write and flush,
 //! O_DIRECT with a real write. The file it makes for that has its name removed before it is used. On a full
-//! disk, where none can be made, they are tried with a read of the manifest, so that a store opens there, too.
-//! `Auto` falls back and says why; `Uring` where it is blocked is an error. Called once when a store is opened.
+//! disk, where none can be made, they are tried with a read of the manifest, so that a store opens there,
+//! too. `Auto` falls back and says why; `Uring` where it is blocked is an error. Called once when a store is
+//! opened.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};

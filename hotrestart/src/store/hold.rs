@@ -2,9 +2,9 @@
 //!
 //! Invariants: when `hold` returns, everything that was acknowledged before the call lies in the held chunks,
 //! below their stable bytes, and the manifest names them, durably. Until the hold is released none of them is
-//! freed, used again or removed, whatever happens to the store, and none of their stable bytes changes. A hold
-//! is not released when its value is dropped: a copy that died half made is reported at the next opening, and
-//! whoever knows what became of it releases it by its id.
+//! freed, used again or removed, whatever happens to the store, and none of their stable bytes changes. A
+//! hold is not released when its value is dropped: a copy that died half made is reported at the next
+//! opening, and whoever knows what became of it releases it by its id.
 //!
 //! Called by users. What may go wrong: the log is poisoned, no space for the manifest's lines, a round of
 //! compaction that does not end. Cost: one flush, the end of a round, one change of the manifest. See
@@ -104,10 +104,10 @@ impl Hold {
 }
 
 impl Store {
-    /// Holds everything that was acknowledged before this call: makes it durable, and keeps the chunks that it
-    /// lies in as they are until [`Store::release`] is called with the hold's id, through any crash and
-    /// restart. The store goes on meanwhile; held chunks are not compacted, and their bytes come on top of the
-    /// disk budget.
+    /// Holds everything that was acknowledged before this call: makes it durable, and keeps the chunks that
+    /// it lies in as they are until [`Store::release`] is called with the hold's id, through any crash and
+    /// restart. The store goes on meanwhile; held chunks are not compacted, and their bytes come on top of
+    /// the disk budget.
     ///
     /// Dropping the value releases nothing: what copies the files may have died, and what it had copied is
     /// only worth something while the rest is there. A hold that nobody knows any more is in

@@ -1,8 +1,8 @@
 //! A disk that is full and stays so: puts are refused, removals go on, and what they free lets puts go on.
 //!
 //! Hazards: a removal waits for a chunk that only a compaction can free, which waits for a chunk; puts that
-//! wait keep removals from the log buffer that was begun for these; nothing goes on when there is room again; a
-//! manifest that must say more of what is freed finds no byte; a store does not open where there is none.
+//! wait keep removals from the log buffer that was begun for these; nothing goes on when there is room again;
+//! a manifest that must say more of what is freed finds no byte; a store does not open where there is none.
 
 use hotrestart::codec::{Bytes, U64};
 use hotrestart::format::Manifest;
