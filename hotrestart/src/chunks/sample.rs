@@ -18,6 +18,9 @@ use crate::io::sim::Random;
 /// Samples of a full chunk.
 pub(crate) const SAMPLES: usize = 64;
 
+/// Of padding this part of a chunk counts as nothing.
+const PADDING_SHARE: u32 = 8;
+
 /// One record of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sample {
@@ -83,11 +86,11 @@ impl Sampler {
     }
 }
 
-/// How many places count for a chunk's live share. What padding survivors have cannot be helped by copying
-/// them once more: for them it counts as nothing.
+/// How many places count for a chunk's live share. A little padding is nowhere to be helped, and is not worth
+/// a copy of everything beside it; nor is that of survivors, which were packed as well as can be.
 pub(crate) fn places_of(origin: ChunkOrigin, places: u32, samples: &[Sample]) -> u32 {
     match origin {
-        ChunkOrigin::Changes => places.max(samples.len() as u32),
+        ChunkOrigin::Changes => (places - places / PADDING_SHARE).max(samples.len() as u32),
         ChunkOrigin::Survivors => samples.len() as u32,
     }
 }
