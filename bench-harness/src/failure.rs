@@ -36,7 +36,7 @@ pub enum Failure {
         /// On which file.
         path: PathBuf,
         /// What the kernel said.
-        source: std::io::Error,
+        r#source: std::io::Error,
     },
     /// The child process of `restart` failed and said why on standard error.
     #[error("the filling process ended with {status}")]

@@ -25,7 +25,7 @@ pub enum BuildError {
         /// Bytes of address space asked for.
         bytes: u64,
         /// The system's answer.
-        source: std::io::Error,
+        r#source: std::io::Error,
     },
     /// The memory limit does not even hold the store's fixed tables.
     #[error(
@@ -183,7 +183,7 @@ pub enum Error {
     /// The log behind the store refused the change, or failed to keep it. Whether the change is kept then is
     /// unknown if it is visible; the source says which.
     #[error("log: {0}")]
-    Log(#[source] LogError),
+    Log(LogError),
 }
 
 fn blame(oldest_pin_ms: Option<u64>) -> String {

@@ -297,6 +297,13 @@ impl Builder {
         runner: &mut dyn Runner,
     ) -> Result<Store, OpenError> {
         self.check()?;
+        if directory.as_os_str().is_empty() {
+            return Err(OpenError::Setting {
+                name: "directory",
+                found: "an empty path".to_owned(),
+                expected: "a path (\".\" is the current directory)".to_owned(),
+            });
+        }
         crate::store::open::open(self, directory, runner)
     }
 

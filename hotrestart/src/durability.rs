@@ -140,6 +140,6 @@ pub enum LogFailure {
     #[error("the manifest cannot be written, so the map is neither made nor dropped: {source}")]
     Manifest {
         /// What went wrong.
-        source: Arc<IoError>,
+        r#source: Arc<IoError>,
     },
 }

@@ -1,4 +1,7 @@
 //! Why a store could not be opened or closed.
+//!
+//! Invariant, of all errors of these crates: what is shown tells the whole story, its causes included, so
+//! `source` has none of them once more. Callers: opening and closing; users match on it.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -28,7 +31,7 @@ pub enum OpenError {
         /// What was tried.
         doing: &'static str,
         /// The system's answer.
-        source: std::io::Error,
+        r#source: std::io::Error,
     },
     /// A live process has the store open.
     #[error("{path} is locked: a live process has this store open", path = .path.display())]
@@ -105,13 +108,19 @@ pub enum OpenError {
     Io(#[from] IoError),
     /// Memory could not be had, or a record does not fit the settings.
     #[error("loading: {0}")]
-    Memory(#[source] hdstore::Error),
+    Memory(hdstore::Error),
     /// The store in memory could not be made.
     #[error(transparent)]
     Build(#[from] hdstore::BuildError),
     /// What had to be written before the store is open could not be.
     #[error("opening: {0}")]
-    Log(#[from] LogFailure),
+    Log(LogFailure),
+}
+
+impl From<LogFailure> for OpenError {
+    fn from(failure: LogFailure) -> OpenError {
+        OpenError::Log(failure)
+    }
 }
 
 fn more(problems: usize) -> String {

@@ -41,8 +41,10 @@ mod durability;
 mod error;
 pub mod format;
 mod group;
+mod holds;
 pub mod inspect;
 pub mod io;
+mod keep;
 mod log;
 mod poison;
 mod restart;
@@ -57,13 +59,15 @@ pub use buffers::place::copy_regions;
 pub use config::{Builder, RecoveryMode};
 pub use durability::{Durability, LogFailure};
 pub use error::{CloseError, OpenError, Problem};
+pub use format::HoldId;
 pub use hdstore::{
-    self, BuildError, Error, GROUP_CHANGES_MAX, GroupOutcome, HugePages, MapOptions, Placement,
-    PutManyError, ReadBatch, Ref, StreamId, Topology, codec,
+    self, BuildError, Clock, Error, GROUP_CHANGES_MAX, GroupOutcome, HugePages, ManualClock,
+    MapOptions, Placement, PutManyError, ReadBatch, Ref, StreamId, Topology, codec,
 };
 pub use io::{Fill, IoChoice, IoKind};
 pub use log::DiskLog;
 pub use restart::report::{Cut, Progress, RecoveryReport};
+pub use store::hold::{HeldFile, Hold, HoldError, HoldSummary};
 #[doc(hidden)]
 pub use store::stepper::Stepper;
 pub use store::waiters::Persisted;

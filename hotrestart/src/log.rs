@@ -28,13 +28,11 @@ use crate::format::manifest::MapRecord;
 use crate::format::record::{PartOf, body_crc, patch_seq};
 use crate::format::{Manifest, RecordHeader};
 use crate::group::GroupRoom;
+use crate::holds::Holds;
 use crate::io::IoErrorClass;
 use crate::poison::Poison;
 use crate::runs::{LiveRuns, PendingRun};
 use crate::writer::progress::Progress;
-
-/// The time in the manifest is at most this old while entries may expire, in milliseconds.
-const TIME_STEP_MS: u64 = 10_000;
 
 /// The log behind a persistent store.
 #[derive(Clone, Debug)]
@@ -71,6 +69,7 @@ pub(crate) struct Shared {
     pub(crate) next_run: AtomicU64,
     pub(crate) runs: LiveRuns,
     pub(crate) clears: Clears,
+    pub(crate) holds: Holds,
     /// Tables that there were in this life, those of dropped maps included: a chunk's directory may list
     /// them.
     pub(crate) tables: AtomicU64,
@@ -105,7 +104,8 @@ impl Shared {
         let live_bytes = memory.live_bytes();
         self.counters.live_bytes.store(live_bytes, Ordering::Relaxed);
         let pending_bytes = self.pending_bytes.load(Ordering::Relaxed);
-        self.supply.set_files_max(self.budget.files(memory.entries(), live_bytes + pending_bytes));
+        let files = self.budget.files(memory.entries(), live_bytes + pending_bytes);
+        self.supply.set_files_max(files + self.holds.chunks().len() as u64);
     }
 
     pub(crate) fn writer_of(&self, stream: StreamId) -> u32 {
@@ -191,40 +191,6 @@ impl Shared {
     pub(crate) fn note_expiry(&self, expiry_ms: Option<u64>) {
         if expiry_ms.is_some() && !self.has_expiring.load(Ordering::Relaxed) {
             self.has_expiring.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Writes the time to the manifest now and then, if anything may expire: a clock that is set back after a
-    /// crash revives nothing that had expired by then. For the keeper: it writes and flushes.
-    pub(crate) fn keep_time(&self, now_ms: u64) {
-        // Without such entries the keeper does not wait for who writes the manifest.
-        if !self.has_expiring.load(Ordering::Relaxed) {
-            return;
-        }
-        let mut manifests =
-            self.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if now_ms < manifests.current.latest_time_ms.saturating_add(TIME_STEP_MS) {
-            return;
-        }
-        match manifests.update(|manifest| manifest.latest_time_ms = now_ms) {
-            Ok(()) => {}
-            Err(error) if matches!(error.class, IoErrorClass::NoSpace { .. }) => {}
-            Err(error) => self.poison.set(error),
-        }
-    }
-
-    /// Raises the limit of the seqs in the manifest when that is due. For the keeper: it writes and flushes.
-    pub(crate) fn keep_seqs_ahead(&self) {
-        let Some(limit) = self.seqs.due() else { return };
-        let mut manifests =
-            self.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match manifests.update(|manifest| manifest.seq_limit = manifest.seq_limit.max(limit)) {
-            Ok(()) => self.seqs.raise(limit),
-            // It is due as before, so the keeper tries again.
-            Err(error) if matches!(error.class, IoErrorClass::NoSpace { .. }) => {
-                tracing::warn!(%error, "no space to raise the limit of seqs; changes may have to wait");
-            }
-            Err(error) => self.poison.set(error),
         }
     }
 
@@ -364,7 +330,7 @@ impl Log for DiskLog {
         let mut manifests =
             shared.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         manifests
-            .update(|manifest| {
+            .grow(|manifest| {
                 manifest.maps.push(MapRecord {
                     id: spec.id,
                     name: spec.name.clone(),

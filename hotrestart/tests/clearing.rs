@@ -329,3 +329,26 @@ fn a_stream_whose_maps_were_all_dropped_gives_no_seq_twice_and_calls_nothing_dur
         end(store, clean);
     }
 }
+
+#[test]
+fn dropped_maps_give_their_tables_back_though_nothing_is_compacted() {
+    let dir = dir();
+    let store = builder().streams(256).open(dir.path()).expect("a new store");
+    let names: Vec<String> = (0..200).map(|number| format!("map {number}")).collect();
+    names.iter().for_each(|name| drop(map_of(&store, name)));
+    store.close().expect("a clean close");
+    let store = builder().streams(256).open(dir.path()).expect("opens");
+    let used = || {
+        let memory = store.stats().memory;
+        memory.committed_bytes - memory.free_bytes
+    };
+    let before = used();
+    names.iter().for_each(|name| assert!(store.drop_map(name).expect("dropped")));
+    // A table's header has 64 bytes.
+    let tables = 200 * 256 * 64;
+    let start = Instant::now();
+    while used() + tables > before {
+        assert!(start.elapsed() < Duration::from_secs(20), "{before} bytes before, {}", used());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -11,8 +11,8 @@ use hotrestart::format::manifest::{
 use hotrestart::format::record::{PartOf, body_crc, patch_seq, write_padding};
 use hotrestart::format::{
     Binding, BlockHeader, BlockKind, BlockNumber, BootId, ChunkHeader, ChunkId, ChunkOrigin,
-    Directory, DirectoryBuilder, FileNumber, FreedBlocks, FreedRange, LifeNumber, Manifest, MapId,
-    RecordHeader, Records, StoreId, StreamId, WriterId,
+    Directory, DirectoryBuilder, FileNumber, FreedBlocks, FreedRange, HoldId, LifeNumber, Manifest,
+    MapId, RecordHeader, Records, StoreId, StreamId, WriterId,
 };
 use hotrestart::hdstore::Placement;
 
@@ -225,7 +225,7 @@ fn a_manifest() {
             first_seq: 3,
             floor: 4,
         }],
-        held: vec![HeldChunk { chunk: ChunkId(1), holder: 2 }],
+        held: vec![HeldChunk { chunk: ChunkId(1), holder: HoldId(2) }],
     };
     let mut expected = hex("48444d414e494631 01000000 02000000 0200000000000000 fc00000000000000
         00000000 00000000 000102030405060708090a0b0c0d0e0f 0000100000000000 03000000 01000000

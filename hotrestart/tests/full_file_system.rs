@@ -2,7 +2,8 @@
 //! ones and runs these tests there. Without it they do nothing, since a full disk cannot be had without root.
 //!
 //! Hazards: a put that found no space left something behind; removals fail when they are needed most; a store
-//! does not go on when space returns; what was acknowledged is gone after the process died on a full disk.
+//! does not go on when space returns; what was acknowledged is gone after the process died on a full disk;
+//! where not a byte is left the manifest cannot say what is free, or a store does not open.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -127,6 +128,97 @@ fn a_full_file_system_refuses_puts_takes_removals_and_goes_on_by_itself() {
     store.persist(Durability::Synced).expect("there is space");
     store.close().expect("a clean close");
     let store = builder().open(&store_dir).unwrap_or_else(|error| panic!("{error}"));
+    check(&store, &oracle);
+    store.close().expect("a clean close");
+    std::fs::remove_dir_all(&store_dir).expect("removed");
+}
+
+/// Somebody else who takes every byte and every inode that is left.
+struct Outsider {
+    dir: PathBuf,
+    count: u32,
+}
+
+impl Outsider {
+    fn new(dir: PathBuf) -> Outsider {
+        std::fs::create_dir(&dir).expect("made");
+        Outsider { dir, count: 0 }
+    }
+
+    fn fill_up(&mut self) {
+        for len in [1 << 20, 4096, 1] {
+            // What was there ends in the middle of a block.
+            self.count += 1;
+            let Ok(mut file) = File::create(self.dir.join(self.count.to_string())) else {
+                continue;
+            };
+            while file.write_all(&vec![7; len]).is_ok() {}
+            let _ = file.sync_all();
+        }
+        while File::create(self.dir.join(self.count.to_string())).is_ok() {
+            self.count += 1;
+        }
+        // A file system gives back a little of what it had kept for writes under way.
+        if let Ok(mut file) = File::options().append(true).open(self.dir.join("1")) {
+            while file.write_all(&[7; 512]).is_ok() {}
+        }
+    }
+}
+
+impl Drop for Outsider {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+#[test]
+fn without_a_byte_left_a_store_frees_opens_and_goes_on_by_what_it_frees() {
+    let Some(dir) = small_dir() else { return };
+    let store_dir = dir.join("store");
+    let mut outsider = Outsider::new(dir.join("outsider"));
+    let store = builder().open(&store_dir).expect("a new store");
+    let map = map_of(&store);
+    let (mut oracle, mut next) = (HashMap::new(), 0);
+    while next < 12_000 {
+        map.insert(&next, &value(next, 1)).expect("room");
+        oracle.insert(next, 1);
+        next += 1;
+    }
+    let doomed: Map<U64, Bytes> = store.map("doomed", MapOptions::default()).expect("a map");
+    (0..2_000).for_each(|key| doomed.insert(&key, &value(key, 2)).expect("room"));
+    outsider.fill_up();
+    fill_up(&map, &mut oracle, &mut next);
+    // Neighbours of what is freed stay, so that the manifest must say more and more.
+    for key in (0..next).filter(|key| (key / 300) % 2 == 1) {
+        assert!(map.remove(&key).unwrap_or_else(|error| panic!("removing {key}: {error}")));
+        oracle.remove(&key);
+    }
+    let before = next;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while next < before + 1_000 {
+        outsider.fill_up();
+        fill_up(&map, &mut oracle, &mut next);
+        assert!(Instant::now() < deadline, "no room came back: {:#?}", store.stats());
+    }
+    println!("{} entries more on a full disk, by compaction alone", next - before);
+    // It ends like a process that died, and somebody else takes what it lets go.
+    drop((map, doomed));
+    store.abandon();
+    outsider.fill_up();
+    let store = builder().open(&store_dir).unwrap_or_else(|error| panic!("{error}"));
+    check(&store, &oracle);
+    store.close().expect("a clean close");
+    outsider.fill_up();
+    let store = builder().open(&store_dir).unwrap_or_else(|error| panic!("{error}"));
+    check(&store, &oracle);
+    // Its stock went with the close; what a drop leaves needs none to be freed.
+    assert!(store.drop_map("doomed").expect("a drop needs no byte"));
+    let (map, before) = (map_of(&store), next);
+    while next < before + 200 {
+        fill_up(&map, &mut oracle, &mut next);
+        assert!(Instant::now() < deadline, "no room came back: {:#?}", store.stats());
+    }
+    drop(map);
     check(&store, &oracle);
     store.close().expect("a clean close");
     std::fs::remove_dir_all(&store_dir).expect("removed");

@@ -83,3 +83,14 @@ fn what_was_recovered_is_known_to_be_durable() {
     store.close().expect("closed");
     assert_eq!(durable(&opened(dir.path())), after);
 }
+
+#[test]
+fn a_map_keeps_the_durability_that_it_was_made_with_and_tells_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for asked in [Durability::Written, Durability::Synced, Durability::Buffered] {
+        let store = builder().open(dir.path()).expect("opens");
+        let options = MapOptions::default().durability(asked);
+        let map: hotrestart::Map<U64, Bytes> = store.map("level", options).expect("a map");
+        assert_eq!(map.durability(), Durability::Written, "{asked} was asked for");
+    }
+}

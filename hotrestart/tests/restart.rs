@@ -197,9 +197,10 @@ fn a_store_is_refused_by_name_of_what_is_wrong() {
         let path = second.path().join(name);
         let mut bytes = fs::read(&path).expect("a manifest");
         bytes[8] = 9;
+        let len = u64::from_le_bytes(bytes[24..32].try_into().expect("eight bytes")) as usize;
         let crc = {
             bytes[32..36].fill(0);
-            crc32c::crc32c(&bytes)
+            crc32c::crc32c(&bytes[..len])
         };
         bytes[32..36].copy_from_slice(&crc.to_le_bytes());
         fs::write(&path, bytes).expect("a manifest");

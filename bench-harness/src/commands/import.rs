@@ -93,6 +93,7 @@ impl Distinct {
 
 /// Runs the subcommand.
 pub fn command(args: &ImportArgs) -> Result<Outcome, Failure> {
+    document::check(args.store.json.as_deref())?;
     let format = args.format.map_or_else(|| import::format_of(&args.file), Ok)?;
     let mut settings = Settings {
         store: StoreSettings::resolve(&args.store),

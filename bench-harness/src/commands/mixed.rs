@@ -35,6 +35,7 @@ pub struct Results {
 
 /// Runs the subcommand.
 pub fn command(args: &MixedArgs) -> Result<Outcome, Failure> {
+    document::check(args.store.json.as_deref())?;
     let choice = match (args.workload, args.distribution) {
         (Workload::D, Some(_)) => {
             return Err(Failure::usage(

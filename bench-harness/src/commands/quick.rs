@@ -73,6 +73,7 @@ struct Echo<'a> {
 
 /// Runs the subcommand.
 pub fn command(args: &QuickArgs) -> Result<Outcome, Failure> {
+    document::check(args.json.as_deref())?;
     let start = Instant::now();
     let scratch = Scratch::claim(&args.dir)?;
     let mut results = Results::default();

@@ -44,6 +44,7 @@ pub struct Results {
 
 /// Runs the subcommand.
 pub fn command(args: &WriteArgs) -> Result<Outcome, Failure> {
+    document::check(args.store.json.as_deref())?;
     let choice = KeyChoice::from(args.keys.distribution);
     let mut settings =
         Settings::resolve(&args.store, &args.data, &args.phase, args.batch.batch, choice)?;

@@ -65,6 +65,7 @@ struct Results {
 
 /// Runs the subcommand.
 pub fn command(args: &DoctorArgs) -> Result<Outcome, Failure> {
+    document::check(args.json.as_deref())?;
     let made = directory::make(&args.dir)?;
     let mut findings = kernel::findings();
     findings.extend(memory::findings());

@@ -48,7 +48,13 @@ pub enum ReadError {
     },
     /// The file cannot be read.
     #[error("cannot be read: {0}")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
+}
+
+impl From<std::io::Error> for ReadError {
+    fn from(error: std::io::Error) -> ReadError {
+        ReadError::Io(error)
+    }
 }
 
 impl ReadError {

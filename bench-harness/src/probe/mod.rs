@@ -78,6 +78,7 @@ pub struct Limits {
 
 /// Runs the subcommand.
 pub fn command(args: &ProbeArgs) -> Result<Outcome, Failure> {
+    document::check(args.json.as_deref())?;
     if args.file_size < 8 << 20 || args.memory_size < 1 << 20 {
         return Err(Failure::usage("--file-size is at least 8MiB and --memory-size at least 1MiB"));
     }

@@ -23,6 +23,18 @@ struct Document<'a, S, R> {
     results: &'a R,
 }
 
+fn parent_of(path: &Path) -> &Path {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
+}
+
+/// Refuses a report that could not be written, before anything is measured for it.
+pub fn check(path: Option<&Path>) -> Result<(), Failure> {
+    let Some(path) = path else { return Ok(()) };
+    let probe = tempfile::Builder::new().prefix(".report-").tempfile_in(parent_of(path));
+    probe.map(drop).map_err(Failure::file("write a report beside", path))
+}
+
 /// Writes the report to `path`, if one was asked for.
 pub fn write<S: Serialize, R: Serialize>(
     path: Option<&Path>,
@@ -37,13 +49,11 @@ pub fn write<S: Serialize, R: Serialize>(
     let mut text = serde_json::to_vec_pretty(&document)
         .map_err(|error| Failure::environment(format!("cannot spell the report: {error}")))?;
     text.push(b'\n');
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
     let failed = |action| Failure::file(action, path);
     let mut file = tempfile::Builder::new()
         .prefix(".report-")
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(parent)
+        .tempfile_in(parent_of(path))
         .map_err(failed("write a report beside"))?;
     file.write_all(&text).map_err(failed("write"))?;
     file.as_file().sync_all().map_err(failed("flush"))?;
@@ -73,5 +83,7 @@ mod tests {
         let nowhere = Path::new("/nonexistent/report.json");
         let failure = write(Some(nowhere), "probe", Path::new("/"), &(), &()).expect_err("refused");
         assert_eq!(failure.exit_status(), 3);
+        assert_eq!(check(Some(nowhere)).expect_err("refused before").exit_status(), 3);
+        check(None).expect("nothing was asked for");
     }
 }

@@ -100,3 +100,13 @@ fn probe_measures_and_leaves_nothing_behind() {
     }
     assert!(!dir.exists(), "what probe made it removes");
 }
+
+#[test]
+fn a_report_that_has_no_directory_is_refused_before_anything_is_measured() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let (dir, report) = (home.path().join("store"), home.path().join("missing/report.json"));
+    let done = run(&["write", "--dir", text(&dir), "--json", text(&report)]);
+    assert_eq!(done.status, 3, "{}", done.err);
+    assert!(done.err.contains("missing/report.json"), "{}", done.err);
+    assert!(!dir.exists(), "something was begun");
+}

@@ -159,5 +159,5 @@ pub struct PutManyError {
     /// Puts that were done.
     pub done: usize,
     /// What went wrong with the next, or, when all were done, with waiting for their durability.
-    pub source: Error,
+    pub r#source: Error,
 }

@@ -87,6 +87,12 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         &self.core.spec.name
     }
 
+    /// How durable a change is before it is acknowledged: what the map was made with, whatever later openings
+    /// asked for.
+    pub fn durability(&self) -> L::Level {
+        self.core.spec.level
+    }
+
     /// Gives a key a value, whatever it had before. Returns when the map's durability is reached.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 //! costs one pin. Nothing is locked and nothing is changed.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 
 use super::Store;
 use super::access::{find_pinned, find_stamp};
@@ -63,6 +64,13 @@ impl<L: Log> Stamps<L> {
     /// Takes in the maps that were made, and forgets those that were dropped, since.
     pub fn refresh(&mut self) {
         self.maps = MapsById::of(&self.store.inner);
+    }
+
+    /// Lets go of maps that were dropped since: what is known here keeps their tables.
+    pub fn forget_dropped(&mut self) {
+        if self.maps.iter().any(|map| map.is_dropped.load(Ordering::Relaxed)) {
+            self.refresh();
+        }
     }
 
     /// Whether the map is one of the store's.

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::catalogue::{Catalogue, Chunk, Forgettable};
-use super::sample::{Sampler, of_line};
+use super::register::Registered;
+use super::sample::{Sampler, of_line, places_of};
 use super::supply::{FreshChunk, Supply};
 use crate::format::block::{self, BLOCK_HEADER_LEN, BlockHeader, BlockKind, sealed_len};
 use crate::format::chunk::CHUNK_HEADER_LEN;
@@ -86,8 +87,8 @@ pub(crate) struct Blocks {
     /// Blocks below these numbers are written, and flushed.
     written: u64,
     flushed: u64,
-    /// Files with completed writes that no flush has covered.
-    dirty: Vec<FileHandle>,
+    /// Files with completed writes that no flush has covered, and where the last of these ends.
+    dirty: Vec<(FileHandle, u64)>,
     flush: Option<Flush>,
     next_flush_token: u64,
     /// When something was first written that is not flushed.
@@ -111,6 +112,8 @@ struct Write {
     /// The number of the block, unless it is a chunk's header.
     number: Option<u64>,
     file: FileHandle,
+    /// Where in the file it ends.
+    end: u64,
     done: bool,
 }
 
@@ -121,9 +124,15 @@ struct Flush {
     pending: u32,
     mark: u64,
     number: u64,
+    /// Up to where the files are flushed when it ends.
+    ends: Vec<(FileNumber, u64)>,
 }
 
 const FLUSH_TOKENS: u64 = 1 << 63;
+
+fn number_of(file: &FileHandle) -> FileNumber {
+    FileNumber::from_file_name(file.name()).expect("a chunk's file has a number")
+}
 
 impl Blocks {
     pub(crate) fn new(
@@ -207,6 +216,14 @@ impl Blocks {
             origin: self.identity.origin,
             clock,
         };
+        let registered = Registered {
+            id,
+            life: header.life,
+            writer: header.writer.0,
+            first_block,
+            stable_bytes: 0,
+        };
+        self.catalogue.register.add(number_of(&file), registered);
         let mut buf = AlignedBuf::zeroed(CHUNK_HEADER_LEN);
         header.encode_into(&mut buf);
         self.push(None, None, file.clone(), 0, buf.into(), step);
@@ -297,18 +314,21 @@ impl Blocks {
             ChunkOrigin::Changes => self.counters.clock.load(Ordering::Relaxed),
             ChunkOrigin::Survivors => chunk.header.clock,
         };
-        let file_number = FileNumber::from_file_name(chunk.file.name());
+        let directory = chunk.used..chunk.used + len;
+        let places = self.sampler.places(self.identity.chunk_size, Some(&directory));
+        let samples = self.sampler.take();
         self.full.push_back(Chunk {
             id: chunk.header.chunk,
-            file: file_number.expect("a chunk's file has a number"),
+            file: number_of(&chunk.file),
             life: self.identity.life,
             writer: self.identity.writer.0,
             blocks: chunk.header.first_block.0..number + 1,
-            directory: Some(chunk.used..chunk.used + len),
+            directory: Some(directory),
             youngest,
             absences: chunk.absences,
             has_runs: chunk.has_runs,
-            samples: self.sampler.take(),
+            places: places_of(self.identity.origin, places, &samples),
+            samples,
             forgettable: Forgettable::default(),
             is_charged: true,
         });
@@ -349,7 +369,8 @@ impl Blocks {
     ) {
         let token = self.first_token + self.writes.len() as u64;
         self.counters.bytes_submitted.fetch_add(buf.len() as u64, Ordering::Relaxed);
-        self.writes.push_back(Write { mark, number, file: file.clone(), done: false });
+        let end = offset + buf.len() as u64;
+        self.writes.push_back(Write { mark, number, file: file.clone(), end, done: false });
         step.submissions.push((token, Op::Write { file, offset, buf }));
     }
 
@@ -379,8 +400,9 @@ impl Blocks {
             if let Some(number) = write.number {
                 self.written = number + 1;
             }
-            if !self.dirty.iter().any(|file| file.name() == write.file.name()) {
-                self.dirty.push(write.file);
+            match self.dirty.iter_mut().find(|(file, _)| file.name() == write.file.name()) {
+                Some((_, end)) => *end = write.end,
+                None => self.dirty.push((write.file, write.end)),
             }
             self.dirty_since_ms.get_or_insert(now_ms);
         }
@@ -391,6 +413,8 @@ impl Blocks {
     pub(crate) fn note_flushed(&mut self) -> Option<u64> {
         let flush = self.flush.take_if(|flush| flush.pending == 0 && flush.files.is_empty())?;
         self.flushed = flush.number;
+        // Bytes before blocks: who sees that a block is flushed sees its bytes.
+        self.catalogue.register.note_flushed(&flush.ends);
         if let Some(flushed) = self.counters.flushed_blocks.get(self.identity.writer.0 as usize) {
             flushed.store(self.flushed, Ordering::Release);
         }
@@ -414,8 +438,10 @@ impl Blocks {
     /// Begins a flush of everything that is written.
     pub(crate) fn begin_flush(&mut self, mark: u64) {
         self.dirty_since_ms = None;
-        let files = std::mem::take(&mut self.dirty);
-        self.flush = Some(Flush { files, pending: 0, mark, number: self.written });
+        let dirty = std::mem::take(&mut self.dirty);
+        let ends = dirty.iter().map(|(file, end)| (number_of(file), *end)).collect();
+        let files = dirty.into_iter().map(|(file, _)| file).collect();
+        self.flush = Some(Flush { files, pending: 0, mark, number: self.written, ends });
     }
 
     /// Submits as much of a flush as the queue takes.

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::register::Register;
 use super::sample::Sample;
 use crate::format::{ChunkId, FileNumber, LifeNumber, StoreId};
 use crate::sync::{Mutex, lock};
@@ -28,6 +29,8 @@ pub(crate) struct Chunk {
     /// Whether parts of values, or entries of such, are in it.
     pub(crate) has_runs: bool,
     pub(crate) samples: Box<[Sample]>,
+    /// Places that were looked at for them: more than there are samples where there is padding.
+    pub(crate) places: u32,
     /// Facts of absence in it that may be forgotten.
     pub(crate) forgettable: Forgettable,
     /// Whether its memory is charged to the store's limit.
@@ -76,6 +79,8 @@ impl Forgettable {
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
     new: Mutex<Vec<Chunk>>,
+    /// Those that are not full yet, too.
+    pub(crate) register: Register,
 }
 
 impl Catalogue {

@@ -6,5 +6,6 @@
 pub(crate) mod blocks;
 pub(crate) mod budget;
 pub(crate) mod catalogue;
+pub(crate) mod register;
 pub(crate) mod sample;
 pub(crate) mod supply;

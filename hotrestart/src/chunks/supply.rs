@@ -2,7 +2,8 @@
 //!
 //! Invariant: a chunk is handed out once, at full size, with its name durable; a file that compaction has
 //! freed is handed out again under a new chunk id. No file is made beyond the disk budget (`budget.rs`), but
-//! for what the log buffers hold already and for a compaction (`may_make`). A full disk is no poison: it is
+//! for what the log buffers hold already and for a compaction (`may_make`), and none before the manifest has
+//! the bytes to free it again (`set_files_claimed`). A full disk is no poison: it is
 //! remembered with the bytes needed, tried again, and forgotten when a chunk could be made. Puts wait as soon
 //! as the stock is low, removals when it is lower, whatever the cause (`Reserve`): what is left then is for
 //! what lies in the log buffers already, for removals, and for what an opening logs again.
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::buffers::ring::Ring;
 use crate::format::{ChunkId, ChunkOrigin, FileNumber, LifeNumber};
-use crate::io::{Disk, FileHandle, Fill, IoError, IoErrorClass, OpenMode};
+use crate::io::{DirEntry, Disk, FileHandle, Fill, IoError, IoErrorClass, OpenMode};
 use crate::poison::Poison;
 
 /// Full log buffers that a chunk surely takes. Each is a quarter of it, but a directory of short records
@@ -92,6 +93,8 @@ pub(crate) struct Supply {
     files: AtomicU64,
     /// And how many it may have.
     files_max: AtomicU64,
+    /// And of how many the manifest can say that they are freed.
+    files_claimed: AtomicU64,
     /// Files made beyond that for compaction and removals, and not made up for by freed ones: puts get none.
     debt: AtomicUsize,
 }
@@ -132,6 +135,7 @@ impl Supply {
             stock: AtomicUsize::new(0),
             files: AtomicU64::new(0),
             files_max: AtomicU64::new(u64::MAX),
+            files_claimed: AtomicU64::new(0),
             debt: AtomicUsize::new(0),
         }
     }
@@ -144,15 +148,25 @@ impl Supply {
     /// Takes a chunk if one is ready, and asks for another. Compaction leaves those for the log buffers.
     pub(crate) fn take(&self, origin: ChunkOrigin) -> Option<FreshChunk> {
         let mut state = self.lock();
-        let left = match origin {
-            ChunkOrigin::Changes => 0,
-            ChunkOrigin::Survivors => self.buffered() + self.reserve.waste,
-        };
+        let left = self.kept_from(origin);
         let taken = if state.ready.len() > left { state.ready.pop_front() } else { None };
         self.stock.store(state.ready.len(), Ordering::Relaxed);
         drop(state);
         self.changed.notify_all();
         taken
+    }
+
+    /// Whether there is a chunk for survivors.
+    pub(crate) fn has_for_survivors(&self) -> bool {
+        self.stock.load(Ordering::Relaxed) > self.kept_from(ChunkOrigin::Survivors)
+    }
+
+    /// How many chunks are kept for others.
+    fn kept_from(&self, origin: ChunkOrigin) -> usize {
+        match origin {
+            ChunkOrigin::Changes => 0,
+            ChunkOrigin::Survivors => self.buffered() + self.reserve.waste,
+        }
     }
 
     /// Makes chunks until the stock is full. Returns whether anything was made.
@@ -163,7 +177,8 @@ impl Supply {
                 return made;
             }
             let stock = self.lock().ready.len();
-            if !self.may_make(stock) {
+            let is_claimed = self.files().0 < self.files_claimed.load(Ordering::Relaxed);
+            if !self.may_make(stock) || !is_claimed {
                 return made;
             }
             let is_at_budget = self.is_at_budget();
@@ -180,10 +195,7 @@ impl Supply {
                     made = true;
                 }
                 Err(error) if is_no_space(&error) => {
-                    let mut state = self.lock();
-                    if state.no_space_bytes.replace(self.chunk_size).is_none() {
-                        tracing::warn!(%error, "no space for a new chunk; changes wait");
-                    }
+                    self.note_no_space(&error);
                     return made;
                 }
                 Err(error) => {
@@ -191,6 +203,13 @@ impl Supply {
                     return made;
                 }
             }
+        }
+    }
+
+    /// There is no space for a new chunk, or for what the manifest may come to say of it.
+    pub(crate) fn note_no_space(&self, error: &IoError) {
+        if self.lock().no_space_bytes.replace(self.chunk_size).is_none() {
+            tracing::warn!(%error, "no space for a new chunk; changes wait");
         }
     }
 
@@ -237,6 +256,22 @@ impl Supply {
         self.changed.notify_all();
     }
 
+    /// Takes a file that an opening found, and in which nothing counts, into the stock; false when it is not
+    /// wanted, or not whole.
+    pub(crate) fn take_unused(&self, entry: &DirEntry) -> bool {
+        let is_whole = entry.len == self.chunk_size && entry.allocated_bytes >= self.chunk_size;
+        if !is_whole || self.lock().ready.len() >= self.ahead {
+            return false;
+        }
+        let Ok(file) = self.disk.open(&entry.name, OpenMode::ReadWrite) else { return false };
+        let chunk = FreshChunk { file, id: self.next_id() };
+        let mut state = self.lock();
+        state.ready.push_back(chunk);
+        self.stock.store(state.ready.len(), Ordering::Relaxed);
+        self.files.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
     /// Counts files that an opening found.
     pub(crate) fn adopt(&self, files: u64) {
         self.files.fetch_add(files, Ordering::Relaxed);
@@ -264,6 +299,19 @@ impl Supply {
     fn may_make(&self, stock: usize) -> bool {
         let least = || self.reserve.wanted(Space::Removal, self.buffered());
         stock < self.ahead && (!self.is_at_budget() || stock < least())
+    }
+
+    /// For how many files the manifest must have bytes before the stock is filled; `None` when it has.
+    pub(crate) fn files_to_claim(&self) -> Option<u64> {
+        let (files, _) = self.files();
+        let missing = (self.ahead - self.lock().ready.len().min(self.ahead)) as u64;
+        let is_claimed = files + missing <= self.files_claimed.load(Ordering::Relaxed);
+        (!is_claimed).then_some(files + missing)
+    }
+
+    /// The manifest has bytes for so many files.
+    pub(crate) fn set_files_claimed(&self, files: u64) {
+        self.files_claimed.store(files, Ordering::Relaxed);
     }
 
     /// How many files may be made beyond the budget: what compaction and removals need when the log buffers

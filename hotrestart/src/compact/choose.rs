@@ -26,6 +26,8 @@ pub(crate) struct Known {
     pub(crate) chunk: Chunk,
     /// The share of its bytes that is live, by the last estimate.
     pub(crate) live: f64,
+    /// A part of this run is in it, which was being put when it was looked at last.
+    pending: Option<u64>,
 }
 
 /// All chunks that may be chosen.
@@ -38,7 +40,12 @@ pub(crate) struct Candidates {
 
 impl Candidates {
     pub(crate) fn add(&mut self, chunk: Chunk) {
-        self.known.push(Known { chunk, live: 1.0 });
+        self.known.push(Known { chunk, live: 1.0, pending: None });
+    }
+
+    /// Adds a chunk that is no victim as long as this run is being put.
+    pub(crate) fn add_pending(&mut self, chunk: Chunk, run: u64) {
+        self.known.push(Known { chunk, live: 1.0, pending: Some(run) });
     }
 
     /// All of them, in no order.
@@ -66,10 +73,11 @@ impl Candidates {
     }
 
     /// Takes the chunks that are best compacted now, whose survivors are about a chunk's worth and that are
-    /// `most` at most; fewer, or none, when no more are worth it.
+    /// `most` at most; fewer, or none, when no more are worth it. Never one that is held. Where nothing may
+    /// be copied, only those that seem to have no survivors.
     pub(crate) fn choose(
         &mut self,
-        most: usize,
+        (most, may_copy): (usize, bool),
         clock: u64,
         stamps: &Stamps<DiskLog>,
         log: &Shared,
@@ -77,6 +85,13 @@ impl Candidates {
         self.renew(stamps, log);
         let score = |known: &Known| score(known.live, age(&known.chunk, clock));
         let mut order: Vec<usize> = (0..self.known.len()).collect();
+        let held = log.holds.chunks();
+        order.retain(|index| !held.contains(&self.known[*index].chunk.id));
+        for known in &mut self.known {
+            known.pending.take_if(|run| log.runs.get(*run) != Some(RunOf::Pending));
+        }
+        order.retain(|index| self.known[*index].pending.is_none());
+        order.retain(|index| may_copy || self.known[*index].live == 0.0);
         let best = order.len().min(CANDIDATES);
         if best == 0 {
             return Vec::new();
@@ -94,6 +109,9 @@ impl Candidates {
         let mut live = 0.0;
         for index in order {
             let known = &self.known[index];
+            if !may_copy && known.live > 0.0 {
+                continue;
+            }
             let is_worth_it = known.live <= 1.0 - GARBAGE_MIN;
             if !is_worth_it || chosen.len() == most || (live + known.live > 1.0 && live > 0.0) {
                 break;
@@ -102,11 +120,12 @@ impl Candidates {
             chosen.push(index);
         }
         chosen.sort_unstable();
-        let mut victims: Vec<Chunk> =
-            chosen.into_iter().rev().map(|index| self.known.swap_remove(index).chunk).collect();
-        // Survivors of one age lie together, so that chunks of the cold ones are left alone later.
-        victims.sort_by_key(|chunk| chunk.youngest);
-        victims
+        let mut victims: Vec<Known> =
+            chosen.into_iter().rev().map(|index| self.known.swap_remove(index)).collect();
+        // Those without survivors first: they need no chunk, and give one to the others. Survivors of one age
+        // lie together, so that chunks of the cold ones are left alone later.
+        victims.sort_by_key(|known| (known.live > 0.0, known.chunk.youngest));
+        victims.into_iter().map(|known| known.chunk).collect()
     }
 
     /// Renews the estimates of some, in turn.
@@ -128,7 +147,7 @@ fn score(live: f64, age: u64) -> f64 {
     (1.0 - live) / live.max(1.0 / 128.0) * (age as f64 + f64::from(1 << 20))
 }
 
-/// The share of a chunk's bytes that is live, by its sample.
+/// The share of a chunk's bytes that is live, by its sample. Padding is garbage like any other.
 fn live_share(chunk: &Chunk, stamps: &Stamps<DiskLog>, log: &Shared) -> f64 {
     if chunk.samples.is_empty() {
         return 0.0;
@@ -154,7 +173,7 @@ fn live_share(chunk: &Chunk, stamps: &Stamps<DiskLog>, log: &Shared) -> f64 {
         std::ops::ControlFlow::Continue(())
     });
     let kept = 1.0 - f64::from(chunk.forgettable.count()) / f64::from(chunk.absences.max(1));
-    (live as f64 + facts as f64 * kept) / chunk.samples.len() as f64
+    (live as f64 + facts as f64 * kept) / f64::from(chunk.places)
 }
 
 #[cfg(test)]

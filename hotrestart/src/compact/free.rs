@@ -20,13 +20,18 @@ use crate::log::Shared;
 /// # Errors
 /// When the manifest cannot be written: then nothing was freed. Once it is written nothing fails any more, so
 /// that no chunk is freed twice.
+///
+/// # Panics
+/// When a chunk is held: it was no victim then.
 pub(crate) fn free(shared: &Shared, chunks: &[Chunk], blocks: u64) -> Result<(), IoError> {
-    shared
-        .manifests
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .update(|manifest| void(manifest, chunks, blocks, &shared.counters))?;
     let files: Vec<FileNumber> = chunks.iter().map(|chunk| chunk.file).collect();
+    let mut manifests = shared.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let held = shared.holds.chunks();
+    assert!(chunks.iter().all(|chunk| !held.contains(&chunk.id)), "a victim is held: {chunks:?}");
+    manifests.update(|manifest| void(manifest, chunks, blocks, &shared.counters))?;
+    // Under the lock, so that who holds chunks finds none that the manifest voids.
+    shared.catalogue.register.remove(&files);
+    drop(manifests);
     let (held, max) = shared.supply.files();
     // Beyond the budget only every other file is used again, so that puts go on while the store shrinks.
     let keep = if held > max { files.len().div_ceil(2) } else { files.len() };

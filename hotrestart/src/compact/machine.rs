@@ -191,6 +191,7 @@ impl Compactor {
         if !self.memory.charge_log(chunk.memory_bytes()) {
             // At the memory limit a chunk is known by fewer records, which nobody charges.
             chunk.samples = chunk.samples.iter().step_by(8).copied().collect();
+            chunk.places = chunk.places.div_ceil(8).max(chunk.samples.len() as u32);
             chunk.is_charged = false;
         }
         self.candidates.add(chunk);
@@ -215,6 +216,8 @@ impl Compactor {
     /// Begins a round when there is pressure and something to gain.
     fn begin(&mut self, until_ms: u64, now_ms: u64, asked: &mut Asked) -> bool {
         self.work = Work::Rest { until_ms: until_ms.max(now_ms + 1) };
+        self.state.gate.end_round();
+        self.stamps.forget_dropped();
         if self.closing {
             self.output.end_chunk(&mut asked.step);
             return false;
@@ -233,10 +236,17 @@ impl Compactor {
             self.surveys.wanted = true;
             return true;
         }
+        if !self.state.gate.begin_round() {
+            return false;
+        }
         self.stamps.refresh();
         let clock = self.shared.counters.clock.load(Ordering::Relaxed);
-        let victims = self.candidates.choose(VICTIMS_MAX, clock, &self.stamps, &self.shared);
+        // Without chunks for survivors only what has none may be taken: nothing else could come to its end.
+        let may_copy = self.output.blocks.has_chunk() || self.shared.supply.has_for_survivors();
+        let limits = (VICTIMS_MAX, may_copy);
+        let victims = self.candidates.choose(limits, clock, &self.stamps, &self.shared);
         if victims.is_empty() {
+            self.state.gate.end_round();
             // A full chunk can be compacted once it is flushed: who waits for that should not wait for a
             // timer.
             if pressure > 0.5 {
@@ -268,7 +278,9 @@ impl Compactor {
                 return true;
             }
         }
-        let next = if self.closing { None } else { self.round.left.pop_front() };
+        // Who wants to hold chunks waits for the end of the round.
+        let is_ending = self.closing || self.state.gate.is_awaited();
+        let next = if is_ending { None } else { self.round.left.pop_front() };
         let Some(victim) = next else {
             self.round.left.drain(..).for_each(|chunk| self.candidates.add(chunk));
             return self.end_round(asked);
@@ -300,13 +312,13 @@ impl Compactor {
             Err(error) => Err(error.to_string()),
         };
         match (read, survey) {
-            (Ok(lines), None) if survivors::has_pending(&lines, &self.shared.runs) => {
-                self.candidates.add(chunk);
-            }
-            (Ok(lines), None) => {
-                self.work = Work::Copy((chunk, lines, buf, Position::default()));
-                return;
-            }
+            (Ok(lines), None) => match survivors::pending_run(&lines, &self.shared.runs) {
+                Some(run) => self.candidates.add_pending(chunk, run),
+                None => {
+                    self.work = Work::Copy((chunk, lines, buf, Position::default()));
+                    return;
+                }
+            },
             (Ok(lines), Some((survey, left))) => self.take_lines(survey, left, &chunk, &lines),
             (Err(what), None) => self.set_aside(&chunk, &what),
             (Err(what), Some(_)) => {
@@ -384,6 +396,16 @@ impl Compactor {
                 self.victim_buf = Some(bytes);
                 let what = format!("at {offset}: not the record that the directory lists there");
                 self.set_aside(&victim, &what);
+                true
+            }
+            Stop::NoChunk
+                if self.round.done.is_empty()
+                    && self.output.is_untouched_since(self.round.first_block) =>
+            {
+                // Another one may need no chunk, and give one. This one is chosen again when there is one.
+                self.victim_buf = Some(bytes);
+                self.candidates.add(victim);
+                self.paused_until_ms = self.now_ms + PAUSE_MS;
                 true
             }
             Stop::NoChunk if !self.round.done.is_empty() || self.closing => {

@@ -3,12 +3,14 @@
 //! `choose.rs` says which chunks are worth it, `lines.rs` what is in one, `survivors.rs` which of its records
 //! must be kept and copies them, `facts.rs` and `survey.rs` which facts of absence may be forgotten,
 //! `machine.rs` is the order of steps as a state machine and `round.rs` its end, `drive.rs` the thread,
-//! `free.rs` makes files free again. The rule and its theory stand in `docs/compaction.md`.
+//! `free.rs` makes files free again, `gate.rs` keeps rounds and holds apart. The rule and its theory stand in
+//! `docs/compaction.md`.
 
 pub(crate) mod choose;
 pub(crate) mod drive;
 pub(crate) mod facts;
 pub(crate) mod free;
+pub(crate) mod gate;
 pub(crate) mod lines;
 pub(crate) mod machine;
 mod round;

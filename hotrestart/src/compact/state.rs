@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
+use super::gate::Gate;
 use crate::chunks::catalogue::Chunk;
 use crate::format::FileNumber;
 use crate::sync::{Mutex, lock};
@@ -17,6 +18,8 @@ pub(crate) struct State {
     pub(crate) chunks: AtomicU64,
     /// Chunks that were freed in this life.
     pub(crate) freed: AtomicU64,
+    /// Between rounds and holds.
+    pub(crate) gate: Gate,
     damaged: Mutex<BTreeMap<FileNumber, String>>,
     stopped: Mutex<Option<String>>,
 }

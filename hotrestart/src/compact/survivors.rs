@@ -68,6 +68,11 @@ impl Output {
         }
     }
 
+    /// Whether nothing was added since the block with this number was begun.
+    pub(crate) fn is_untouched_since(&self, block: u64) -> bool {
+        self.payload_len == 0 && self.blocks.next_number() == block
+    }
+
     /// The size of its buffers.
     pub(crate) fn block_bytes(&self) -> usize {
         self.capacity + BLOCK_HEADER_LEN
@@ -191,12 +196,12 @@ pub(crate) fn copy(
     Stop::Done
 }
 
-/// Whether a part among `lines` belongs to a put that is under way. To be asked before anything is copied,
-/// since copies of a victim that then must wait would count as live beside their originals. What is not
-/// pending in a full chunk does not become so.
-pub(crate) fn has_pending(lines: &[Line], runs: &LiveRuns) -> bool {
+/// The run of a part among `lines` that belongs to a put that is under way. To be asked before anything is
+/// copied, since copies of a victim that then must wait would count as live beside their originals. What is
+/// not pending in a full chunk does not become so.
+pub(crate) fn pending_run(lines: &[Line], runs: &LiveRuns) -> Option<u64> {
     let parts = lines.iter().filter(|line| line.line.kind == LineKind::Part);
-    parts.map(|line| line.line.run()).any(|run| runs.get(run) == Some(RunOf::Pending))
+    parts.map(|line| line.line.run()).find(|run| runs.get(*run) == Some(RunOf::Pending))
 }
 
 fn is_entry(line: &Line) -> bool {
@@ -401,10 +406,11 @@ mod tests {
             Line { map: MapId(1), stream: StreamId(0), line }
         };
         let (entry, part) = (line(LineKind::Entry, 7 << 32 | 1), line(LineKind::Part, 7 << 32 | 1));
-        assert!(!has_pending(&[entry, part], &runs), "a part that nobody knows is garbage");
+        assert_eq!(pending_run(&[entry, part], &runs), None, "a part that nobody knows is garbage");
         runs.set(7 << 32 | 1, RunOf::Pending);
-        assert!(has_pending(&[entry, part], &runs) && !has_pending(&[entry], &runs));
+        assert_eq!(pending_run(&[entry, part], &runs), Some(7 << 32 | 1));
+        assert_eq!(pending_run(&[entry], &runs), None);
         runs.set(7 << 32 | 1, RunOf::Entry(Stamp::default()));
-        assert!(!has_pending(&[entry, part], &runs));
+        assert_eq!(pending_run(&[entry, part], &runs), None);
     }
 }

@@ -40,6 +40,10 @@ number!(
     /// Counts the blocks of one writer in one life, from 0 and without gaps.
     BlockNumber(u64), "{}"
 );
+number!(
+    /// The identity of a set of held chunks. Never used twice in a store.
+    HoldId(u64), "{}"
+);
 pub use hdstore::{MapId, StreamId};
 
 macro_rules! random {

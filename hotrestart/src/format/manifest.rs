@@ -11,7 +11,7 @@ use super::FORMAT_VERSION;
 use super::bytes::{put_u32, put_u64};
 use super::features::{COMPACTION, UnknownFeatures};
 use super::freed::FreedBlocks;
-use super::ids::{BootId, ChunkId, FileNumber, LifeNumber, MapId, StoreId, StreamId};
+use super::ids::{BootId, ChunkId, FileNumber, HoldId, LifeNumber, MapId, StoreId, StreamId};
 
 /// The names of the two copies; the one with index `generation % 2` holds a generation.
 pub const MANIFEST_NAMES: [&str; 2] = ["manifest.0", "manifest.1"];
@@ -22,8 +22,8 @@ pub(super) const MAGIC: [u8; 8] = *b"HDMANIF1";
 pub(super) const HEADER_LEN: usize = 152;
 pub(super) const COUNTS_AT: usize = 136;
 pub(super) const CRC_AT: usize = 32;
-pub(super) const LIFE_LEN: usize = 32;
-pub(super) const FREED_LEN: usize = 24;
+pub(crate) const LIFE_LEN: usize = 32;
+pub(crate) const FREED_LEN: usize = 24;
 pub(super) const MAP_LEN: usize = 16;
 pub(super) const STREAM_RECORD_LEN: usize = 32;
 pub(super) const HELD_LEN: usize = 16;
@@ -66,7 +66,7 @@ pub struct Manifest {
     pub maps: Vec<MapRecord>,
     /// Epoch history and floor of streams; none in this version.
     pub stream_records: Vec<StreamRecord>,
-    /// Chunks that may not be used again; none in this version.
+    /// Chunks that stay as they are until who holds them releases them.
     pub held: Vec<HeldChunk>,
 }
 
@@ -150,13 +150,13 @@ pub struct StreamRecord {
     pub floor: u64,
 }
 
-/// A chunk that may not be used again yet.
+/// A chunk that is neither freed nor used again yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HeldChunk {
     /// The chunk.
     pub chunk: ChunkId,
-    /// Who holds it.
-    pub holder: u64,
+    /// The hold that it belongs to.
+    pub holder: HoldId,
 }
 
 /// Why bytes are no manifest. Offsets are those in the file.
@@ -273,7 +273,7 @@ impl Manifest {
         }
         for held in &self.held {
             out.extend_from_slice(&held.chunk.0.to_le_bytes());
-            out.extend_from_slice(&held.holder.to_le_bytes());
+            out.extend_from_slice(&held.holder.0.to_le_bytes());
         }
         let len = out.len() as u64;
         put_u64(&mut out, 24, len);

@@ -11,7 +11,7 @@ use super::bytes::{id_at, u16_at, u32_at, u64_at};
 use super::chunk::is_chunk_size;
 use super::features::UnknownFeatures;
 use super::freed::{FreedBlocks, FreedRange};
-use super::ids::{BootId, ChunkId, FileNumber, LifeNumber, MapId, StoreId, StreamId};
+use super::ids::{BootId, ChunkId, FileNumber, HoldId, LifeNumber, MapId, StoreId, StreamId};
 use super::manifest::{
     BuffersPlace, COUNTS_AT, CRC_AT, DurabilityCode, FLAG_CLEAN, FREED_LEN, HEADER_LEN, HELD_LEN,
     HeldChunk, LIFE_LEN, Life, LifeState, MAGIC, MANIFEST_LEN_MAX, MAP_LEN, Manifest,
@@ -219,7 +219,8 @@ impl<'a> Rest<'a> {
 
     fn held(&mut self) -> Result<HeldChunk, ManifestError> {
         let bytes = self.take(HELD_LEN)?;
-        Ok(HeldChunk { chunk: ChunkId(u64_at(bytes, 0)), holder: u64_at(bytes, 8) })
+        let (chunk, holder) = (ChunkId(u64_at(bytes, 0)), HoldId(u64_at(bytes, 8)));
+        Ok(HeldChunk { chunk, holder })
     }
 }
 

@@ -28,7 +28,8 @@ pub use chunk::{ChunkHeader, ChunkHeaderError, ChunkOrigin};
 pub use directory::{Directory, DirectoryBuilder, DirectoryError, DirectoryLine, LineKind};
 pub use freed::{FreedBlocks, FreedRange};
 pub use ids::{
-    BlockNumber, BootId, ChunkId, FileNumber, LifeNumber, MapId, StoreId, StreamId, WriterId,
+    BlockNumber, BootId, ChunkId, FileNumber, HoldId, LifeNumber, MapId, StoreId, StreamId,
+    WriterId,
 };
 pub use manifest::{Manifest, ManifestError};
 pub use record::{RecordHeader, RecordKind};

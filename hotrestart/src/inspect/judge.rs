@@ -13,8 +13,8 @@ use std::ops::Range;
 use super::chunks::ChunkFile;
 use super::report::counted;
 use super::survey::Survey;
-use crate::format::manifest::{Life, LifeState};
-use crate::format::{BlockNumber, FreedBlocks, LifeNumber, Manifest, WriterId};
+use crate::format::manifest::{HeldChunk, Life, LifeState};
+use crate::format::{BlockNumber, FreedBlocks, HoldId, LifeNumber, Manifest, WriterId};
 
 /// How far the blocks of one writer of one life count.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +35,7 @@ type Places = BTreeMap<u64, (usize, usize)>;
 pub(super) fn judge(survey: &mut Survey) {
     let Some(manifest) = survey.manifest.clone() else { return };
     set_freed_aside(survey, &manifest);
+    judge_holds(survey, &manifest);
     for life in &manifest.lives {
         let chunks_of = |chunk: &&ChunkFile| {
             chunk
@@ -49,6 +50,23 @@ pub(super) fn judge(survey: &mut Survey) {
         for writer in (0..writers).map(WriterId) {
             judge_writer(survey, life, writer);
         }
+    }
+}
+
+/// Chunks that are held must be there; who holds them is told.
+fn judge_holds(survey: &mut Survey, manifest: &Manifest) {
+    let mut by_hold: BTreeMap<HoldId, u64> = BTreeMap::new();
+    for HeldChunk { chunk, holder } in &manifest.held {
+        *by_hold.entry(*holder).or_default() += 1;
+        let headers = survey.chunks.iter().filter_map(|chunk| chunk.header.as_ref().ok());
+        if !headers.clone().any(|header| header.chunk == *chunk) {
+            let found = format!("chunk {chunk} is missing, which hold {holder} keeps");
+            survey.problem("", 0, "every chunk that is held", &found);
+        }
+    }
+    for (hold, count) in by_hold {
+        let chunks = counted(count, "chunk", "chunks");
+        survey.notes.push(format!("hold {hold} keeps {chunks}, until it is released"));
     }
 }
 

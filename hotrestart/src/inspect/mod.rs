@@ -51,7 +51,13 @@ pub enum InspectError {
     },
     /// The output cannot be written.
     #[error("output: {0}")]
-    Output(#[from] std::io::Error),
+    Output(std::io::Error),
+}
+
+impl From<std::io::Error> for InspectError {
+    fn from(error: std::io::Error) -> InspectError {
+        InspectError::Output(error)
+    }
 }
 
 /// Where to look for what does not lie in the store's directory.

@@ -2,10 +2,13 @@
 //!
 //! Invariant: `is_sound` is false exactly when there is a problem; notes never make a store unsound.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::records::Ledger;
 use super::survey::Survey;
+use crate::format::Manifest;
 use crate::format::manifest::{BuffersPlace, Life, LifeState};
 
 /// Something that no crash leaves behind.
@@ -44,6 +47,8 @@ pub struct Report {
     pub lives: Vec<LifeReport>,
     /// The maps that the manifest lists.
     pub maps: Vec<MapReport>,
+    /// The holds that the manifest lists.
+    pub holds: Vec<HoldReport>,
     /// The chunk files.
     pub chunks: Vec<ChunkReport>,
     /// Sums over everything that counts.
@@ -61,6 +66,15 @@ pub struct ManifestReport {
     pub is_current: bool,
     /// Why it is not valid.
     pub error: Option<String>,
+}
+
+/// A set of chunks that stay as they are until it is released.
+#[derive(Clone, Debug, Serialize)]
+pub struct HoldReport {
+    /// Its identity.
+    pub id: u64,
+    /// The chunks in it.
+    pub chunks: Vec<u64>,
 }
 
 /// One life.
@@ -180,6 +194,7 @@ pub(super) fn of_survey(survey: &Survey, ledger: &Ledger) -> Report {
                 entries: ledger.entries_of(map.id),
             })
             .collect(),
+        holds: manifest.map_or_else(Vec::new, hold_reports),
         chunks: survey
             .chunks
             .iter()
@@ -188,6 +203,14 @@ pub(super) fn of_survey(survey: &Survey, ledger: &Ledger) -> Report {
             .collect(),
         totals: ledger.totals(),
     }
+}
+
+fn hold_reports(manifest: &Manifest) -> Vec<HoldReport> {
+    let mut holds: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for held in &manifest.held {
+        holds.entry(held.holder.0).or_default().push(held.chunk.0);
+    }
+    holds.into_iter().map(|(id, chunks)| HoldReport { id, chunks }).collect()
 }
 
 /// A number with its noun: `1 block`, `2 blocks`.

@@ -151,15 +151,33 @@ impl Directory {
         let file = options.open(path).map_err(|error| self.creation_failed(name, 0, &error))?;
         let len = content.len() as u64;
         // Space is claimed before a byte is changed, so that the lack of it leaves the old content whole.
-        match system::allocate(&file, len.max(1)) {
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
-                return Err(self.creation_failed(name, len, &error));
-            }
-            _ => {}
+        if let Err(error) = self.claim(&file, len) {
+            return Err(self.creation_failed(name, len, &error));
         }
-        let written = file.write_all_at(content, 0).and_then(|()| file.set_len(len));
+        let written = file.write_all_at(content, 0);
         written.map_err(|error| IoError::from_std(IoOperation::Write, name, &error).at(0, len))?;
         file.sync_data().map_err(|error| IoError::from_std(IoOperation::Flush, name, &error))
+    }
+
+    /// Claims space for the first `len` bytes of a file, beyond what it has. Its length stays, so that what
+    /// is within the length has been written, and is overwritten without a change of metadata.
+    fn claim(&self, file: &File, len: u64) -> io::Result<()> {
+        let former = file.metadata()?.len();
+        if len <= former {
+            return Ok(());
+        }
+        if system::available_bytes(&self.path).is_ok_and(|available| available < len - former) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        match system::allocate_beyond(file, len) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
+                // It may have got some of it.
+                file.set_len(former)?;
+                Err(error)
+            }
+            // Where nothing can be claimed the write finds out.
+            _ => Ok(()),
+        }
     }
 }
 

@@ -88,8 +88,10 @@ pub trait Disk: Send + Sync + Debug {
     /// `NotFound`; `TooLong` when the file exceeds `max_len`; any other class.
     fn read_small(&self, name: &str, max_len: u64) -> Result<Vec<u8>, IoError>;
 
-    /// Replaces the content of a small file in place, creates it if need be, and flushes it. Not atomic:
-    /// after a crash it may be old, new or a mix. A new name is durable only after `sync_dir`.
+    /// Writes `content` at the start of a small file, creates it if need be, and flushes it; what the file
+    /// has beyond stays. Not atomic: after a crash the bytes may be old, new or a mix. A new name is durable
+    /// only after `sync_dir`. Where the file has that many bytes already no space is needed, on file systems
+    /// that overwrite in place.
     ///
     /// # Errors
     /// `NoSpace` when nothing was written for want of space; any other class.

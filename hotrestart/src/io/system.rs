@@ -18,10 +18,19 @@ fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
 
 /// Allocates the first `len` bytes of `file` and sets its length.
 pub(crate) fn allocate(file: &File, len: u64) -> io::Result<()> {
+    fallocate(file, 0, len)
+}
+
+/// Allocates the first `len` bytes of `file`, and leaves its length.
+pub(super) fn allocate_beyond(file: &File, len: u64) -> io::Result<()> {
+    fallocate(file, libc::FALLOC_FL_KEEP_SIZE, len)
+}
+
+fn fallocate(file: &File, mode: libc::c_int, len: u64) -> io::Result<()> {
     let len = libc::off_t::try_from(len).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
     loop {
         // SAFETY: the descriptor is open as long as `file` is borrowed; no memory is passed.
-        match checked(unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) }) {
+        match checked(unsafe { libc::fallocate(file.as_raw_fd(), mode, 0, len) }) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result.map(drop),
         }

@@ -8,7 +8,7 @@ use hdstore::IndexHash;
 
 use super::plan::ChunkFile;
 use crate::chunks::catalogue::{Catalogue, Chunk, Forgettable};
-use crate::chunks::sample::{Sampler, of_line};
+use crate::chunks::sample::{Sampler, of_line, places_of};
 use crate::format::block::{BLOCK_HEADER_LEN, sealed_len};
 use crate::format::{BlockKind, ChunkOrigin, DirectoryLine, FileNumber, RecordKind, Records};
 
@@ -60,6 +60,8 @@ impl<'a> Gather<'a> {
         if header.first_block.0 >= end {
             return;
         }
+        let places = self.sampler.places(header.chunk_size, self.directory.as_ref());
+        let samples = self.sampler.take();
         catalogue.add(Chunk {
             id: header.chunk,
             file,
@@ -73,7 +75,8 @@ impl<'a> Gather<'a> {
             },
             absences: self.absences,
             has_runs: self.has_runs,
-            samples: self.sampler.take(),
+            places: places_of(header.origin, places, &samples),
+            samples,
             forgettable: Forgettable::default(),
             is_charged: true,
         });

@@ -14,7 +14,7 @@ use crate::error::{OpenError, Problem};
 use crate::format::chunk::CHUNK_HEADER_LEN;
 use crate::format::manifest::LifeState;
 use crate::format::{
-    BootId, ChunkHeader, ChunkHeaderError, FileNumber, FreedBlocks, LifeNumber, Manifest,
+    BootId, ChunkHeader, ChunkHeaderError, ChunkId, FileNumber, FreedBlocks, LifeNumber, Manifest,
 };
 use crate::io::{DirEntry, Disk};
 
@@ -65,6 +65,8 @@ pub(crate) struct Plan {
     /// The clock by which chunks age, as far as it was noted.
     pub(crate) clock: u64,
     newest_chunk: u64,
+    /// Held chunks that were found, and their files.
+    held: BTreeMap<ChunkId, String>,
 }
 
 /// The one undecided life that counts.
@@ -172,6 +174,17 @@ pub(crate) fn make(
     } else {
         plan.unused.extend(unreadable.into_iter().map(|problem| problem.file));
     }
+    for held in &manifest.held {
+        if !plan.held.contains_key(&held.chunk) {
+            plan.problems.push(Problem {
+                file: String::new(),
+                offset: 0,
+                what: format!("chunk {} is missing, which hold {} keeps", held.chunk, held.holder),
+            });
+        }
+    }
+    // Whatever else is thought of it, a held chunk stays as it is.
+    plan.unused.retain(|name| !plan.held.values().any(|held| held == name));
     Ok(plan)
 }
 
@@ -203,6 +216,9 @@ fn accept(
     if header.chunk.0 >= plan.newest_chunk {
         plan.newest_chunk = header.chunk.0;
         plan.live_bytes = header.live_bytes;
+    }
+    if manifest.held.iter().any(|held| held.chunk == header.chunk) {
+        plan.held.insert(header.chunk, entry.name.clone());
     }
     plan.clock = plan.clock.max(header.clock + header.chunk_size);
     let place = sequences.entry((header.life.0, header.writer.0)).or_default();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::Problem;
+use crate::store::hold::HoldSummary;
 
 /// How far a restart has got.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +70,8 @@ pub struct RecoveryReport {
     pub cuts: Vec<Cut>,
     /// Damage that was passed over: manifest copies that were repaired, and in `Salvage` everything else.
     pub problems: Vec<Problem>,
+    /// Holds of former lives that were not released: chunks that stay as they are.
+    pub holds: Vec<HoldSummary>,
     /// Why log buffers are not in shared memory, if they are not.
     pub buffers_fallback: Option<String>,
     /// Why io_uring is not in use, if it was wanted.

@@ -108,14 +108,15 @@ pub(crate) fn current_boot() -> std::io::Result<BootId> {
     Ok(BootId(boot))
 }
 
-/// The store's manifest, or that of a new one, and how many copies there are.
+/// The store's manifest, or that of a new one, and what there is of its copies.
 pub(super) fn find_manifest(
     builder: &Builder,
     disk: &dyn Disk,
     directory: &Path,
     report: &mut RecoveryReport,
-) -> Result<(Manifest, usize), OpenError> {
-    let Copies { newest, bad, count } = manifests::read(disk)?;
+) -> Result<(Manifest, Copies), OpenError> {
+    let mut copies = manifests::read(disk)?;
+    let (newest, bad) = (copies.newest.take(), std::mem::take(&mut copies.bad));
     let both_bad = bad.len() > 1;
     let newer = bad.iter().find_map(|(name, error)| match error {
         ManifestError::Version { .. } | ManifestError::Features(_) => {
@@ -137,7 +138,7 @@ pub(super) fn find_manifest(
             report.problems.push(problem);
         }
         report.was_clean = manifest.closed_cleanly;
-        return Ok((manifest, count));
+        return Ok((manifest, copies));
     }
     let chunk =
         disk.list()?.into_iter().find(|entry| FileNumber::from_file_name(&entry.name).is_some());
@@ -156,7 +157,7 @@ pub(super) fn find_manifest(
     }
     report.created = true;
     report.was_clean = true;
-    Ok((new_manifest(builder, directory)?, 0))
+    Ok((new_manifest(builder, directory)?, copies))
 }
 
 fn new_manifest(builder: &Builder, directory: &Path) -> Result<Manifest, OpenError> {

@@ -13,10 +13,12 @@ use hdstore::{Seq, StreamId};
 use crate::buffers::layout::Owner;
 use crate::buffers::place::Places;
 use crate::buffers::recover::{LeftBehind, parse};
+use crate::chunks::register::{Register, Registered};
+use crate::chunks::supply::Supply;
 use crate::config::{Builder, RecoveryMode};
 use crate::error::{OpenError, Problem};
-use crate::format::manifest::{BuffersPlace, MANIFEST_NAMES};
-use crate::format::{BootId, LifeNumber, Manifest};
+use crate::format::manifest::{BuffersPlace, LifeState, MANIFEST_NAMES};
+use crate::format::{BootId, FileNumber, LifeNumber, Manifest};
 use crate::io::Disk;
 use crate::io::sim::Random;
 use crate::log::DiskLog;
@@ -129,6 +131,9 @@ pub(super) fn load(
     fold.note_bytes(judging.bytes_read as usize);
     arrange(&mut settled, builder.load_order);
     fold.load(&settled, builder.loader_count())?;
+    for chunk in &settled {
+        register(&shared.catalogue.register, chunk, chunk_size);
+    }
     let mut problems = fold.take_problems();
     if !salvage && !problems.is_empty() {
         return Err(OpenError::Corrupt { problems });
@@ -159,6 +164,21 @@ pub(super) fn load(
     Ok(relog)
 }
 
+/// Nothing is written any more to a chunk of a former life.
+fn register(register: &Register, chunk: &Settled, stable_bytes: u64) {
+    let header = &chunk.file.header;
+    if let Some(file) = FileNumber::from_file_name(&chunk.file.name) {
+        let registered = Registered {
+            id: header.chunk,
+            life: header.life,
+            writer: header.writer.0,
+            first_block: header.first_block.0,
+            stable_bytes,
+        };
+        register.add(file, registered);
+    }
+}
+
 /// Sorts chunks from the newest to the oldest, or into the order of a seed.
 fn arrange(settled: &mut [Settled], order: Option<u64>) {
     settled.sort_by_key(|chunk| {
@@ -171,20 +191,40 @@ fn arrange(settled: &mut [Settled], order: Option<u64>) {
     }
 }
 
-/// Removes the files in which nothing counts: chunks that were made and not used, and those beyond a cut. The
-/// process before may have died between the writing of the manifest that says so and its flush: it is flushed
-/// first, else a power cut would bring the former one back, and not the files.
-pub(super) fn sweep(disk: &dyn Disk, plan: &Plan) -> Result<(), OpenError> {
+/// Takes the files in which nothing counts into the stock, as far as they are wanted there, and removes the
+/// rest: chunks that were made and not used, and those beyond a cut. So an opening on a full disk has what it
+/// needs to log again, whoever fills the disk meanwhile. The process before may have died between the writing
+/// of the manifest that says so and its flush: it is flushed first, else a power cut would bring the former
+/// one back, and not the files.
+pub(super) fn sweep(disk: &dyn Disk, plan: &Plan, supply: &Supply) -> Result<(), OpenError> {
     if plan.unused.is_empty() {
         return Ok(());
     }
-    let mut manifests = disk.list()?;
-    manifests.retain(|entry| MANIFEST_NAMES.contains(&entry.name.as_str()));
-    let names: Vec<String> = manifests.into_iter().map(|entry| entry.name).collect();
-    flush_all(disk, &names)?;
+    let entries = disk.list()?;
+    let names = entries.iter().map(|entry| &entry.name);
+    let manifests: Vec<String> =
+        names.filter(|name| MANIFEST_NAMES.contains(&name.as_str())).cloned().collect();
+    flush_all(disk, &manifests)?;
     for name in &plan.unused {
-        disk.remove(name)?;
+        let entry = entries.iter().find(|entry| entry.name == *name);
+        if !entry.is_some_and(|entry| supply.take_unused(entry)) {
+            disk.remove(name)?;
+        }
     }
     disk.sync_dir()?;
     Ok(())
+}
+
+/// Removes the log buffers of openings that did not come to their end: nothing that counts is in them, and
+/// the manifest of the next life does not name them any more.
+pub(super) fn remove_buffers_of_failed_openings(manifest: &Manifest, places: &Places) {
+    let first = plan::undecided(manifest);
+    for life in &manifest.lives {
+        if life.state == LifeState::Open
+            && Some(life.number) != first
+            && let Err(error) = places.remove(manifest.store, life.number, life.buffers)
+        {
+            tracing::warn!(%error, life = %life.number, "log buffers of an opening could not be removed");
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! what one can do in between.
 
 pub(crate) mod close;
+pub mod hold;
 pub(crate) mod identity;
 mod load;
 pub(crate) mod open;
@@ -77,8 +78,12 @@ pub struct Stats {
     pub chunks: u64,
     /// Chunk files, the stock of empty ones included, in bytes.
     pub allocated_bytes: u64,
-    /// What they may be: the disk budget.
+    /// What they may be: the disk budget, and on top of it what is held.
     pub disk_budget_bytes: u64,
+    /// Of these, bytes of chunks that are held, and stay until they are released.
+    pub held_bytes: u64,
+    /// Holds that were not released.
+    pub holds: Vec<hold::HoldSummary>,
     /// Chunks that compaction may choose from.
     pub chunks_known: u64,
     /// Chunks that compaction has freed in this life.
@@ -237,6 +242,8 @@ impl Store {
             chunks: of(&counters.chunks),
             allocated_bytes: files * self.shared.supply.chunk_size(),
             disk_budget_bytes: files_max.saturating_mul(self.shared.supply.chunk_size()),
+            held_bytes: self.shared.holds.chunks().len() as u64 * self.shared.supply.chunk_size(),
+            holds: self.holds(),
             chunks_known: of(&self.shared.compaction.chunks),
             chunks_freed: of(&self.shared.compaction.freed),
             chunks_damaged: self.shared.compaction.damage(),

@@ -4,7 +4,7 @@
 //!    changed.
 //! 2. New log buffers. Load: settled chunks in parallel, tails in order, what the old buffers still hold.
 //!    A store that is refused here is left as it was. Then what counts is flushed, and files in which
-//!    nothing counts are removed.
+//!    nothing counts come into the stock of chunks or are removed.
 //! 3. The manifest with the new life; the former lives stay undecided.
 //! 4. Writers start; what lay beyond the old end is logged again and flushed.
 //! 5. The manifest with the old lives cut; only then are their buffers removed and changes taken.
@@ -21,7 +21,7 @@ use hdstore::{IndexHash, MapSpec};
 
 use super::Store;
 use super::identity::{boot_id, check_fixed, find_manifest, open_disk};
-use super::load::{ToRelog, is_whole, left_behind, load, sweep};
+use super::load::{ToRelog, is_whole, left_behind, load, remove_buffers_of_failed_openings, sweep};
 use super::runner::Runner;
 use super::threads;
 use crate::buffers::layout::{Geometry, Owner};
@@ -38,6 +38,7 @@ use crate::dir::seqs::SeqReserve;
 use crate::error::OpenError;
 use crate::format::manifest::{BuffersPlace, Life, LifeState};
 use crate::format::{BootId, FileNumber, FreedBlocks, LifeNumber, Manifest};
+use crate::holds::Holds;
 use crate::io::Disk;
 use crate::log::{DiskLog, Lane, Shared};
 use crate::poison::Poison;
@@ -90,7 +91,7 @@ pub(crate) fn open(
         report.buffers_fallback = Some(reason.clone());
     }
     let known = manifest.clone();
-    let manifests = Manifests::new(Arc::clone(&disk), manifest, copies);
+    let manifests = Manifests::new(Arc::clone(&disk), manifest, &copies);
     let next_file = FileNumber(manifests.current.next_file.0.max(plan.highest_file + 1));
     let parts = Parts { disk: &disk, manifests, geometry, life, next_file };
     let loaded = make_memory(&builder, parts, &made).and_then(|(memory, shared, poison)| {
@@ -99,7 +100,8 @@ pub(crate) fn open(
         // Damage that was passed over stays as it is, to be looked at.
         let is_whole = is_whole(&report);
         if is_whole {
-            sweep(&*disk, &plan)?;
+            sweep(&*disk, &plan, &shared.supply)?;
+            remove_buffers_of_failed_openings(&known, &places);
         }
         Ok((memory, shared, poison, relog, is_whole))
     });
@@ -112,6 +114,7 @@ pub(crate) fn open(
             return Err(error);
         }
     };
+    report.holds = super::hold::summaries(&shared);
     shared.may_forget.store(is_whole, Ordering::Relaxed);
     // From here on the manifest may know the life, so its buffers stay, whatever happens.
     begin_life(&shared, &builder, &made, (boot, life), (is_whole, &relog))?;
@@ -170,6 +173,8 @@ fn begin_life(
     let highest = relog.durable.iter().max().copied().unwrap_or(0);
     let seqs_from = relog.seq_start.max(highest + 1);
     let mut manifests = shared.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (files, _) = shared.supply.files();
+    manifests.expect_files(files + shared.supply.ahead());
     manifests.update(|manifest| {
         manifest.life = life;
         manifest.closed_cleanly = false;
@@ -178,11 +183,13 @@ fn begin_life(
         manifest.next_chunk = Supply::first_id(LifeNumber(life.0 + 1));
         manifest.seq_start = relog.seq_start;
         manifest.seq_limit = manifest.seq_limit.max(shared.seqs.limit_after(seqs_from));
-        // A life is forgotten when no file of it is left.
+        // A life is forgotten when no file of it is left: else openings that end early would each leave one.
+        let undecided = plan::undecided(manifest);
         manifest.lives.retain(|life| {
             !is_swept
-                || life.state == LifeState::Open
-                || life.valid_blocks.iter().any(|blocks| *blocks > 0)
+                || Some(life.number) == undecided
+                || (life.state == LifeState::Cut
+                    && life.valid_blocks.iter().any(|blocks| *blocks > 0))
         });
         manifest.lives.push(Life {
             number: life,
@@ -259,6 +266,7 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
         next_run: AtomicU64::new(first_run(life.0)),
         runs: LiveRuns::default(),
         clears: Clears::default(),
+        holds: Holds::of(&manifest.held, life.0),
         tables: AtomicU64::new(manifest.maps.len() as u64 * u64::from(manifest.streams)),
         has_expiring: AtomicBool::new(false),
         pending_bytes: AtomicU64::new(0),

@@ -51,7 +51,7 @@ pub(super) fn start(
     (places, made, lock, owner): (Places, Made, Option<DirLock>, Owner),
 ) -> Result<Running, OpenError> {
     shared.look_at(memory);
-    shared.supply.restock();
+    shared.restock();
     let intervals =
         Intervals { write_ms: builder.write_interval_ms, flush_ms: builder.flush_interval_ms };
     let mut writers = Vec::new();

@@ -184,7 +184,7 @@ impl Keeper {
         shared.look_at(&self.memory);
         shared.keep_seqs_ahead();
         shared.keep_time(self.clock.wall_ms());
-        let made = shared.supply.restock();
+        let made = shared.restock();
         if made {
             shared.lanes.iter().for_each(|lane| lane.ring.wake_writer());
         }

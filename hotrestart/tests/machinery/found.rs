@@ -1,8 +1,12 @@
 //! What the machinery found, each once more by itself.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
 use hotrestart::codec::{Bytes, U64};
-use hotrestart::io::IoOperation;
+use hotrestart::format::manifest::MANIFEST_NAMES;
 use hotrestart::io::sim::{Fault, FaultPlan};
+use hotrestart::io::{Disk, IoErrorClass, IoOperation};
 use hotrestart::{Durability, Map, MapOptions, OpenError, Stepper, Store};
 
 use crate::world::{BEGIN_MS, End, World};
@@ -104,4 +108,80 @@ fn what_was_written_and_dropped_by_a_failed_flush_is_missed_when_the_process_die
         }
     }
     assert!(missed > 3, "only {missed} of 6 were missed: the flush dropped nothing");
+}
+
+#[test]
+fn a_quota_that_is_used_up_is_no_space_and_no_poison() {
+    let world = World::new(1);
+    let (mut stepper, store, map) = open(&world);
+    let quota = Fault::Errno(libc::EDQUOT);
+    let plan = FaultPlan::default().with(IoOperation::Create, 0, quota);
+    world.disk.set_plan(plan.with(IoOperation::Create, 1, quota));
+    let is_told = || {
+        let _ = map.insert(&1, &vec![1; 40_000]);
+        store.stats().no_space_bytes.is_some()
+    };
+    step_until(&mut stepper, "no space", is_told);
+    step_until(&mut stepper, "space", || store.stats().no_space_bytes.is_none());
+    assert_eq!(store.stats().poisoned, None);
+    let plan = FaultPlan::default().with(IoOperation::Write, 0, quota);
+    world.disk.set_plan(plan);
+    let error = world.disk.write_small("small", b"more than it has").expect_err("a quota");
+    assert!(matches!(error.class, IoErrorClass::NoSpace { .. }), "{error}");
+    world.disk.set_plan(FaultPlan::default().with(IoOperation::Write, 1, quota));
+    world.disk.write_small("small", b"more than it has").expect("the quota has room again");
+    world.disk.write_small("small", b"no more than that").expect_err("one byte more");
+    world.disk.write_small("small", b"no more than it").expect("within what it has");
+}
+
+#[test]
+fn an_opening_removes_nothing_by_a_manifest_that_was_written_and_not_flushed() {
+    let world = World::new(1);
+    let (mut stepper, store, map) = open(&world);
+    let keys = 60;
+    let put = |stepper: &mut Stepper, key: u64, fill: u8| {
+        while map.insert(&key, &vec![fill; 20_000]).is_err() {
+            stepper.step();
+        }
+    };
+    (0..keys).for_each(|key| put(&mut stepper, key, 1));
+    (0..500).for_each(|_| stepper.step());
+    // The process dies whenever a copy of the manifest is written and not flushed.
+    let dead: Arc<Mutex<Vec<World>>> = Arc::default();
+    let (of_watcher, before) = (Arc::clone(&dead), world.clone());
+    world.disk.watch(move |moment| {
+        let next = before.after(moment, End::Process, 1);
+        let is_between = MANIFEST_NAMES.iter().any(|name| next.disk.unflushed_writes(name) > 0);
+        if is_between {
+            of_watcher.lock().expect("nobody panics here").push(next);
+        }
+    });
+    let mut round = 2;
+    while store.stats().chunks_freed < 40 {
+        (0..keys).for_each(|key| put(&mut stepper, key, round));
+        (0..200).for_each(|_| stepper.step());
+        round += 1;
+    }
+    world.disk.unwatch();
+    drop(map);
+    store.abandon();
+    let dead = std::mem::take(&mut *dead.lock().expect("nobody panics here"));
+    assert!(dead.len() > 6, "only {} deaths", dead.len());
+    let cuts = Arc::new(AtomicU64::new(0));
+    for world in dead {
+        // And the power goes at any step of the opening after that.
+        let (before, count) = (world.clone(), Arc::clone(&cuts));
+        world.disk.watch(move |moment| {
+            let cut = before.after(moment, End::PowerTakesAll, 1);
+            let (_, store, map) = open(&cut);
+            assert_eq!(map.len(), keys, "entries are gone");
+            store.abandon();
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        let (_, store, map) = open(&world);
+        world.disk.unwatch();
+        assert_eq!(map.len(), keys);
+        store.abandon();
+    }
+    assert!(cuts.load(Ordering::Relaxed) > 100, "{cuts:?}");
 }

@@ -2,9 +2,9 @@
 //! one seed.
 //!
 //! `steps.rs` crashes them at every step, `widths.rs` loads one directory in every order and width,
-//! `faults.rs` has each I/O call fail once. `world.rs`, `oracle.rs` and `script.rs` are the workbench. A few
-//! seconds of each run with the other tests; `scripts/machinery` runs it for as long as one likes.
-//! `docs/testing.md` has the whole story.
+//! `faults.rs` has each I/O call fail once. `world.rs`, `oracle.rs`, `script.rs` and `holding.rs` are the
+//! workbench. A few seconds of each run with the other tests; `scripts/machinery` runs it for as long as one
+//! likes. `docs/testing.md` has the whole story.
 //!
 //! `HOTRESTART_SEED` begins at another seed (a failing test prints its own), `HOTRESTART_SECONDS` is how long
 //! fresh seeds are tried.
@@ -13,6 +13,7 @@ mod faults;
 mod found;
 mod full;
 mod groups;
+mod holding;
 mod oracle;
 mod script;
 mod steps;

@@ -9,8 +9,10 @@ use std::sync::OnceLock;
 
 use hotrestart::codec::{Bytes, U64};
 use hotrestart::hdstore::StreamId;
+use hotrestart::io::sim::SimDisk;
 use hotrestart::{Durability, Map, MapOptions, Store};
 
+use crate::holding::Holding;
 use crate::world::{STREAMS, World};
 
 pub const KEYS: u64 = 48;
@@ -141,6 +143,8 @@ pub struct Oracle {
     /// left.
     pub promised: Durability,
     is_forgiving: bool,
+    /// What is held.
+    pub holding: Holding,
     /// The map that is being dropped.
     dropping: Option<usize>,
     /// A time that is surely in the manifest: what had expired by then stays so, whatever the clock shows.
@@ -157,6 +161,7 @@ impl Oracle {
             highest_seq: vec![0; streams],
             promised: Durability::Buffered,
             is_forgiving: false,
+            holding: Holding::default(),
             dropping: None,
             floor_ms: 0,
         }
@@ -266,6 +271,11 @@ impl Oracle {
     /// A disk has lied: whatever was acknowledged may be lost, and what is left is a prefix all the same.
     pub fn forgive(&mut self) {
         self.is_forgiving = true;
+    }
+
+    /// Judges what a store has of what is held. A disk that lies may write there, too.
+    pub fn judge_holds(&self, store: &Store, disk: &SimDisk) -> Result<(), String> {
+        if self.is_forgiving { Ok(()) } else { self.holding.judge(store, disk) }
     }
 
     fn least(&self, stream: usize, level: Durability) -> usize {

@@ -93,6 +93,10 @@ impl Script {
         self.stepper = self.world.stepper(seed);
         let store = self.world.open(&mut self.stepper, writers, 1).map_err(Stuck::Refused)?;
         let entries = store.stats().memory.entries;
+        lock(&self.oracle).judge_holds(&store, &self.world.disk).unwrap_or_else(|what| {
+            panic!("{}, reopened: {what}", self.about);
+        });
+        lock(&self.oracle).holding.cut(&store);
         self.store = Some(store);
         if entries > 0 || lock(&self.oracle).lengths().iter().any(|length| *length > 0) {
             let found = self.find();
@@ -393,7 +397,7 @@ impl Script {
     }
 
     /// Some turns on a full disk; after many of them there is space again.
-    fn wait_for_space(&mut self, turns: u64) {
+    pub fn wait_for_space(&mut self, turns: u64) {
         self.steps(turns);
         self.full_for += 1;
         if self.full_for > 50 {
@@ -434,7 +438,8 @@ impl Script {
             75..=87 => self.remove(place)?,
             88 if self.random.one_in(4) => self.drop_map(place.0)?,
             88..=89 => self.clear(place)?,
-            90..=92 => self.sweep()?,
+            90..=91 => self.sweep()?,
+            92 => self.hold_or_release()?,
             93..=95 => self.wait_for(Durability::Synced),
             _ => self.wait_for(Durability::Written),
         }

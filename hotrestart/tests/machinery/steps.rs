@@ -71,6 +71,9 @@ impl Judge {
         for _ in 0..random.below(40) {
             stepper.step();
         }
+        lock(&self.oracle)
+            .judge_holds(&store, &world.disk)
+            .unwrap_or_else(|what| panic!("seed {}, depth {depth}: {what}", self.seed));
         let end = End::random(random);
         let next = world.end(end);
         store.abandon();

@@ -32,16 +32,13 @@ struct Unflushed {
     at: u64,
     offset: usize,
     bytes: Arc<Vec<u8>>,
-    /// The file's new length, for a write that replaces the whole content.
-    new_len: Option<usize>,
 }
 
 impl Unflushed {
     fn apply_to(&self, image: &mut Arc<Vec<u8>>) {
         let image = Arc::make_mut(image);
         let end = self.offset + self.bytes.len();
-        let len = self.new_len.unwrap_or(image.len().max(end));
-        image.resize(len, 0);
+        image.resize(image.len().max(end), 0);
         image[self.offset..end].copy_from_slice(&self.bytes);
     }
 }
@@ -53,21 +50,13 @@ impl SimFile {
         SimFile { current: Arc::clone(&zeros), durable: zeros, ..SimFile::default() }
     }
 
-    /// An empty file made by a whole-content write.
+    /// An empty file, which a write extends.
     pub(super) fn empty() -> SimFile {
         SimFile::default()
     }
 
     pub(super) fn write(&mut self, at: u64, offset: usize, bytes: &[u8]) {
-        self.push(Unflushed { at, offset, bytes: Arc::new(bytes.to_vec()), new_len: None });
-    }
-
-    pub(super) fn replace(&mut self, at: u64, content: &[u8]) {
-        let new_len = Some(content.len());
-        self.push(Unflushed { at, offset: 0, bytes: Arc::new(content.to_vec()), new_len });
-    }
-
-    fn push(&mut self, write: Unflushed) {
+        let write = Unflushed { at, offset, bytes: Arc::new(bytes.to_vec()) };
         write.apply_to(&mut self.current);
         self.unflushed.push(write);
     }

@@ -66,7 +66,15 @@ impl SimDisk {
 
     /// Limits the bytes of all files; `None` takes the limit away.
     pub fn set_capacity(&self, bytes: Option<u64>) {
-        self.state().capacity = bytes;
+        let mut state = self.state();
+        (state.capacity, state.is_greedy) = (bytes, false);
+    }
+
+    /// Somebody else takes all the bytes that are left, and whatever is freed from now on, until the capacity
+    /// is set.
+    pub fn fill_up(&self) {
+        let mut state = self.state();
+        (state.capacity, state.is_greedy) = (Some(state.used_bytes()), true);
     }
 
     /// Holds back all completions until `step` lets some through.
@@ -123,6 +131,11 @@ impl SimDisk {
     }
 }
 
+/// Whether the system says that there is no space, or that this user's quota is used up.
+fn is_space(error: &IoError) -> bool {
+    matches!(error.errno, Some(libc::ENOSPC | libc::EDQUOT))
+}
+
 fn no_space(state: &State, operation: IoOperation, name: &str, needed: u64) -> Option<IoError> {
     let available = state.available_bytes()?;
     (needed > available).then(|| {
@@ -136,7 +149,7 @@ impl Disk for SimDisk {
         let mut state = self.state();
         let called = state.metadata_call(IoOperation::Create, name);
         if let Err(error) = called {
-            if error.errno != Some(libc::ENOSPC) {
+            if !is_space(&error) {
                 return Err(error.at(0, len));
             }
             let available = state.available_bytes().unwrap_or(0);
@@ -238,8 +251,10 @@ impl Disk for SimDisk {
         let broken = match state.metadata_call(IoOperation::Write, name) {
             // The call is made again until it gets through.
             Err(error) if matches!(error.errno, Some(libc::EINTR | libc::EAGAIN)) => None,
+            // What is written within the file's length needs none.
+            Err(error) if is_space(&error) && len <= former => None,
             // Space is claimed before a byte is changed.
-            Err(error) if error.errno == Some(libc::ENOSPC) => {
+            Err(error) if is_space(&error) => {
                 let available = state.available_bytes().unwrap_or(0);
                 let class = IoErrorClass::NoSpace { needed: len, available };
                 return Err(error.at(0, len).of_class(class));
@@ -261,7 +276,7 @@ impl Disk for SimDisk {
             state.file_mut(inode).write(at, 0, &content[..written]);
             return Err(error.at(0, len));
         }
-        state.file_mut(inode).replace(at, content);
+        state.file_mut(inode).write(at, 0, content);
         state.note_step();
         let fault = state.call(IoOperation::Flush);
         let horizon = state.event();

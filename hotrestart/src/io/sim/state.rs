@@ -24,6 +24,8 @@ pub(super) struct State {
     pub(super) durable_names: BTreeMap<String, u64>,
     pub(super) name_changes: Vec<NameChange>,
     pub(super) capacity: Option<u64>,
+    /// Whether what is freed is gone for good.
+    pub(super) is_greedy: bool,
     /// Operations that may still complete, when completions are held back.
     pub(super) credits: Option<u64>,
     pub(super) is_dead: bool,
@@ -65,6 +67,7 @@ impl State {
             durable_names: BTreeMap::new(),
             name_changes: Vec::new(),
             capacity: None,
+            is_greedy: false,
             credits: None,
             is_dead: false,
             calls: BTreeMap::new(),
@@ -122,7 +125,11 @@ impl State {
 
     pub(super) fn remove_name(&mut self, name: &str) -> bool {
         self.name_changes.push(NameChange::Remove(name.to_owned()));
-        self.names.remove(name).is_some()
+        let is_there = self.names.remove(name).is_some();
+        if self.is_greedy {
+            self.capacity = Some(self.used_bytes());
+        }
+        is_there
     }
 
     pub(super) fn rename(&mut self, from: &str, to: &str) -> bool {
@@ -137,10 +144,13 @@ impl State {
         self.name_changes.clear();
     }
 
+    /// Bytes of all files.
+    pub(super) fn used_bytes(&self) -> u64 {
+        self.names.values().map(|inode| self.files[inode].current.len() as u64).sum()
+    }
+
     pub(super) fn available_bytes(&self) -> Option<u64> {
-        let used: u64 =
-            self.names.values().map(|inode| self.files[inode].current.len() as u64).sum();
-        self.capacity.map(|capacity| capacity.saturating_sub(used))
+        self.capacity.map(|capacity| capacity.saturating_sub(self.used_bytes()))
     }
 
     pub(super) fn file_mut(&mut self, inode: u64) -> &mut SimFile {
