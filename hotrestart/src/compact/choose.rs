@@ -91,7 +91,9 @@ impl Candidates {
             known.pending.take_if(|run| log.runs.get(*run) != Some(RunOf::Pending));
         }
         order.retain(|index| self.known[*index].pending.is_none());
-        order.retain(|index| may_copy || self.known[*index].live == 0.0);
+        // Before the best are looked at: an old chunk with hardly any garbage may have a higher score than a
+        // new one that is all garbage, and nobody grows older while puts wait.
+        order.retain(|index| may_take(self.known[*index].live, may_copy));
         let best = order.len().min(CANDIDATES);
         if best == 0 {
             return Vec::new();
@@ -104,21 +106,12 @@ impl Candidates {
             let known = &mut self.known[*index];
             known.live = live_share(&known.chunk, stamps, log);
         }
-        order.sort_by(|a, b| score(&self.known[*b]).total_cmp(&score(&self.known[*a])));
-        let mut chosen: Vec<usize> = Vec::new();
-        let mut live = 0.0;
-        for index in order {
-            let known = &self.known[index];
-            if !may_copy && known.live > 0.0 {
-                continue;
-            }
-            let is_worth_it = known.live <= 1.0 - GARBAGE_MIN;
-            if !is_worth_it || chosen.len() == most || (live + known.live > 1.0 && live > 0.0) {
-                break;
-            }
-            live += known.live;
-            chosen.push(index);
-        }
+        let estimates: Vec<(f64, f64)> = order
+            .iter()
+            .map(|index| (self.known[*index].live, score(&self.known[*index])))
+            .collect();
+        let picked = pick(&estimates, most, may_copy);
+        let mut chosen: Vec<usize> = picked.into_iter().map(|place| order[place]).collect();
         chosen.sort_unstable();
         let mut victims: Vec<Known> =
             chosen.into_iter().rev().map(|index| self.known.swap_remove(index)).collect();
@@ -136,6 +129,26 @@ impl Candidates {
             known.live = live_share(&known.chunk, stamps, log);
         }
     }
+}
+
+/// Whether a chunk with this share of live bytes may be a victim.
+fn may_take(live: f64, may_copy: bool) -> bool {
+    if may_copy { live <= 1.0 - GARBAGE_MIN } else { live == 0.0 }
+}
+
+/// Of candidates with their share of live bytes and their score, the places of the best whose survivors are
+/// about a chunk's worth.
+fn pick(candidates: &[(f64, f64)], most: usize, may_copy: bool) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..candidates.len()).collect();
+    order.retain(|place| may_take(candidates[*place].0, may_copy));
+    order.sort_by(|a, b| candidates[*b].1.total_cmp(&candidates[*a].1));
+    let mut live = 0.0;
+    let fits = |place: &usize| {
+        let before = live;
+        live += candidates[*place].0;
+        live <= 1.0 || before == 0.0
+    };
+    order.into_iter().take(most).take_while(fits).collect()
 }
 
 fn age(chunk: &Chunk, clock: u64) -> u64 {
@@ -179,6 +192,24 @@ fn live_share(chunk: &Chunk, stamps: &Stamps<DiskLog>, log: &Shared) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_old_chunk_that_is_hardly_worth_it_does_not_hide_a_new_one_that_is() {
+        // The old one's score is the higher, and remains so while puts wait and nothing is logged.
+        let old = (0.97, score(0.97, 2 << 30));
+        let new = (0.09, score(0.09, 0));
+        assert!(old.1 > new.1);
+        assert_eq!(pick(&[old, old, new], 8, true), [2]);
+        assert_eq!(pick(&[old, (0.0, 1.0), new], 8, false), [1]);
+    }
+
+    #[test]
+    fn victims_have_a_chunk_of_survivors_together_and_the_first_is_always_taken() {
+        let candidates = [(0.9, 5.0), (0.3, 4.0), (0.05, 3.0), (0.0, 9.0), (0.0, 8.0)];
+        assert_eq!(pick(&candidates, 8, true), [3, 4, 0]);
+        assert_eq!(pick(&candidates[..2], 8, true), [0]);
+        assert_eq!(pick(&candidates, 2, true), [3, 4]);
+    }
 
     #[test]
     fn of_two_chunks_with_the_same_garbage_the_one_at_rest_is_worth_more() {
