@@ -53,8 +53,8 @@ pub struct Figures {
     pub allocated_bytes: u64,
     /// What they may be.
     pub budget_bytes: u64,
-    /// Log buffers.
-    pub buffer_bytes: u64,
+    /// And what they may be beyond that for a while.
+    pub beyond_bytes: u64,
     /// What has stopped or is damaged.
     pub trouble: Option<String>,
 }
@@ -145,7 +145,7 @@ impl Engine {
             record_bytes: stats.memory.live_bytes + RECORD_OVERHEAD * stats.memory.entries,
             allocated_bytes: stats.allocated_bytes,
             budget_bytes: stats.disk_budget_bytes,
-            buffer_bytes: stats.buffer_bytes,
+            beyond_bytes: stats.disk_beyond_bytes,
             trouble: stats.poisoned.or(stopped).or(damaged),
         }
     }

@@ -10,8 +10,6 @@ use crate::system::memory;
 
 /// Seconds that the store may take to notice how much it holds.
 const LAG: usize = 5;
-/// Bytes that may be made beyond the budget: two chunks for survivors, beside what the log buffers hold.
-const BEYOND_BYTES: u64 = 2 * (8 << 20);
 /// Seconds without any operation that are a problem.
 const STILL_MAX_SECONDS: u64 = 15;
 /// More problems are one problem.
@@ -66,7 +64,7 @@ impl Watch {
 
     fn look_at_disk(&mut self, at_seconds: u64, ratio: f64, now: &Figures) {
         let by_ratio = (ratio * now.record_bytes as f64) as u64;
-        let allowed = by_ratio.max(now.budget_bytes + now.buffer_bytes + BEYOND_BYTES);
+        let allowed = by_ratio.max(now.budget_bytes + now.beyond_bytes);
         self.allowed.push_back(allowed);
         if self.allowed.len() > LAG {
             self.allowed.pop_front();
@@ -108,7 +106,7 @@ mod tests {
             record_bytes: record_mib << 20,
             allocated_bytes: allocated_mib << 20,
             budget_bytes: (2 * record_mib) << 20,
-            buffer_bytes: 8 << 20,
+            beyond_bytes: 24 << 20,
             trouble: None,
         }
     }

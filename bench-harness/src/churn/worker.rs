@@ -70,6 +70,7 @@ pub struct Worker<'a> {
     value: Vec<u8>,
     done: u64,
     asked: u64,
+    is_over: bool,
 }
 
 /// Operations after which a worker tells how far it is.
@@ -87,6 +88,7 @@ impl<'a> Worker<'a> {
             value: Vec::new(),
             done: 0,
             asked: 0,
+            is_over: false,
         }
     }
 
@@ -193,10 +195,10 @@ impl<'a> Worker<'a> {
 
     fn goes_on(&mut self, end: Instant) -> bool {
         self.asked += 1;
-        if !self.asked.is_multiple_of(TELL) {
-            return true;
+        if self.asked.is_multiple_of(TELL) {
+            self.is_over |= self.shared.stop.load(Relaxed) || Instant::now() >= end;
         }
-        !self.shared.stop.load(Relaxed) && Instant::now() < end
+        !self.is_over
     }
 
     fn own_keys(&self) -> u64 {

@@ -15,6 +15,9 @@ use crate::slab::class::Class;
 use crate::slab::large;
 use crate::sync::Mutex;
 
+/// Empty batches that a lane keeps.
+const SPARES: usize = 2;
+
 /// The batch that a lane is filling, and its empty spares.
 #[derive(Default)]
 pub(crate) struct OpenBatch {
@@ -48,9 +51,10 @@ impl OpenBatch {
         here + self.spares.len() as u64 * BATCH_SLOTS > self.promised
     }
 
-    /// Whether the batch that comes after the open one is missing.
+    /// Whether another batch should be had while there is memory: two more than the open one, so that at the
+    /// limit retirements go on until those come back.
     pub(crate) fn wants_spare(&self) -> bool {
-        self.spares.is_empty()
+        self.spares.len() < SPARES || !self.has_spare_room()
     }
 
     pub(crate) fn add_spare(&mut self, batch: Location) {

@@ -110,16 +110,20 @@ impl Slabs {
         }
     }
 
-    /// Gives all slots of the depot to their pages, so that empty pages can serve others.
-    pub(crate) fn flush_depot(&self, arena: &Arena, lane: &mut Lane) {
+    /// Gives all slots of the depot to their pages, so that empty pages can serve others. Returns the
+    /// batches, which list nothing any more, as a list.
+    pub(crate) fn flush_depot(&self, arena: &Arena) -> Option<Location> {
+        let mut emptied = None;
         for class in (0..CLASSES as u8).map(Class) {
             loop {
                 let taken = self.take_batch(arena, &mut lock(&self.classes[usize::from(class.0)]));
                 let Some(batch) = taken else { break };
                 self.give_to_pages(arena, class, batch);
-                self.put_empty(arena, lane, batch.location);
+                batch.set_next(emptied);
+                emptied = Some(batch.location);
             }
         }
+        emptied
     }
 
     fn give_to_pages(&self, arena: &Arena, class: Class, batch: Batch<'_>) {

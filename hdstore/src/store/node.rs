@@ -21,7 +21,7 @@ use crate::entry::view::EntryView;
 use crate::ids::Location;
 use crate::reclaim::hazard::Hazards;
 use crate::reclaim::pin::{OldestPin, Pins};
-use crate::reclaim::retire::RetiredQueue;
+use crate::reclaim::retire::{OpenBatch, RetiredQueue};
 use crate::slab::batch::{BATCH_BYTES, Batch};
 use crate::slab::lane::Lane;
 use crate::slab::{Slabs, Slot};
@@ -174,7 +174,7 @@ impl Node {
 
     fn try_prepare(&self, need: Option<u64>) -> Option<Prepared<'_>> {
         let (index, mut lane) = self.lane();
-        if !lane.retired.has_spare_room() {
+        if lane.retired.wants_spare() {
             match self.slabs.take(&self.arena, &mut lane, BATCH_BYTES) {
                 Some(batch) => lane.retired.add_spare(batch.location),
                 // At the limit the open batch must do.
@@ -241,7 +241,11 @@ impl Node {
 
     /// Gives the free slots of depot and lanes to their pages.
     fn flush(&self) {
-        self.slabs.flush_depot(&self.arena, &mut self.lane().1);
+        let mut emptied = self.slabs.flush_depot(&self.arena);
+        while let Some(batch) = emptied {
+            emptied = Batch::at(&self.arena, batch).next();
+            self.take_back(batch, true);
+        }
         for lane in self.lanes.iter() {
             self.slabs.flush(&self.arena, &mut lock(lane));
         }
@@ -326,7 +330,9 @@ impl Node {
         while let Some(batch) = self.retired.pop(&self.arena, &mut state, oldest) {
             let listed = Batch::at(&self.arena, batch);
             let count = listed.count();
-            if published.is_empty()
+            // When memory is short, slots go to their pages, and batches to the lanes.
+            if !all
+                && published.is_empty()
                 && let Some(class) = listed.class()
                 && self.slabs.put_batch(&self.arena, listed, class)
             {
@@ -344,11 +350,28 @@ impl Node {
                     freed += 1;
                 }
             }
-            self.slabs.put_empty(&self.arena, &mut lane, batch);
+            drop(lane);
+            self.take_back(batch, all);
         }
         state.held = held;
         state.published = published;
         freed
+    }
+
+    /// Frees a batch that lists nothing any more. When memory is short it goes to a lane that has none for
+    /// its next retirements: who removes something must find one there.
+    fn take_back(&self, batch: Location, is_short: bool) {
+        // First where nothing could be retired any more.
+        let needs: [fn(&OpenBatch) -> bool; 2] = [|open| !open.has_room(), OpenBatch::wants_spare];
+        for needs in needs.iter().filter(|_| is_short) {
+            for lane in self.lanes.iter() {
+                let mut lane = lock(lane);
+                if needs(&lane.retired) {
+                    return lane.retired.add_spare(batch);
+                }
+            }
+        }
+        self.slabs.put_empty(&self.arena, &mut self.lane().1, batch);
     }
 
     /// Whether another overwrite may leave its old value behind without a look at the pins.

@@ -57,6 +57,24 @@ impl Reserve {
         }
     }
 
+    /// The stock that files are made for when the store has `beyond` files more than its budget. Some may be,
+    /// for what the log buffers hold, for removals and for compaction; further on only what lets compaction
+    /// go on: without a chunk for its survivors nothing would ever be freed, but removals wait for what it
+    /// frees.
+    fn made_for(self, beyond: u64, buffered: usize) -> usize {
+        if beyond < self.beyond() {
+            self.wanted(Space::Removal, buffered)
+        } else {
+            buffered + self.waste + 1
+        }
+    }
+
+    /// How many files may be made beyond the budget before removals wait: what they and compaction need when
+    /// the log buffers are full.
+    fn beyond(self) -> u64 {
+        self.wanted(Space::Removal, self.buffers) as u64
+    }
+
     /// A stock that is enough for everything.
     fn ample(self) -> usize {
         self.wanted(Space::Common, self.buffers)
@@ -293,12 +311,14 @@ impl Supply {
         files >= max
     }
 
-    /// Whether another file may be made for a stock of so many. Whatever the budget says, compaction finds a
-    /// chunk for its survivors beside those for the log buffers: without it nothing would ever be freed. What
-    /// is made like that is no room for puts (`debt`).
+    /// Whether another file may be made for a stock of so many. What is made beyond the budget is no room for
+    /// puts (`debt`).
     fn may_make(&self, stock: usize) -> bool {
-        let least = || self.reserve.wanted(Space::Removal, self.buffered());
-        stock < self.ahead && (!self.is_at_budget() || stock < least())
+        if stock >= self.ahead {
+            return false;
+        }
+        let (files, max) = self.files();
+        files < max || stock < self.reserve.made_for(files - max, self.buffered())
     }
 
     /// For how many files the manifest must have bytes before the stock is filled; `None` when it has.
@@ -317,7 +337,7 @@ impl Supply {
     /// How many files may be made beyond the budget: what compaction and removals need when the log buffers
     /// are full.
     pub(crate) fn beyond(&self) -> u64 {
-        self.reserve.wanted(Space::Removal, self.reserve.buffers) as u64
+        self.reserve.beyond()
     }
 
     /// How many chunks the stock should have.
@@ -426,4 +446,21 @@ impl Supply {
 
 fn is_no_space(error: &IoError) -> bool {
     matches!(error.class, IoErrorClass::NoSpace { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn far_beyond_the_budget_removals_wait_and_compaction_gets_its_chunk() {
+        let reserve = Reserve { buffers: 3, waste: 1, compaction: 2, removals: 1 };
+        for buffered in 0..=3 {
+            let near = reserve.made_for(reserve.beyond() - 1, buffered);
+            assert_eq!(near, reserve.wanted(Space::Removal, buffered), "removals go on");
+            let far = reserve.made_for(reserve.beyond(), buffered);
+            assert!(far < reserve.wanted(Space::Removal, buffered), "removals make files for ever");
+            assert!(far > buffered + reserve.waste, "a compaction finds no chunk");
+        }
+    }
 }

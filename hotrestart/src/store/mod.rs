@@ -45,6 +45,9 @@ pub struct Store {
     running: Option<close::Running>,
 }
 
+/// Files that a round of compaction may take beyond everything before it frees some (`Supply::may_make`).
+const ROUND_FILES: u64 = 2;
+
 /// What a store holds, costs and does.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -80,6 +83,9 @@ pub struct Stats {
     pub allocated_bytes: u64,
     /// What they may be: the disk budget, and on top of it what is held.
     pub disk_budget_bytes: u64,
+    /// What they may be beyond it for a while, for what the log buffers hold, for removals and for
+    /// compaction. In a store of more than a few chunks the ratio that was asked for includes it.
+    pub disk_beyond_bytes: u64,
     /// Of these, bytes of chunks that are held, and stay until they are released.
     pub held_bytes: u64,
     /// Holds that were not released.
@@ -242,6 +248,8 @@ impl Store {
             chunks: of(&counters.chunks),
             allocated_bytes: files * self.shared.supply.chunk_size(),
             disk_budget_bytes: files_max.saturating_mul(self.shared.supply.chunk_size()),
+            disk_beyond_bytes: (self.shared.supply.beyond() + ROUND_FILES)
+                * self.shared.supply.chunk_size(),
             held_bytes: self.shared.holds.chunks().len() as u64 * self.shared.supply.chunk_size(),
             holds: self.holds(),
             chunks_known: of(&self.shared.compaction.chunks),

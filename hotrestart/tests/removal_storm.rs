@@ -1,0 +1,58 @@
+//! Removals and inserts as fast as they go, at the disk budget: the chunk files stay within it.
+//!
+//! Hazard: removals may use chunks that puts may not, so that a full store can be emptied; when they come
+//! faster than compaction frees, files are made for ever.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use hotrestart::codec::U64;
+use hotrestart::{MapOptions, Stats, Store};
+
+/// Few keys, so that their facts of absence pile up faster than a survey forgets them.
+const KEYS: u64 = 24;
+const ROUNDS: u64 = 60_000;
+const THREADS: u64 = 4;
+
+#[test]
+fn removals_that_come_faster_than_chunks_are_freed_wait_and_make_no_files_for_ever() {
+    let home = tempfile::tempdir().expect("a directory");
+    let store = Store::builder().memory_limit_bytes(64 << 20).chunk_bytes(1 << 20);
+    let store = store.open(home.path()).expect("a store");
+    let map = store.map::<U64, U64>("m", MapOptions::default()).expect("a map");
+    let is_over = AtomicBool::new(false);
+    let (allocated_max, allowed_max) = std::thread::scope(|scope| {
+        let work = |thread| {
+            let map = &map;
+            move || {
+                for round in 0..ROUNDS {
+                    for key in (thread..KEYS).step_by(THREADS as usize) {
+                        map.insert(&key, &round).expect("room comes");
+                    }
+                    for key in (thread..KEYS).step_by(THREADS as usize) {
+                        assert!(map.remove(&key).expect("room comes"), "{key}");
+                    }
+                }
+            }
+        };
+        let workers: Vec<_> = (0..THREADS).map(|thread| scope.spawn(work(thread))).collect();
+        let watcher = scope.spawn(|| {
+            let (mut allocated_max, mut allowed_max) = (0, 0);
+            while !is_over.load(Relaxed) {
+                let Stats { allocated_bytes, disk_budget_bytes, disk_beyond_bytes, .. } =
+                    store.stats();
+                allocated_max = allocated_bytes.max(allocated_max);
+                allowed_max = (disk_budget_bytes + disk_beyond_bytes).max(allowed_max);
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            (allocated_max, allowed_max)
+        });
+        for worker in workers {
+            worker.join().expect("removals work");
+        }
+        is_over.store(true, Relaxed);
+        watcher.join().expect("figures")
+    });
+    assert!(map.is_empty());
+    assert!(allocated_max <= allowed_max, "{allocated_max} B of files, at most {allowed_max}");
+    assert!(store.stats().chunks_freed > 20, "{:#?}", store.stats());
+}
