@@ -34,7 +34,7 @@ pub struct Watch {
     pub problems: Vec<String>,
     still_seconds: u64,
     allowed: VecDeque<u64>,
-    former_bytes: u64,
+    former_bytes: Option<u64>,
 }
 
 impl Watch {
@@ -75,16 +75,17 @@ impl Watch {
                 let found = now.allocated_bytes as f64 / now.record_bytes as f64;
                 self.ratio_max = self.ratio_max.max(found);
             }
-        } else if now.allocated_bytes <= self.former_bytes {
+        } else if self.former_bytes.is_none_or(|former| now.allocated_bytes <= former) {
+            // What the pattern before left is on its way out.
             self.over_budget_seconds += 1;
         } else {
-            let (found, former) = (now.allocated_bytes, self.former_bytes);
+            let (found, former) = (now.allocated_bytes, self.former_bytes.unwrap_or(0));
             self.problem(
                 at_seconds,
                 format!("disk {found} B beyond {allowed} B, and before that {former} B"),
             );
         }
-        self.former_bytes = now.allocated_bytes;
+        self.former_bytes = Some(now.allocated_bytes);
     }
 
     fn problem(&mut self, at_seconds: u64, what: String) {

@@ -57,6 +57,16 @@ impl OpenBatch {
         self.spares.len() < SPARES || !self.has_spare_room()
     }
 
+    /// Takes a spare that no promise needs.
+    pub(crate) fn take_spare(&mut self) -> Option<Location> {
+        let here = if self.batch.is_some() { BATCH_SLOTS - self.count } else { 0 };
+        let left = self.spares.len().checked_sub(1)? as u64;
+        if here + left * BATCH_SLOTS < self.promised {
+            return None;
+        }
+        self.spares.pop()
+    }
+
     pub(crate) fn add_spare(&mut self, batch: Location) {
         self.spares.push(batch);
     }

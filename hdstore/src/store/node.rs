@@ -179,7 +179,7 @@ impl Node {
                 Some(batch) => lane.retired.add_spare(batch.location),
                 // At the limit the open batch must do.
                 None if lane.retired.has_room() => {}
-                None => return None,
+                None => lane.retired.add_spare(self.spare_of_others(index)?),
             }
         }
         let slot = match need {
@@ -188,6 +188,13 @@ impl Node {
         };
         lane.retired.promise();
         Some(Prepared { node: self, lane: index, slot })
+    }
+
+    /// A batch of another lane, which does not need it as much as one that has none.
+    #[cold]
+    fn spare_of_others(&self, but: usize) -> Option<Location> {
+        let others = self.lanes.iter().enumerate().filter(|(index, _)| *index != but);
+        others.filter_map(|(_, lane)| try_lock(lane)).find_map(|mut lane| lane.retired.take_spare())
     }
 
     /// Takes memory for the index, filled with zeros; its bytes are a power of two from 64 on.
