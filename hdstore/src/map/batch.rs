@@ -111,9 +111,9 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     }
 
     /// Gives many keys their values, in order, and waits for durability once, at the end. Each put stands for
-    /// itself: this is not a transaction. The cache misses of up to sixteen keys run side by side, so in a
-    /// store that is larger than the caches it takes some two thirds of the time of single puts
-    /// (`cargo run --release -p hdstore --example load`).
+    /// itself: this is not a transaction. The cache misses of up to sixteen keys run side by side: in memory
+    /// alone, with more entries than the caches hold, a put takes some two thirds of the time of a single one
+    /// (`cargo run --release -p hdstore --example load`); behind a log that may be no gain.
     ///
     /// # Errors
     /// As for [`Map::insert`]; the first one ends the call, and [`PutManyError::done`] says how many puts
