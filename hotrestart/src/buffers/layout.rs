@@ -12,7 +12,6 @@ const CRC_AT: usize = 68;
 /// Offsets in a control area.
 pub(crate) const STATE: usize = 0;
 pub(crate) const NUMBER: usize = 8;
-pub(crate) const COMMITTED: usize = 16;
 pub(crate) const CAPACITY: usize = 24;
 pub(crate) const FLAGS: usize = 32;
 pub(crate) const RECORDS_CAP: usize = 40;
@@ -182,6 +181,10 @@ impl State {
         State(self.0 + len as u64 + ((count as u64) << RECORDS_SHIFT))
     }
 }
+
+/// A word of the commit table that names no record: padding, or a part of a group whose first word names it
+/// all. It lies beyond every buffer.
+pub(crate) const NO_RECORD: u64 = u32::MAX as u64;
 
 /// A word of the commit table: where a whole record lies, or the records of a group.
 pub(crate) fn commit_word(offset: usize, len: usize) -> u64 {

@@ -1,7 +1,7 @@
 //! Log buffers: where a record lies from the moment it is committed until its block is written.
 //!
 //! `layout.rs` has the bytes (`docs/format.md`, section 11), `ring.rs` the reservations of one writer,
-//! `waiting.rs` who waits there, `place.rs` the files in shared memory, `recover.rs` reads what a dead
+//! `span.rs` what a thread has reserved ahead, `room.rs` what a put fills, `waiting.rs` who waits there, `place.rs` the files in shared memory, `recover.rs` reads what a dead
 //! process left.
 
 pub(crate) mod layout;
@@ -13,6 +13,8 @@ pub(crate) mod recover;
 pub(crate) mod ring;
 #[cfg(all(test, not(loom)))]
 mod ring_tests;
+mod room;
+mod span;
 mod waiting;
 #[cfg(loom)]
 mod watched;

@@ -1,30 +1,31 @@
 //! The ring of one writer's log buffers: reservations, commits, sealing.
 //!
-//! Invariant: room is handed out by one successful step on the state word of the active buffer, so no two
-//! rooms overlap; a sealed buffer hands out none. A room becomes whole by one word, however many records are
-//! in it. A buffer is used again only after the writer released
+//! Invariant: bytes and words of the commit table are handed out by one successful step on the state word of
+//! the active buffer, to a room or to a thread's span (`span.rs`), so no two rooms overlap; a sealed buffer
+//! hands out none. A room becomes whole by one word, however many records are in it; a turn is whole when
+//! every word is set that was handed out. A buffer is used again only after the writer released
 //! it, which it does when the block is on the device. The turn counts the uses of buffers from 0; turn n
 //! lies in buffer n mod count, and holds the block whose number stands in its control area.
 //!
-//! Who calls: puts (`reserve`, `Room::commit`) from any thread; the writer (`seal_if`, `sealed`,
+//! Who calls: puts (`reserve`, `Room::commit`) from any thread; the writer (`seal_turn`, `sealed`,
 //! `release`) from one. What may go wrong: no buffer is free, and the caller waits up to its deadline.
-//! Sealing waits for the committed bytes, never for a stream's lock; a room that is dropped becomes
-//! padding. Cost of a reservation: a load and one compare-exchange on a line shared by the putting
-//! threads of this writer.
+//! A sealed turn waits for its rooms, never for a stream's lock; a room that is dropped becomes
+//! padding (`room.rs`). Cost of a reservation: the lock of the thread's own lane, and for one in some twenty
+//! records of 250 bytes a compare-exchange on a line shared by the putting threads of this writer.
 #![allow(unsafe_code)] // the region's bytes and words; docs/unsafe.md
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::layout::{
-    CAPACITY, COMMITTED, ENDS_CHUNK, FLAGS, Geometry, NUMBER, RECORDS_CAP, STATE, State, TABLE,
-    commit_word,
+    CAPACITY, ENDS_CHUNK, FLAGS, Geometry, NUMBER, RECORDS_CAP, STATE, State, TABLE,
 };
 use super::plan::ChunkFill;
+pub(crate) use super::room::Room;
+use super::span::{Lanes, Span};
 pub(crate) use super::waiting::NoRoom;
 use crate::format::block::{BLOCK_HEADER_LEN, sealed_len};
 use crate::format::chunk::CHUNK_HEADER_LEN;
-use crate::format::record::write_padding;
 use crate::io::{Region, RegionSlice, Waker};
 use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, fence, lock, spin};
 
@@ -34,12 +35,13 @@ const WORTH_A_BLOCK: usize = 8;
 /// One writer's buffers.
 #[derive(Debug)]
 pub(crate) struct Ring {
-    region: Arc<Region>,
+    pub(super) region: Arc<Region>,
     pub(super) geometry: Geometry,
-    writer: u32,
+    pub(super) writer: u32,
     chunk_size: usize,
     active: crossbeam_utils::CachePadded<AtomicU64>,
     pub(super) released: crossbeam_utils::CachePadded<AtomicU64>,
+    lanes: Lanes,
     fill: Mutex<ChunkFill>,
     /// Tables that the store has: the most that a directory lists.
     tables: AtomicU64,
@@ -53,7 +55,7 @@ pub(crate) struct Ring {
     restricted: AtomicBool,
     pub(super) waker: OnceLock<Waker>,
     #[cfg(loom)]
-    watched: super::watched::Watched,
+    pub(super) watched: super::watched::Watched,
 }
 
 /// Whether a record may be the first of its turn.
@@ -63,16 +65,6 @@ pub(crate) enum First {
     May,
     /// Nobody has looked.
     MayNot,
-}
-
-/// Room for one record, or for those of a group. Dropped without `commit` it becomes padding.
-pub(crate) struct Room<'a> {
-    ring: &'a Ring,
-    turn: u64,
-    /// In the buffer.
-    offset: usize,
-    len: usize,
-    index: usize,
 }
 
 impl Ring {
@@ -89,6 +81,7 @@ impl Ring {
             chunk_size: chunk_size as usize,
             active: AtomicU64::new(0).into(),
             released: AtomicU64::new(0).into(),
+            lanes: Lanes::new(),
             fill: Mutex::new(ChunkFill::new(0)),
             tables: AtomicU64::new(1),
             chunks_planned: AtomicU64::new(1),
@@ -141,17 +134,17 @@ impl Ring {
         }
     }
 
-    fn slot(&self, turn: u64) -> u32 {
+    pub(super) fn slot(&self, turn: u64) -> u32 {
         (turn % u64::from(self.geometry.buffers_per_writer)) as u32
     }
 
     #[cfg(loom)]
-    fn control(&self, turn: u64, field: usize) -> &AtomicU64 {
+    pub(super) fn control(&self, turn: u64, field: usize) -> &AtomicU64 {
         self.watched.word(self.geometry.control(self.writer, self.slot(turn)) + field)
     }
 
     #[cfg(not(loom))]
-    fn control(&self, turn: u64, field: usize) -> &AtomicU64 {
+    pub(super) fn control(&self, turn: u64, field: usize) -> &AtomicU64 {
         let at = self.geometry.control(self.writer, self.slot(turn)) + field;
         debug_assert!(at + 8 <= self.region.len() && at.is_multiple_of(8));
         // SAFETY: the word lies in the region (the geometry made the region's length), is aligned, and is
@@ -166,7 +159,6 @@ impl Ring {
     /// Prepares a free buffer for a turn: its commit table is zero already.
     fn open_turn(&self, turn: u64, number: u64, capacity: usize, records: usize) {
         self.control(turn, NUMBER).store(number, Ordering::Relaxed);
-        self.control(turn, COMMITTED).store(0, Ordering::Relaxed);
         self.control(turn, CAPACITY).store(capacity as u64, Ordering::Relaxed);
         self.control(turn, RECORDS_CAP).store(records as u64, Ordering::Relaxed);
         self.control(turn, FLAGS).store(0, Ordering::Relaxed);
@@ -195,6 +187,12 @@ impl Ring {
         keep_on: impl Fn() -> bool,
     ) -> Result<Room<'_>, NoRoom> {
         loop {
+            let mut lane = self.lanes.mine();
+            if let Some(span) = &mut lane
+                && let Some(room) = self.room_in_span(span, len, count)
+            {
+                return Ok(room);
+            }
             let turn = self.active.load(Ordering::Acquire);
             let state = self.state(turn);
             if !state.is_turn(turn) {
@@ -206,6 +204,7 @@ impl Ring {
                 continue;
             }
             if state.is_sealed() {
+                drop(lane);
                 if !self.advance() {
                     if self.closed.load(Ordering::Acquire) {
                         return Err(NoRoom::Stopped);
@@ -217,17 +216,21 @@ impl Ring {
             let capacity = self.control(turn, CAPACITY).load(Ordering::Relaxed) as usize;
             let (bytes, index) = (state.bytes(), state.records());
             let records = self.control(turn, RECORDS_CAP).load(Ordering::Relaxed) as usize;
-            if bytes + len > capacity || index + count > records {
+            let fits = |(len, count)| bytes + len <= capacity && index + count <= records;
+            if !fits((len, count)) {
+                drop(lane);
                 self.seal(turn, state);
                 continue;
             }
             if index == 0 && first == First::MayNot {
                 return Err(NoRoom::Begins);
             }
+            let wish = lane.as_ref().map(|span| span.wish(turn, len, count));
+            let reserved = wish.filter(|wish| fits(*wish)).unwrap_or((len, count));
             let word = self.control(turn, STATE);
             let taken = word.compare_exchange(
                 state.0,
-                state.with(len, count).0,
+                state.with(reserved.0, reserved.1).0,
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             );
@@ -235,14 +238,44 @@ impl Ring {
                 if index == 0 {
                     self.wake();
                 }
-                let room = Room { ring: self, turn, offset: BLOCK_HEADER_LEN + bytes, len, index };
+                let at = BLOCK_HEADER_LEN + bytes;
                 // Tags of turns repeat: a thread that slept that long holds room in a later turn, and
                 // gives it up. No turn is released while a room in it is not committed.
-                if self.released.load(Ordering::Acquire) <= turn {
-                    return Ok(room);
+                if self.released.load(Ordering::Acquire) > turn {
+                    drop(Room::new(self, turn, (at, index), reserved));
+                    continue;
                 }
+                if let Some(span) = &mut lane {
+                    span.begin(turn, (at, index), (len, count), reserved);
+                }
+                return Ok(Room::new(self, turn, (at, index), (len, count)));
             }
         }
+    }
+
+    /// Room in the calling thread's span. One of a turn that was sealed is closed, and one that is too short.
+    #[inline]
+    fn room_in_span(&self, span: &mut Span, len: usize, count: usize) -> Option<Room<'_>> {
+        if !span.is_open() {
+            return None;
+        }
+        // The turn is not released before the span is closed, so the state is this turn's.
+        let is_sealed = self.state(span.turn).is_sealed();
+        if !is_sealed && let Some(taken) = span.take(len, count) {
+            return Some(Room::new(self, span.turn, taken, (len, count)));
+        }
+        if is_sealed || span.ends_for(len) {
+            self.close_span(span);
+        }
+        None
+    }
+
+    /// Makes padding of what is left of a span, and says that nothing is missing there.
+    #[cold]
+    fn close_span(&self, span: &mut Span) {
+        let turn = span.turn;
+        let (bytes, words) = span.rest();
+        drop(Room::new(self, turn, (bytes.start, words.start), (bytes.len(), words.len())));
     }
 
     /// Seals the buffer of a turn if it is still in this state, and opens the next one if it is free.
@@ -364,10 +397,20 @@ impl Ring {
         if !state.is_turn(turn) || !state.is_sealed() {
             return None;
         }
-        let committed = self.control(turn, COMMITTED).load(Ordering::Acquire);
+        if !self.is_whole(turn, state) {
+            // A thread that does nothing at present may have a span there.
+            for mut span in self.lanes.idle() {
+                if span.is_open() && span.turn <= turn {
+                    self.close_span(&mut span);
+                }
+            }
+            if !self.is_whole(turn, state) {
+                return None;
+            }
+        }
         let is_last = self.closed.load(Ordering::Acquire) && state.bytes() > 0;
         let accounted = self.active_turn() != turn || self.advance() || is_last;
-        if committed != state.bytes() as u64 || !accounted {
+        if !accounted {
             return None;
         }
         Some(SealedTurn {
@@ -377,13 +420,19 @@ impl Ring {
         })
     }
 
-    /// Records of a turn that were handed out, and rooms that are whole.
+    /// Whether every word is set that was handed out: what is not there yet is looked for at the end first.
+    fn is_whole(&self, turn: u64, state: State) -> bool {
+        let word = |index: usize| self.control(turn, TABLE + index * 8).load(Ordering::Acquire);
+        (0..state.records()).rev().all(|index| word(index) != 0)
+    }
+
+    /// Words of a turn that were handed out, and rooms that are whole.
     #[cfg(any(test, loom))]
     pub(super) fn handed_out(&self, turn: u64) -> (usize, usize) {
-        let records = self.state(turn).records();
-        let is_whole =
-            |index: &usize| self.control(turn, TABLE + index * 8).load(Ordering::Relaxed) != 0;
-        (records, (0..records).filter(is_whole).count())
+        let words = self.state(turn).records();
+        let word = |index: &usize| self.control(turn, TABLE + index * 8).load(Ordering::Relaxed);
+        let is_room = |word: &u64| *word != 0 && *word != super::layout::NO_RECORD;
+        (words, (0..words).map(|index| word(&index)).filter(is_room).count())
     }
 
     /// The bytes of a sealed turn's block, for writing. The slice is the writer's until it releases the turn.
@@ -423,41 +472,6 @@ pub(crate) struct SealedTurn {
     pub(crate) payload_len: usize,
     pub(crate) number: u64,
     pub(crate) ends_chunk: bool,
-}
-
-impl Room<'_> {
-    /// The turn that the room lies in: its position in the writer's order.
-    pub(crate) fn turn(&self) -> u64 {
-        self.turn
-    }
-
-    /// The room's bytes.
-    pub(crate) fn bytes(&mut self) -> &mut [u8] {
-        let at = self.ring.geometry.data(self.ring.writer, self.ring.slot(self.turn)) + self.offset;
-        #[cfg(loom)]
-        self.ring.watched.touch(at, self.len);
-        // SAFETY: `reserve` gave these bytes of the region to this room alone, and the buffer is not
-        // written or reused before the room is committed or dropped.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.ring.region.base().as_ptr().add(at), self.len)
-        }
-    }
-
-    /// All that is in it is whole: from now on it survives the death of the process. A group's other words
-    /// stay 0, so there is no moment at which some of it counts.
-    pub(crate) fn commit(self) {
-        let word = self.ring.control(self.turn, TABLE + self.index * 8);
-        word.store(commit_word(self.offset, self.len), Ordering::Release);
-        self.ring.control(self.turn, COMMITTED).fetch_add(self.len as u64, Ordering::Release);
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Room<'_> {
-    fn drop(&mut self) {
-        write_padding(self.bytes());
-        self.ring.control(self.turn, COMMITTED).fetch_add(self.len as u64, Ordering::Release);
-    }
 }
 
 /// A copy of a whole region, for recovery in a simulation.
