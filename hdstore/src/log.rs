@@ -96,13 +96,22 @@ pub trait Log: Send + Sync + Sized + 'static {
     /// block. Changes that are under way may still come; they count for nothing.
     fn drop_map(&self, map: MapId) -> Result<(), LogError>;
 
-    /// Finds room for a change and copies its key and value there. It may wait up to the log's own deadline.
+    /// Finds room for a change. It may wait up to the log's own deadline.
     fn reserve(
         &self,
         map: MapId,
         stream: StreamId,
         change: Change<'_>,
     ) -> Result<Self::Room<'_>, LogError>;
+
+    /// Copies the key and value of the change that the room was reserved for.
+    fn write(
+        &self,
+        room: &mut Self::Room<'_>,
+        map: MapId,
+        stream: StreamId,
+        change: Change<'_>,
+    );
 
     /// Where in its writer's order the room lies.
     fn position(room: &Self::Room<'_>) -> u64;
@@ -114,7 +123,7 @@ pub trait Log: Send + Sync + Sized + 'static {
     /// Waits until a seq may be given, up to the log's own deadline.
     fn wait_to_admit(&self, seq: Seq) -> Result<(), LogError>;
 
-    /// Completes the record. Under the stream's lock: it neither waits nor fails.
+    /// Completes the record, which was written. Under the stream's lock: it neither waits nor fails.
     fn commit(&self, room: Self::Room<'_>, seq: Seq) -> Self::Ticket;
 
     /// Finds room for the records of changes of a stream that are kept all or not at all, and copies their
@@ -162,6 +171,9 @@ impl Log for NoLog {
     fn reserve(&self, _: MapId, _: StreamId, _: Change<'_>) -> Result<(), LogError> {
         Ok(())
     }
+
+    #[inline]
+    fn write(&self, (): &mut (), _: MapId, _: StreamId, _: Change<'_>) {}
 
     #[inline]
     fn position((): &()) -> u64 {

@@ -93,9 +93,28 @@ pub(crate) struct Shared {
 pub struct LogRoom<'a> {
     room: Room<'a>,
     writer: u32,
-    run: Option<PendingRun<'a>>,
-    /// The table that the record clears, and where that is noted.
-    clear: Option<(&'a Clears, MapId, StreamId)>,
+    /// What few changes have. A room is moved about on each put's way, so it is short.
+    rest: Option<Box<Rest<'a>>>,
+}
+
+/// What becomes of a change when its record is whole, beside the record.
+enum Rest<'a> {
+    /// Its value lies in parts, and has been written.
+    Run(PartOf, PendingRun<'a>),
+    /// The table that it clears, and where that is noted.
+    Clear(&'a Clears, MapId, StreamId),
+}
+
+/// A change's record as it will be, but for seq and checksum, with its key and value.
+fn record_of(map: MapId, stream: StreamId, change: Change<'_>) -> (RecordHeader, &[u8], &[u8]) {
+    match change {
+        Change::Entry { key, value, expiry_ms } => {
+            (RecordHeader::entry(map, stream, key.len(), value.len(), expiry_ms), key, value)
+        }
+        Change::Absence { key } => (RecordHeader::absence(map, stream, key.len()), key, &[]),
+        Change::Clear => (RecordHeader::clear(map, stream), &[], &[]),
+        _ => unreachable!("a change that this version does not make"),
+    }
 }
 
 impl Shared {
@@ -220,42 +239,67 @@ impl Shared {
         LogFailure::Busy { waited_ms }
     }
 
-    /// Writes a change's record, all but its seq, and parts before it if it is long.
-    pub(crate) fn write_record(
+    /// Finds room for a change's record, and writes its value in parts before if it is long.
+    #[inline]
+    pub(crate) fn reserve_record(
         &self,
         map: MapId,
         stream: StreamId,
         change: Change<'_>,
         space: Space,
     ) -> Result<LogRoom<'_>, LogFailure> {
+        let (header, ..) = record_of(map, stream, change);
+        let len = header.encoded_len();
+        let is_plain = len <= self.record_max && !matches!(change, Change::Clear);
         let writer = self.writer_of(stream);
-        let lane = &self.lanes[writer as usize];
-        let (mut header, key, mut value): (_, _, &[u8]) = match change {
-            Change::Entry { key, value, expiry_ms } => {
-                self.note_expiry(expiry_ms);
-                let mut header =
-                    RecordHeader::entry(map, stream, key.len(), value.len(), expiry_ms);
-                header.body_crc = body_crc(key, value, expiry_ms);
-                (header, key, value)
+        if is_plain {
+            let room = self.room(&self.lanes[writer as usize], (len, 1), space)?;
+            return Ok(LogRoom { room, writer, rest: None });
+        }
+        self.reserve_with_rest(map, stream, change, space)
+    }
+
+    #[cold]
+    fn reserve_with_rest(
+        &self,
+        map: MapId,
+        stream: StreamId,
+        change: Change<'_>,
+        space: Space,
+    ) -> Result<LogRoom<'_>, LogFailure> {
+        let (mut header, key, value) = record_of(map, stream, change);
+        let rest = match change {
+            Change::Clear => Rest::Clear(&self.clears, map, stream),
+            _ => {
+                let (part, pending) = self.write_run((map, stream), key, value, space)?;
+                header.part = Some(part);
+                Rest::Run(part, pending)
             }
-            Change::Absence { key } => {
-                let mut header = RecordHeader::absence(map, stream, key.len());
-                header.body_crc = body_crc(key, &[], None);
-                (header, key, &[])
-            }
-            Change::Clear => (RecordHeader::clear(map, stream), &[][..], &[]),
-            _ => unreachable!("a change that this version does not make"),
         };
-        let clear = matches!(change, Change::Clear).then_some((&self.clears, map, stream));
-        let mut run = None;
-        if header.encoded_len() > self.record_max {
-            let (part, pending) = self.write_run((map, stream), key, value, space)?;
-            (header.part, run) = (Some(part), Some(pending));
+        let writer = self.writer_of(stream);
+        let room = self.room(&self.lanes[writer as usize], (header.encoded_len(), 1), space)?;
+        Ok(LogRoom { room, writer, rest: Some(Box::new(rest)) })
+    }
+
+    /// Writes a change's record, all but its seq, into the room that was reserved for it.
+    #[inline]
+    pub(crate) fn write_record(
+        &self,
+        room: &mut LogRoom<'_>,
+        map: MapId,
+        stream: StreamId,
+        change: Change<'_>,
+    ) {
+        let (mut header, key, mut value) = record_of(map, stream, change);
+        if !matches!(change, Change::Clear) {
+            header.body_crc = body_crc(key, value, header.expiry);
+        }
+        if let Some(Rest::Run(part, _)) = room.rest.as_deref() {
+            header.part = Some(*part);
             value = &[];
         }
-        let mut room = self.room(lane, (header.encoded_len(), 1), space)?;
-        header.encode_into(key, value, room.bytes());
-        Ok(LogRoom { room, writer, run, clear })
+        self.note_expiry(header.expiry);
+        header.encode_into(key, value, room.room.bytes());
     }
 
     /// Writes a value in parts; its entry, whose record carries what is returned, must be committed later.
@@ -380,7 +424,12 @@ impl Log for DiskLog {
             Change::Absence { .. } | Change::Clear => Space::Removal,
             _ => Space::Common,
         };
-        Ok(self.shared.write_record(map, stream, change, space)?)
+        Ok(self.shared.reserve_record(map, stream, change, space)?)
+    }
+
+    #[inline]
+    fn write(&self, room: &mut LogRoom<'_>, map: MapId, stream: StreamId, change: Change<'_>) {
+        self.shared.write_record(room, map, stream, change);
     }
 
     fn position(room: &LogRoom<'_>) -> u64 {
@@ -403,12 +452,12 @@ impl Log for DiskLog {
     }
 
     fn commit(&self, room: LogRoom<'_>, seq: Seq) -> Ticket {
-        let LogRoom { mut room, writer, run, clear } = room;
-        if let Some(mut run) = run {
-            run.commit(seq);
-        }
-        if let Some((clears, map, stream)) = clear {
-            clears.raise(map, stream, seq);
+        let LogRoom { mut room, writer, rest } = room;
+        if let Some(mut rest) = rest {
+            match &mut *rest {
+                Rest::Run(_, run) => run.commit(seq),
+                Rest::Clear(clears, map, stream) => clears.raise(*map, *stream, seq),
+            }
         }
         patch_seq(room.bytes(), seq.0);
         let buffer = room.turn();

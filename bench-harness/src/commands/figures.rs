@@ -24,6 +24,8 @@ pub struct PhaseFigures {
     pub rate_sustained: Option<bool>,
     /// The longest that an operation started after its intended time; of an open loop only.
     pub max_lag_us: Option<f64>,
+    /// Time on cpus for each operation, of all the process's threads, the store's own among them.
+    pub cpu_us_per_operation: Option<f64>,
     /// The measured time as it was.
     pub measured_seconds: Option<f64>,
     /// The load's time.
@@ -54,6 +56,7 @@ impl PhaseFigures {
         self.service_latency_us = measured.service.percentiles();
         self.rate_sustained = measured.sustained(rate);
         self.max_lag_us = rate.map(|_| measured.max_lag.as_secs_f64() * 1e6);
+        self.cpu_us_per_operation = measured.cpu_us_per_operation();
         self.measured_seconds = Some(measured.seconds);
         self.interrupted |= measured.interrupted;
     }
@@ -70,6 +73,7 @@ impl PhaseFigures {
             .line_if("operations", self.ops_per_second.map(units::per_second))
             .line_if("p50 / p99 / p99.9 / p99.99 / max", self.latency_us.map(times))
             .line_if("the same from the actual start", self.service_latency_us.map(times))
+            .line_if("cpu time of an operation", self.cpu_us_per_operation.map(units::microseconds))
             .line_if("latest start after its time", self.max_lag_us.map(units::microseconds));
     }
 

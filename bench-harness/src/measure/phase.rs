@@ -35,6 +35,8 @@ pub struct Measured {
     pub operations: u64,
     /// The measured time.
     pub seconds: f64,
+    /// Time that the process's threads spent on cpus in it, the store's own among them.
+    pub cpu: Duration,
     /// From the intended start in an open loop.
     pub latency: Latency,
     /// From the actual start; of an open loop only.
@@ -51,6 +53,11 @@ impl Measured {
     /// Operations per second; none when nothing was measured.
     pub fn operations_per_second(&self) -> Option<f64> {
         (self.seconds > 0.0).then(|| self.operations as f64 / self.seconds)
+    }
+
+    /// Time on cpus for each operation, in microseconds.
+    pub fn cpu_us_per_operation(&self) -> Option<f64> {
+        (self.operations > 0).then(|| self.cpu.as_secs_f64() * 1e6 / self.operations as f64)
     }
 
     /// Whether an intended rate was reached: 99 % of it, and no more than a second behind at the end.
@@ -94,7 +101,7 @@ pub fn run<C: Caller>(
     let allowed = cpu::allowed();
     let start = Instant::now();
     let mut tallies = Vec::with_capacity(workers);
-    let (mut seconds, mut interrupted) = (0.0, false);
+    let (mut seconds, mut cpu, mut interrupted) = (0.0, Duration::ZERO, false);
     std::thread::scope(|scope| {
         let mut handles = Vec::with_capacity(workers);
         for worker in 0..workers {
@@ -109,7 +116,7 @@ pub fn run<C: Caller>(
                 work(control, worker, schedule, make(worker))
             }));
         }
-        (seconds, interrupted) = conduct(name, settings, &control, start, at_measured);
+        (seconds, cpu, interrupted) = conduct(name, settings, &control, start, at_measured);
         for handle in handles {
             match handle.join() {
                 Ok(tally) => tallies.push(tally),
@@ -122,7 +129,7 @@ pub fn run<C: Caller>(
     {
         return Err(failure);
     }
-    Ok(add_up(tallies, seconds, interrupted))
+    Ok(add_up(tallies, (seconds, cpu), interrupted))
 }
 
 /// Leads the phase from the calling thread: moves the state on, draws progress, sees Ctrl-C.
@@ -132,12 +139,12 @@ fn conduct(
     control: &Control,
     start: Instant,
     at_measured: impl FnOnce(),
-) -> (f64, bool) {
+) -> (f64, Duration, bool) {
     let warmup = Duration::from_secs_f64(settings.warmup);
     let measured = Duration::from_secs_f64(settings.seconds);
     let bar = progress::time(name, warmup + measured);
     let mut at_measured = Some(at_measured);
-    let mut measured_from = None;
+    let mut measured_from: Option<(Instant, Duration)> = None;
     let (mut seen, mut seen_at) = (0, start);
     loop {
         let now = Instant::now();
@@ -147,16 +154,19 @@ fn conduct(
                 at_measured();
             }
             control.state.store(MEASURED, Ordering::Release);
-            measured_from = Some(Instant::now());
+            measured_from = Some((Instant::now(), cpu::process_time()));
         }
         let failed = control.failure.lock().map_or(true, |failure| failure.is_some());
         let ended =
-            measured_from.is_some_and(|from| now.saturating_duration_since(from) >= measured);
+            measured_from.is_some_and(|(from, _)| now.saturating_duration_since(from) >= measured);
         if ended || failed || interrupt::requested() {
             control.state.store(STOPPED, Ordering::Release);
             bar.finish_and_clear();
-            let seconds = measured_from.map_or(0.0, |from| from.elapsed().as_secs_f64());
-            return (seconds, interrupt::requested());
+            let Some((from, cpu)) = measured_from else {
+                return (0.0, Duration::ZERO, interrupt::requested());
+            };
+            let cpu = cpu::process_time().saturating_sub(cpu);
+            return (from.elapsed().as_secs_f64(), cpu, interrupt::requested());
         }
         if now - seen_at >= Duration::from_millis(250) {
             let done: u64 = control.done.iter().map(|count| count.load(Ordering::Relaxed)).sum();
@@ -165,7 +175,7 @@ fn conduct(
             bar.set_prefix(units::per_second(rate));
             bar.set_position(elapsed.as_millis() as u64);
         }
-        let next = measured_from.map_or(start + warmup, |from| from + measured);
+        let next = measured_from.map_or(start + warmup, |(from, _)| from + measured);
         let left = next.saturating_duration_since(Instant::now());
         std::thread::sleep(left.clamp(Duration::from_micros(200), Duration::from_millis(50)));
     }
@@ -229,10 +239,11 @@ fn work<C: Caller>(
     tally
 }
 
-fn add_up(tallies: Vec<Tally>, seconds: f64, interrupted: bool) -> Measured {
+fn add_up(tallies: Vec<Tally>, (seconds, cpu): (f64, Duration), interrupted: bool) -> Measured {
     let mut sum = Measured {
         operations: 0,
         seconds,
+        cpu,
         latency: Latency::new(),
         service: Latency::new(),
         max_lag: Duration::ZERO,

@@ -1,10 +1,12 @@
-//! Cpus: how many this process may use, which, and pinning a thread to one.
+//! Cpus: how many this process may use, which, pinning a thread to one, and the time spent on them.
 //!
-//! Called by the settings for the default of `--threads`, and by each worker under `--pin`.
+//! Called by the settings for the default of `--threads`, by each worker under `--pin`, and by phases.
 
 use std::fs;
+use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Cpus this process may use, by its affinity mask; at least 1.
 pub fn available() -> u32 {
@@ -28,6 +30,12 @@ pub fn pin_current_thread(ordinal: usize, allowed: &[usize]) -> std::io::Result<
     set.set(cpu);
     sched_setaffinity(None, &set)?;
     Ok(())
+}
+
+/// The time that all threads of this process have spent on cpus, in the kernel and outside.
+pub fn process_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// The processor's model name.

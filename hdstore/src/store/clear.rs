@@ -42,7 +42,9 @@ impl<L: Log> Inner<L> {
             .record()
             .map_err(|NoRoom| self.capacity(place.node, super::detached::RECORD_BYTES))?;
         loop {
-            let room = self.log.reserve(map.spec.id, stream, Change::Clear).map_err(Error::Log)?;
+            let id = map.spec.id;
+            let mut room = self.log.reserve(id, stream, Change::Clear).map_err(Error::Log)?;
+            self.log.write(&mut room, id, stream, Change::Clear);
             let locked = self.lock_stream(&place);
             map.check()?;
             let position = L::position(&room);

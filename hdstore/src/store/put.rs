@@ -1,7 +1,7 @@
 //! Putting: the order of steps.
 //!
 //! Before the stream's lock: check the condition, take a slot and the memory that the table may need, find
-//! room in the log, copy key and value to both. What is far away (buckets, the new slot, the old one) is
+//! room in the log, then copy key and value to both. What is far away (buckets, the new slot, the old one) is
 //! asked for before it is needed, and the log's record is written while it comes. Under the lock: find the
 //! old word, check the condition again, take the seq, complete the record, publish the word, split a bucket
 //! if one is due. After it: retire the old slot. So the lock is held for no allocation, no system call and no
@@ -141,18 +141,23 @@ impl<L: Log> Inner<L> {
             expiry_ms: entry.expiry_ms,
             flags: LIVE,
         };
-        fill(&place.node.arena, slot, &parts, entry.value);
-        // The line of the entry that is to be replaced comes while the record is written.
+        let change =
+            Change::Entry { key: entry.key, value: entry.value, expiry_ms: entry.expiry_ms };
+        let reserve = || self.log.reserve(map.spec.id, stream, change).map_err(Error::Log);
+        // An atomic step waits until all writes before it are in the cache: reserving comes before the copies,
+        // and the line of the entry that is to be replaced while they are made.
+        let mut room = reserve()?;
         self.prefetch_entry(place, homes);
+        fill(&place.node.arena, slot, &parts, entry.value);
         let new = Word::entry(tag_of(hash), slot.generation, slot.location);
         loop {
-            let change =
-                Change::Entry { key: entry.key, value: entry.value, expiry_ms: entry.expiry_ms };
-            let room = self.log.reserve(map.spec.id, stream, change).map_err(Error::Log)?;
+            self.log.write(&mut room, map.spec.id, stream, change);
             let locked = self.lock_stream(place);
             map.check()?;
             let position = L::position(&room);
             if position < locked.position() {
+                drop((locked, room));
+                room = reserve()?;
                 continue;
             }
             let old = find_locked(&place.node.arena, place.table, homes, entry.key, &locked);
@@ -164,6 +169,7 @@ impl<L: Log> Inner<L> {
             if !self.log.admits(seq) {
                 drop((locked, room));
                 self.log.wait_to_admit(seq).map_err(Error::Log)?;
+                room = reserve()?;
                 continue;
             }
             write_seq(&place.node.arena, slot.location, seq);
@@ -189,6 +195,7 @@ impl<L: Log> Inner<L> {
                     if let Err(wants) = place.table.insert(hash, new, &mut spare.spare, hash_of) {
                         drop((locked, room));
                         spare.take(wants).map_err(|bytes| self.capacity(place.node, bytes))?;
+                        room = reserve()?;
                         continue;
                     }
                     place.table.add(live, slot_bytes);

@@ -36,10 +36,9 @@ impl<L: Log> Inner<L> {
         let prepared =
             place.node.prepare(None).map_err(|NoRoom| self.capacity(place.node, BATCH_BYTES))?;
         loop {
-            let room = self
-                .log
-                .reserve(map.spec.id, stream, Change::Absence { key })
-                .map_err(Error::Log)?;
+            let change = Change::Absence { key };
+            let mut room = self.log.reserve(map.spec.id, stream, change).map_err(Error::Log)?;
+            self.log.write(&mut room, map.spec.id, stream, change);
             let locked = self.lock_stream(&place);
             map.check()?;
             let position = L::position(&room);

@@ -67,7 +67,9 @@ fn log_again(
 ) -> Result<bool, LogFailure> {
     let log = memory.log();
     let write = |change: Change<'_>| -> Result<bool, LogFailure> {
-        log.commit(shared.write_record(map, stream, change, Space::All)?, seq);
+        let mut room = shared.reserve_record(map, stream, change, Space::All)?;
+        shared.write_record(&mut room, map, stream, change);
+        log.commit(room, seq);
         Ok(true)
     };
     let Some(key) = key else { return write(Change::Clear) };
