@@ -105,13 +105,7 @@ pub trait Log: Send + Sync + Sized + 'static {
     ) -> Result<Self::Room<'_>, LogError>;
 
     /// Copies the key and value of the change that the room was reserved for.
-    fn write(
-        &self,
-        room: &mut Self::Room<'_>,
-        map: MapId,
-        stream: StreamId,
-        change: Change<'_>,
-    );
+    fn write(&self, room: &mut Self::Room<'_>, map: MapId, stream: StreamId, change: Change<'_>);
 
     /// Where in its writer's order the room lies.
     fn position(room: &Self::Room<'_>) -> u64;

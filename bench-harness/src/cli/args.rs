@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::choices::{Distribution, Durability, Format, HugePages, Io, Workload};
+use super::choices::{Distribution, Durability, Format, HugePages, Io, Probe, Workload};
 use super::size::{parse_rate, parse_seconds, parse_size, parse_size_u32};
 use crate::churn::Pattern;
 
@@ -275,6 +275,9 @@ pub struct ProbeArgs {
     /// Bytes of a value in the append loop.
     #[arg(long, value_name = "V", default_value = "239", value_parser = parse_size_u32)]
     pub value_size: u32,
+    /// Run only these probes, separated by commas.
+    #[arg(long, value_name = "PROBE", value_enum, value_delimiter = ',')]
+    pub only: Vec<Probe>,
     /// Write the report as JSON to this file.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

@@ -107,6 +107,21 @@ pub enum Format {
     Jsonl,
 }
 
+/// One of the probes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Probe {
+    /// Sequential writes and reads.
+    Sequential,
+    /// A small write and a flush.
+    Flush,
+    /// Copies in memory.
+    Memcpy,
+    /// Loads that miss every cache.
+    Misses,
+    /// The bare append loop.
+    Append,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

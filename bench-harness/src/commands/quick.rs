@@ -127,13 +127,14 @@ fn row(
     value_size: u32,
     io_used: &mut Option<String>,
 ) -> Result<Option<Row>, Failure> {
-    let limits = probe::measure(&ProbeSettings {
+    let probes = ProbeSettings {
         dir: args.dir.clone(),
         seconds: 1.0,
         file_size: PROBE_BYTES,
         memory_size: PROBE_BYTES,
         value_size,
-    })?;
+    };
+    let limits = probe::measure(&probes, &[])?;
     if interrupt::requested() {
         return Ok(None);
     }

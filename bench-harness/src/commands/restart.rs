@@ -1,7 +1,7 @@
 //! `restart`: fill in a child, kill it, drop the page cache, reopen, check every entry.
 //!
 //! `seconds` runs from the call of open until any key can be read; the check comes after and has its own
-//! time. Leaves the store behind, closed cleanly. See docs/benchmarking.md, "restart".
+//! time. Then the same files are read bare, for comparison. Leaves the store behind, closed cleanly. See docs/benchmarking.md, "restart".
 
 use std::time::Instant;
 
@@ -14,9 +14,13 @@ use crate::crash::{supervise, verify};
 use crate::engine::Engine;
 use crate::failure::Failure;
 use crate::outcome::Outcome;
+use crate::probe::files;
 use crate::report::table::Facts;
 use crate::report::{document, progress, units};
 use crate::system::{directory, interrupt, page_cache};
+
+/// Bytes of the store's files that are read bare for comparison, at most.
+const BARE_READ_MAX_BYTES: u64 = 4 << 30;
 
 /// Results of `restart`.
 #[derive(Clone, Debug, Serialize)]
@@ -35,6 +39,8 @@ pub struct Results {
     pub disk_bytes_read: u64,
     /// The same by 1e9 and seconds.
     pub disk_gb_per_second: f64,
+    /// Bytes a second of a bare O_DIRECT read of the same files, by 1e9; null where that cannot be had.
+    pub bare_read_gb_per_second: Option<f64>,
     /// Entries a second.
     pub entries_per_second: f64,
     /// Whether the page cache was dropped before.
@@ -116,6 +122,8 @@ pub fn run(settings: &mut Settings, kills: u32) -> Result<Results, Failure> {
     verdict.add(earlier);
     let verify_seconds = start.elapsed().as_secs_f64();
     engine.close()?;
+    let files = directory::files(&settings.store.dir)?;
+    let bare_read = files::read_bare(&files, BARE_READ_MAX_BYTES)?;
     Ok(Results {
         seconds,
         verify_seconds,
@@ -124,6 +132,7 @@ pub fn run(settings: &mut Settings, kills: u32) -> Result<Results, Failure> {
         gb_per_second: live_bytes as f64 / 1e9 / seconds,
         disk_bytes_read: recovered.bytes_read,
         disk_gb_per_second: recovered.bytes_read as f64 / 1e9 / seconds,
+        bare_read_gb_per_second: bare_read.map(|rate| rate / 1e9),
         entries_per_second: entries as f64 / seconds,
         page_cache_dropped: page_cache.dropped(),
         lost: verdict.lost,
@@ -147,6 +156,13 @@ fn print(settings: &Settings, results: &Results) {
         .line("live, restarted", format!("{} GB/s", units::digits(results.gb_per_second)))
         .line("read from disk", units::bytes(results.disk_bytes_read))
         .line("disk", format!("{} GB/s", units::digits(results.disk_gb_per_second)))
+        .line_if(
+            "a bare read of the same files",
+            results.bare_read_gb_per_second.map(|bare| {
+                let share = results.disk_gb_per_second / bare * 100.0;
+                format!("{} GB/s; the restart has {share:.0} % of it", units::digits(bare))
+            }),
+        )
         .line("entries, restarted", units::per_second(results.entries_per_second))
         .line("page cache", results.page_cache)
         .line(

@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use memmap2::MmapMut;
@@ -78,7 +79,7 @@ fn on_threads(
         disk::fill(&file, file_size).map_err(Failure::file("write", &path))?;
         files.push(file);
     }
-    if Ring::new(files[0].try_clone().map_err(Failure::file("open", scratch))?, 1, 4096).is_err() {
+    if Ring::new(1, 4096).is_err() {
         return Ok(None);
     }
     let memory_size = settings.memory_size as usize / threads as usize;
@@ -124,7 +125,7 @@ fn append(
     let slots = (memory_size / slot_bytes).max(1);
     let mut arena: MmapMut = memory::allocate(slots * slot_bytes, true)?;
     arena.fill(1);
-    let mut ring = Ring::new(file, DEPTH, BUFFER)?;
+    let (mut ring, file) = (Ring::new(DEPTH, BUFFER)?, Arc::new(file));
     let (keys, values) = (Keys::new(KEY as u32, thread), Values::new(value_size, thread));
     let mut made = Vec::with_capacity(record);
     let mut done = Appended::default();
@@ -156,7 +157,7 @@ fn append(
         }
         done.records += (BUFFER / record) as u64;
         done.bytes += BUFFER as u64;
-        ring.submit(slot, Direction::Write, offset)?;
+        ring.submit(slot, &file, Direction::Write, (offset, BUFFER))?;
         offset = (offset + BUFFER as u64) % file_size;
     }
     while ring.in_flight() > 0 {

@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use memmap2::MmapMut;
@@ -17,8 +18,8 @@ use crate::failure::Failure;
 use crate::measure::latency::Latency;
 use crate::raw::ring::{Direction, Ring};
 
-const BLOCK: usize = 1 << 20;
-const DEPTH: usize = 8;
+pub const BLOCK: usize = 1 << 20;
+pub const DEPTH: usize = 8;
 const SMALL: usize = 4096;
 
 /// Opens a file of the probe with O_DIRECT, or without where the file system refuses it.
@@ -69,12 +70,12 @@ pub fn sequential(
     }
     let size = settings.file_size / BLOCK as u64 * BLOCK as u64;
     fill(&file, size).map_err(Failure::file("write", &path))?;
-    let clone = file.try_clone().map_err(Failure::file("open", &path))?;
-    let (write, read) = match Ring::new(clone, DEPTH, BLOCK) {
+    let file = Arc::new(file);
+    let (write, read) = match Ring::new(DEPTH, BLOCK) {
         Ok(mut ring) => {
             limits.io_used = "uring".to_owned();
-            let write = stream(&mut ring, Direction::Write, size, time);
-            (write, stream(&mut ring, Direction::Read, size, time))
+            let write = stream(&mut ring, &file, Direction::Write, (size, time));
+            (write, stream(&mut ring, &file, Direction::Read, (size, time)))
         }
         Err(error) => {
             limits.io_used = "syscall".to_owned();
@@ -91,14 +92,19 @@ pub fn sequential(
 }
 
 /// Bytes per second of a stream that wraps around the file until the time is over.
-fn stream(ring: &mut Ring, direction: Direction, size: u64, time: Duration) -> io::Result<f64> {
+fn stream(
+    ring: &mut Ring,
+    file: &Arc<File>,
+    direction: Direction,
+    (size, time): (u64, Duration),
+) -> io::Result<f64> {
     let start = Instant::now();
     let (mut offset, mut bytes) = (0, 0_u64);
     loop {
         while start.elapsed() < time
             && let Some(slot) = ring.free_slot()
         {
-            ring.submit(slot, direction, offset)?;
+            ring.submit(slot, file, direction, (offset, BLOCK))?;
             offset = (offset + BLOCK as u64) % size;
         }
         if ring.in_flight() == 0 {

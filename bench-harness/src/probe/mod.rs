@@ -6,6 +6,7 @@
 
 mod append;
 mod disk;
+pub mod files;
 mod memory;
 
 use std::path::Path;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cli::args::ProbeArgs;
+use crate::cli::choices::Probe;
 use crate::failure::Failure;
 use crate::measure::latency::Percentiles;
 use crate::outcome::Outcome;
@@ -90,29 +92,30 @@ pub fn command(args: &ProbeArgs) -> Result<Outcome, Failure> {
         value_size: args.value_size,
     };
     let made = directory::make(&settings.dir)?;
-    let limits = measure(&settings)?;
+    let limits = measure(&settings, &args.only)?;
     print(&settings, &limits);
     document::write(args.json.as_deref(), "probe", &settings.dir, &settings, &limits)?;
     drop(made);
     Ok(Outcome::of(limits.interrupted, 0))
 }
 
-/// Runs every probe in a folder below the directory.
-pub fn measure(settings: &ProbeSettings) -> Result<Limits, Failure> {
+/// Runs probes in a folder below the directory: these, or all when none is named.
+pub fn measure(settings: &ProbeSettings, only: &[Probe]) -> Result<Limits, Failure> {
     let scratch_path = settings.dir.join(format!("probe-{}", std::process::id()));
     let scratch = Scratch::claim(&scratch_path)?;
     let threads = crate::system::cpu::available();
     let mut limits = Limits { threads, ..Limits::default() };
     let time = Duration::from_secs_f64(settings.seconds.max(0.05));
     type Step = fn(&ProbeSettings, &Path, Duration, &mut Limits) -> Result<(), Failure>;
-    let steps: [(&str, Step); 5] = [
-        ("sequential read and write", disk::sequential),
-        ("write and flush", disk::write_and_flush),
-        ("memcpy", memory::copy),
-        ("dependent misses", memory::dependent_misses),
-        ("append loop", append::run),
+    let steps: [(Probe, &str, Step); 5] = [
+        (Probe::Sequential, "sequential read and write", disk::sequential),
+        (Probe::Flush, "write and flush", disk::write_and_flush),
+        (Probe::Memcpy, "memcpy", memory::copy),
+        (Probe::Misses, "dependent misses", memory::dependent_misses),
+        (Probe::Append, "append loop", append::run),
     ];
-    for (name, step) in steps {
+    let is_asked = |probe| only.is_empty() || only.contains(&probe);
+    for (_, name, step) in steps.into_iter().filter(|(probe, ..)| is_asked(*probe)) {
         if interrupt::requested() {
             limits.interrupted = true;
             break;
@@ -133,8 +136,9 @@ pub fn print(settings: &ProbeSettings, limits: &Limits) {
     let threads = limits.threads;
     let mut facts = Facts::new("limits of this machine");
     let how = if limits.direct_io { "O_DIRECT" } else { "through the page cache" };
+    let has_streamed = limits.sequential_read_bytes_per_second.is_some();
     facts
-        .line("disk access", format!("{}, {how}", limits.io_used))
+        .line_if("disk access", has_streamed.then(|| format!("{}, {how}", limits.io_used)))
         .line_if("sequential read", bandwidth(limits.sequential_read_bytes_per_second))
         .line_if("sequential write", bandwidth(limits.sequential_write_bytes_per_second))
         .line_if("write + flush", per_second(limits.write_flush_cycles_per_second))

@@ -1,14 +1,15 @@
-//! A bare io_uring over one file: the yardstick that the store's own I/O is measured against.
+//! A bare io_uring: the yardstick that the store's own I/O is measured against.
 //!
 //! Owns the invariant that a buffer belongs to its slot and is not touched between submission and
-//! completion: the ring owns the buffers, hands one out only while its slot is free, and drains before
-//! it dies. Used by the probes only. One system call per submission and wait. See docs/benchmarking.md,
+//! completion, nor a file closed: the ring owns the buffers and shares the files, hands a buffer out only
+//! while its slot is free, and drains before it dies. Used by the probes only. One system call per submission and wait. See docs/benchmarking.md,
 //! "Limits".
 #![allow(unsafe_code)] // Submitting to io_uring passes raw pointers to the kernel.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use io_uring::{IoUring, opcode, types};
 use memmap2::MmapMut;
@@ -17,13 +18,15 @@ use memmap2::MmapMut;
 pub struct Ring {
     ring: IoUring,
     slots: Vec<Slot>,
-    file: File,
     in_flight: usize,
 }
 
 struct Slot {
     buffer: MmapMut,
-    busy: bool,
+    /// The file of the transfer that is under way.
+    file: Option<Arc<File>>,
+    /// Its bytes.
+    length: u32,
 }
 
 /// The direction of a transfer.
@@ -36,8 +39,8 @@ pub enum Direction {
 }
 
 impl Ring {
-    /// A ring over `file` with `depth` buffers of `buffer_bytes` each, page-aligned and touched.
-    pub fn new(file: File, depth: usize, buffer_bytes: usize) -> io::Result<Ring> {
+    /// A ring with `depth` buffers of `buffer_bytes` each, page-aligned and touched.
+    pub fn new(depth: usize, buffer_bytes: usize) -> io::Result<Ring> {
         let entries = u32::try_from(depth.next_power_of_two()).map_err(io::Error::other)?;
         let ring = IoUring::new(entries)?;
         let mut slots = Vec::with_capacity(depth);
@@ -45,14 +48,14 @@ impl Ring {
             let mut buffer = MmapMut::map_anon(buffer_bytes)?;
             // First touch here, so that no page fault falls into what is measured.
             buffer.fill(0xa5);
-            slots.push(Slot { buffer, busy: false });
+            slots.push(Slot { buffer, file: None, length: 0 });
         }
-        Ok(Ring { ring, slots, file, in_flight: 0 })
+        Ok(Ring { ring, slots, in_flight: 0 })
     }
 
     /// A free slot, if there is one.
     pub fn free_slot(&self) -> Option<usize> {
-        self.slots.iter().position(|slot| !slot.busy)
+        self.slots.iter().position(|slot| slot.file.is_none())
     }
 
     /// Submissions without a completion yet.
@@ -62,16 +65,23 @@ impl Ring {
 
     /// The buffer of a free slot.
     pub fn buffer(&mut self, slot: usize) -> &mut [u8] {
-        assert!(!self.slots[slot].busy, "the kernel owns this buffer");
+        assert!(self.slots[slot].file.is_none(), "the kernel owns this buffer");
         &mut self.slots[slot].buffer
     }
 
-    /// Submits the whole buffer of a free slot.
-    pub fn submit(&mut self, slot: usize, direction: Direction, offset: u64) -> io::Result<()> {
-        let target = types::Fd(self.file.as_raw_fd());
+    /// Submits the first `length` bytes of a free slot's buffer.
+    pub fn submit(
+        &mut self,
+        slot: usize,
+        file: &Arc<File>,
+        direction: Direction,
+        (offset, length): (u64, usize),
+    ) -> io::Result<()> {
+        let target = types::Fd(file.as_raw_fd());
         let owned = &mut self.slots[slot];
-        assert!(!owned.busy, "a slot is submitted once at a time");
-        let length = u32::try_from(owned.buffer.len()).map_err(io::Error::other)?;
+        assert!(owned.file.is_none(), "a slot is submitted once at a time");
+        assert!(length <= owned.buffer.len(), "{length} bytes of {}", owned.buffer.len());
+        let length = u32::try_from(length).map_err(io::Error::other)?;
         let entry = match direction {
             Direction::Read => {
                 opcode::Read::new(target, owned.buffer.as_mut_ptr(), length).offset(offset).build()
@@ -81,12 +91,12 @@ impl Ring {
             }
         };
         let entry = entry.user_data(slot as u64);
-        // SAFETY: the buffer and the file are owned by `self`; `busy` keeps the buffer from being handed
-        // out until the completion was seen, and `drop` waits for every completion before either is
-        // freed.
+        // SAFETY: the buffer is owned by `self`, the file by the slot from here on, which keeps the buffer
+        // from being handed out until the completion was seen; `drop` waits for every completion before
+        // either is freed.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         pushed.map_err(io::Error::other)?;
-        owned.busy = true;
+        (owned.file, owned.length) = (Some(Arc::clone(file)), length);
         self.in_flight += 1;
         self.ring.submit()?;
         Ok(())
@@ -106,11 +116,11 @@ impl Ring {
         let (mut moved, mut failed) = (0, None);
         for entry in self.ring.completion() {
             let slot = entry.user_data() as usize;
-            self.slots[slot].busy = false;
+            self.slots[slot].file = None;
             self.in_flight -= 1;
             match entry.result() {
                 error if error < 0 => failed = Some(io::Error::from_raw_os_error(-error)),
-                bytes if (bytes as usize) < self.slots[slot].buffer.len() => {
+                bytes if (bytes as u32) < self.slots[slot].length => {
                     failed = Some(io::Error::other(format!("a short transfer of {bytes} bytes")));
                 }
                 bytes => moved += bytes as u64,
@@ -149,10 +159,12 @@ mod tests {
         };
         drop(probe);
         let file = tempfile::tempfile().expect("tempfile");
-        let mut ring = Ring::new(file.try_clone().expect("clone"), 4, 4096).expect("ring");
+        let mut ring = Ring::new(4, 4096).expect("ring");
+        let shared = Arc::new(file.try_clone().expect("clone"));
         for slot in 0..4 {
             ring.buffer(slot).fill(slot as u8);
-            ring.submit(slot, Direction::Write, slot as u64 * 4096).expect("submit");
+            let place = (slot as u64 * 4096, 4096);
+            ring.submit(slot, &shared, Direction::Write, place).expect("submit");
         }
         assert_eq!(ring.free_slot(), None);
         drop(ring);

@@ -51,10 +51,7 @@ impl<'a> Room<'a> {
         // SAFETY: `reserve` gave these bytes of the region to this room alone, and the buffer is not
         // written or reused before the room is committed or dropped.
         unsafe {
-            std::slice::from_raw_parts_mut(
-                ring.region.base().as_ptr().add(at),
-                self.len as usize,
-            )
+            std::slice::from_raw_parts_mut(ring.region.base().as_ptr().add(at), self.len as usize)
         }
     }
 
