@@ -29,7 +29,7 @@ use crate::store::detached::{BUCKETS_PER_ROUND, DetachedQueue, Taken};
 use crate::sync::{Mutex, MutexGuard, lock, sleep, thread_locals, try_lock};
 
 /// Sealed batches that are worth a look at all pins.
-const BATCHES_WORTH_A_PASS: u64 = 8;
+const BATCHES_WORTH_A_PASS: u64 = 32;
 
 /// One NUMA node of a store.
 pub(crate) struct Node {

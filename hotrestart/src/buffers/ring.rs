@@ -262,7 +262,10 @@ impl Ring {
         // The turn is not released before the span is closed, so the state is this turn's.
         let is_sealed = self.state(span.turn).is_sealed();
         if !is_sealed && let Some(taken) = span.take(len, count) {
-            return Some(Room::new(self, span.turn, taken, (len, count)));
+            let room = Room::new(self, span.turn, taken, (len, count));
+            // By the time that it is written they are here, and no atomic step waits for them.
+            room.prefetch_behind(len.min(span.left_bytes()));
+            return Some(room);
         }
         if is_sealed || span.ends_for(len) {
             self.close_span(span);

@@ -10,6 +10,9 @@ use super::ring::Ring;
 use crate::format::record::write_padding;
 use crate::sync::Ordering;
 
+/// More than a core has under way at once would only wait for each other.
+const PREFETCHED_LINES: usize = 8;
+
 /// Room for one record, or for those of a group. Dropped without `commit` it becomes padding.
 pub(crate) struct Room<'a> {
     ring: &'a Ring,
@@ -53,6 +56,27 @@ impl<'a> Room<'a> {
         unsafe {
             std::slice::from_raw_parts_mut(ring.region.base().as_ptr().add(at), self.len as usize)
         }
+    }
+
+    /// Asks for the lines of `len` bytes behind the room, to write them: the next room of the thread's span.
+    #[inline]
+    pub(super) fn prefetch_behind(&self, len: usize) {
+        #[cfg(all(target_arch = "x86_64", not(miri), not(loom)))]
+        {
+            let ring = self.ring;
+            let end = (self.offset + self.len) as usize;
+            let at = ring.geometry.data(ring.writer, ring.slot(self.turn)) + end;
+            for line in 0..len.div_ceil(64).min(PREFETCHED_LINES) {
+                let address = ring.region.base().as_ptr().wrapping_add(at + line * 64);
+                // SAFETY: a prefetch of any address is harmless. The intrinsic has none for writing that
+                // every processor of this architecture takes.
+                unsafe {
+                    std::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags));
+                }
+            }
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(miri), not(loom))))]
+        let _ = len;
     }
 
     /// All that is in it is whole: from now on it survives the death of the process. A group's other words

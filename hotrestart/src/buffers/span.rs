@@ -62,6 +62,11 @@ impl Span {
         Some(taken)
     }
 
+    /// Bytes that are left.
+    pub(super) fn left_bytes(&self) -> usize {
+        self.end - self.at
+    }
+
     /// Whether a room of so many bytes, for which there is no place here, ends the span.
     pub(super) fn ends_for(&self, len: usize) -> bool {
         len <= SHORT_BYTES

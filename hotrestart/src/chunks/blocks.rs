@@ -259,6 +259,7 @@ impl Blocks {
 
     /// Lists a record of the next block in the directory; `len` is the record's own length, `body` that of
     /// key and value. Records come in the order of their offsets.
+    #[inline]
     pub(crate) fn list(
         &mut self,
         map: MapId,

@@ -161,6 +161,7 @@ impl DirectoryBuilder {
     ///
     /// # Panics
     /// When seq or offset exceed their fields.
+    #[inline]
     pub fn add(&mut self, map: MapId, stream: StreamId, line: DirectoryLine, bytes: usize) {
         let next = self.tables.len() as u32;
         let table = *self.places.entry((map, stream)).or_insert(next);
