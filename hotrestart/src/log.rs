@@ -106,6 +106,7 @@ enum Rest<'a> {
 }
 
 /// A change's record as it will be, but for seq and checksum, with its key and value.
+#[inline(always)]
 fn record_of(map: MapId, stream: StreamId, change: Change<'_>) -> (RecordHeader, &[u8], &[u8]) {
     match change {
         Change::Entry { key, value, expiry_ms } => {

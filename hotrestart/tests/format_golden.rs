@@ -164,10 +164,10 @@ fn a_directory() {
         body_crc: 0x0a00_0000 | seq as u32,
     };
     let mut builder = DirectoryBuilder::new();
-    builder.add(MapId(1), StreamId(2), line(7, 0xffff_0102_0304_0506, 4160, LineKind::Entry), 10);
-    builder.add(MapId(3), StreamId(4), line(8, 1, 4200, LineKind::Absence), 20);
-    builder.add(MapId(1), StreamId(2), line(9, 2, 4300, LineKind::Head), 30);
-    builder.add(MapId(3), StreamId(4), line(10, 0, 4400, LineKind::Clear), 0);
+    builder.add(MapId(1), StreamId(2), &line(7, 0xffff_0102_0304_0506, 4160, LineKind::Entry), 10);
+    builder.add(MapId(3), StreamId(4), &line(8, 1, 4200, LineKind::Absence), 20);
+    builder.add(MapId(1), StreamId(2), &line(9, 2, 4300, LineKind::Head), 30);
+    builder.add(MapId(3), StreamId(4), &line(10, 0, 4400, LineKind::Clear), 0);
     let expected = hex("02000000 04000000 3c00000000000000
         01000000 02000000 02000000 00000000
         070000000000 060504030201 40100000 0700000a

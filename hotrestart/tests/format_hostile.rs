@@ -362,7 +362,7 @@ proptest! {
             let hash = *hash & hotrestart::format::directory::HASH_MASK;
             let (kind, body_crc) = (KINDS[*kind], hash as u32);
             let line = DirectoryLine { seq: *seq, hash, offset: *offset, kind, body_crc };
-            builder.add(MapId(*map), StreamId(*stream), line, 3);
+            builder.add(MapId(*map), StreamId(*stream), &line, 3);
         }
         prop_assert!(builder.encoded_len() <= DirectoryBuilder::new().encoded_len_with(lines.len()));
         let mut payload = vec![0; builder.encoded_len()];

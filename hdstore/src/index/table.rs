@@ -235,14 +235,6 @@ impl<'a> Table<'a> {
         Homes { hash, shape, home, other }
     }
 
-    /// Fetches the line of the first bucket alone, which has half of all keys, and says where both are.
-    #[inline]
-    pub(crate) fn prefetch_home(&self, hash: u64) -> Homes {
-        let homes = self.homes(hash);
-        self.arena.prefetch(homes.home);
-        homes
-    }
-
     /// Fetches the lines that a search for `hash` begins with, and says where they are.
     #[inline]
     pub(crate) fn prefetch(&self, hash: u64) -> Homes {
@@ -252,41 +244,17 @@ impl<'a> Table<'a> {
         homes
     }
 
-    /// The first word that may be the key's, for prefetching its slot; no promise.
+    /// The first word that may be the key's home, for prefetching its slot; no promise.
     #[inline]
     pub(crate) fn likely(&self, homes: Homes) -> Option<Word> {
-        self.likely_at_home(homes).or_else(|| self.likely_elsewhere(homes))
-    }
-
-    /// The same in the first bucket, whose line was fetched; if there is none, fetches the second's.
-    #[inline]
-    pub(crate) fn likely_or_fetch(&self, homes: Homes) -> Option<Word> {
-        let likely = self.likely_at_home(homes);
-        if likely.is_none() {
-            self.arena.prefetch(homes.other);
-        }
-        likely
-    }
-
-    #[inline]
-    fn likely_at_home(&self, homes: Homes) -> Option<Word> {
-        self.likely_in(homes, homes.home)
-    }
-
-    /// The same in the second bucket.
-    #[inline]
-    pub(crate) fn likely_elsewhere(&self, homes: Homes) -> Option<Word> {
-        self.likely_in(homes, homes.other)
-    }
-
-    #[inline]
-    fn likely_in(&self, homes: Homes, bucket: u64) -> Option<Word> {
         if self.shape() != homes.shape {
             return None;
         }
         let tag = tag_of(homes.hash);
-        let mask = self.with_tag(bucket, tag);
-        let place = (mask != 0).then(|| bucket + u64::from(mask.trailing_zeros()) * 8);
+        let place = [homes.home, homes.other].into_iter().find_map(|base| {
+            let mask = self.with_tag(base, tag);
+            (mask != 0).then(|| base + u64::from(mask.trailing_zeros()) * 8)
+        });
         let word = self.load(place?);
         word.has_tag(tag).then_some(word)
     }

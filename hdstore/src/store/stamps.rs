@@ -94,22 +94,11 @@ impl<L: Log> Stamps<L> {
                     return None;
                 }
                 let place = inner.place(self.map(stamp.map)?, stamp.stream);
-                let homes = place.table.prefetch_home(stamp.hash);
+                let homes = place.table.prefetch(stamp.hash);
                 Some((place, homes))
             });
-            // Throughput counts here, not the time of one: a second bucket is fetched for those alone that
-            // the first does not seem to have, since a core has few lines under way at a time.
-            let mut elsewhere = [false; GROUP];
-            for (elsewhere, place) in elsewhere.iter_mut().zip(&places) {
-                let Some((place, homes)) = place else { continue };
-                match place.table.likely_or_fetch(*homes) {
-                    Some(word) => place.node.arena.prefetch(word.location().offset()),
-                    None => *elsewhere = true,
-                }
-            }
-            for (_, place) in elsewhere.iter().zip(&places).filter(|(elsewhere, _)| **elsewhere) {
-                let Some((place, homes)) = place else { continue };
-                if let Some(word) = place.table.likely_elsewhere(*homes) {
+            for (place, homes) in places.iter().flatten() {
+                if let Some(word) = place.table.likely(*homes) {
                     place.node.arena.prefetch(word.location().offset());
                 }
             }

@@ -273,7 +273,7 @@ impl Blocks {
             chunk.absences += u32::from(line.kind.is_fact());
             chunk.has_runs |= matches!(line.kind, LineKind::Part | LineKind::Head);
         }
-        self.directory.add(map, stream, *line, body);
+        self.directory.add(map, stream, line, body);
     }
 
     /// Seals a block, whose records were listed, and submits it. `mark` is reached once it is written.

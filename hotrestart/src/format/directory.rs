@@ -7,7 +7,7 @@
 
 use rapidhash::RapidHashMap;
 
-use super::bytes::{put_u32, put_u48, put_u64, u32_at, u48_at, u64_at};
+use super::bytes::{put_u32, put_u64, u32_at, u48_at, u64_at};
 use super::ids::{MapId, StreamId};
 use super::record::{RecordKind, SEQ_MAX};
 use super::record_read::Record;
@@ -104,7 +104,9 @@ impl DirectoryLine {
         self.seq << 48 | self.hash
     }
 
-    fn encode(&self) -> [u8; LINE_LEN] {
+    /// The line's bytes as numbers: a line that is built of bytes and then copied waits for each of its writes.
+    #[inline]
+    fn encode(&self) -> EncodedLine {
         assert!(self.seq <= SEQ_MAX, "seq {}", self.seq);
         assert!(self.offset >> KIND_SHIFT == 0, "offset {}", self.offset);
         let kind = match self.kind {
@@ -114,12 +116,9 @@ impl DirectoryLine {
             LineKind::Head => 3,
             LineKind::Clear => KIND_MAX,
         };
-        let mut out = [0; LINE_LEN];
-        put_u48(&mut out, 0, self.seq);
-        put_u48(&mut out, 6, self.hash & HASH_MASK);
-        put_u32(&mut out, 12, self.offset | kind << KIND_SHIFT);
-        put_u32(&mut out, 16, self.body_crc);
-        out
+        let hash = self.hash & HASH_MASK;
+        let place = u64::from(self.offset | kind << KIND_SHIFT);
+        (self.seq | hash << 48, hash >> 16 | place << 32, self.body_crc)
     }
 
     fn decode(bytes: &[u8]) -> DirectoryLine {
@@ -141,12 +140,16 @@ impl DirectoryLine {
     }
 }
 
+/// A line as it is written: bytes 0 to 7 (seq, the start of the hash), 8 to 15 (the rest of it, kind and offset)
+/// and 16 to 19 (the body checksum).
+type EncodedLine = (u64, u64, u32);
+
 /// Gathers the lines of the chunk that is being written.
 #[derive(Clone, Debug, Default)]
 pub struct DirectoryBuilder {
     tables: Vec<(MapId, StreamId, u32)>,
     places: RapidHashMap<(MapId, StreamId), u32>,
-    lines: Vec<(u32, [u8; LINE_LEN])>,
+    lines: Vec<(u32, EncodedLine)>,
     bytes: u64,
 }
 
@@ -162,7 +165,7 @@ impl DirectoryBuilder {
     /// # Panics
     /// When seq or offset exceed their fields.
     #[inline]
-    pub fn add(&mut self, map: MapId, stream: StreamId, line: DirectoryLine, bytes: usize) {
+    pub fn add(&mut self, map: MapId, stream: StreamId, line: &DirectoryLine, bytes: usize) {
         let next = self.tables.len() as u32;
         let table = *self.places.entry((map, stream)).or_insert(next);
         if table == next {
@@ -211,9 +214,12 @@ impl DirectoryBuilder {
             places.push(at + TABLE_LEN);
             at += TABLE_LEN + *records as usize * LINE_LEN;
         }
-        for (table, line) in &self.lines {
+        for (table, (first, second, body_crc)) in &self.lines {
             let place = &mut places[*table as usize];
-            out[*place..*place + LINE_LEN].copy_from_slice(line);
+            let line = &mut out[*place..*place + LINE_LEN];
+            put_u64(line, 0, *first);
+            put_u64(line, 8, *second);
+            put_u32(line, 16, *body_crc);
             *place += LINE_LEN;
         }
         len

@@ -113,6 +113,7 @@ impl RecordHeader {
     ///
     /// # Panics
     /// When key or value is longer than its limit, or the key is empty.
+    #[inline]
     #[must_use]
     pub fn entry(
         map: MapId,
@@ -140,6 +141,7 @@ impl RecordHeader {
     ///
     /// # Panics
     /// When the key is longer than its limit, or empty.
+    #[inline]
     #[must_use]
     pub fn absence(map: MapId, stream: StreamId, key_len: usize) -> RecordHeader {
         RecordHeader {

@@ -65,7 +65,7 @@ impl ChunkWriter {
                 kind: LineKind::of(header.kind, header.part.is_some()),
                 body_crc: header.body_crc,
             };
-            self.directory.add(header.map, header.stream, line, key.len() + value.len());
+            self.directory.add(header.map, header.stream, &line, key.len() + value.len());
             at += header.encode_into(key, value, &mut self.bytes[at..]);
         }
         self.seal(BlockKind::Records, at - self.end - BLOCK_HEADER_LEN, records.len());
