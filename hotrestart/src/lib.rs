@@ -47,6 +47,7 @@ pub mod io;
 mod keep;
 mod log;
 mod poison;
+mod record_room;
 mod restart;
 mod runs;
 mod store;

@@ -1,18 +1,18 @@
 //! The log as `hdstore` sees it: room, commit, acknowledgement.
 //!
 //! Invariant: a stream belongs to one writer for a life, and its records lie in non-decreasing turns of
-//! that writer's ring (the store checks `position`), so what a cut leaves of a stream is a prefix. A
-//! value too long for a record is written in parts before its entry's record, outside every lock.
+//! that writer's ring (the store checks `position`), so what a cut leaves of a stream is a prefix. The record
+//! of one change is the matter of `record_room.rs`, those of a group of `group.rs`.
 //!
-//! Cost of a buffered change: one CRC over key and value, one copy, two atomic steps; no system call
-//! unless the writer sleeps.
+//! Cost of a buffered change: one CRC over key and value, one copy, two steps on words of the thread's own
+//! lane (`buffers/span.rs`); no system call unless the writer sleeps.
 
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use hdstore::{Change, IndexHash, Log, LogError, MapId, MapSpec, Seq, Stamp, StreamId};
+use hdstore::{Change, IndexHash, Log, LogError, MapId, MapSpec, Seq, StreamId};
 
 use crate::buffers::ring::{First, NoRoom, Ring, Room};
 use crate::chunks::blocks::Counters;
@@ -24,14 +24,14 @@ use crate::compact::state::State;
 use crate::dir::manifests::Manifests;
 use crate::dir::seqs::SeqReserve;
 use crate::durability::{Durability, LogFailure, Ticket};
+use crate::format::Manifest;
 use crate::format::manifest::MapRecord;
-use crate::format::record::{PartOf, body_crc, patch_seq};
-use crate::format::{Manifest, RecordHeader};
 use crate::group::GroupRoom;
 use crate::holds::Holds;
 use crate::io::IoErrorClass;
 use crate::poison::Poison;
-use crate::runs::{LiveRuns, PendingRun};
+use crate::record_room::LogRoom;
+use crate::runs::LiveRuns;
 use crate::writer::progress::Progress;
 
 /// The log behind a persistent store.
@@ -87,35 +87,6 @@ pub(crate) struct Shared {
     pub(crate) record_max: usize,
     pub(crate) put_timeout: Duration,
     pub(crate) ack_timeout: Duration,
-}
-
-/// Room for the record of one change.
-pub struct LogRoom<'a> {
-    room: Room<'a>,
-    writer: u32,
-    /// What few changes have. A room is moved about on each put's way, so it is short.
-    rest: Option<Box<Rest<'a>>>,
-}
-
-/// What becomes of a change when its record is whole, beside the record.
-enum Rest<'a> {
-    /// Its value lies in parts, and has been written.
-    Run(PartOf, PendingRun<'a>),
-    /// The table that it clears, and where that is noted.
-    Clear(&'a Clears, MapId, StreamId),
-}
-
-/// A change's record as it will be, but for seq and checksum, with its key and value.
-#[inline(always)]
-fn record_of(map: MapId, stream: StreamId, change: Change<'_>) -> (RecordHeader, &[u8], &[u8]) {
-    match change {
-        Change::Entry { key, value, expiry_ms } => {
-            (RecordHeader::entry(map, stream, key.len(), value.len(), expiry_ms), key, value)
-        }
-        Change::Absence { key } => (RecordHeader::absence(map, stream, key.len()), key, &[]),
-        Change::Clear => (RecordHeader::clear(map, stream), &[], &[]),
-        _ => unreachable!("a change that this version does not make"),
-    }
 }
 
 impl Shared {
@@ -215,7 +186,7 @@ impl Shared {
     }
 
     /// What a caller is told who got no room.
-    fn refusal(&self, no_room: &NoRoom) -> LogFailure {
+    pub(crate) fn refusal(&self, no_room: &NoRoom) -> LogFailure {
         match no_room {
             NoRoom::Stopped => self.check().err().unwrap_or(LogFailure::Closed),
             NoRoom::Timeout | NoRoom::Begins => self.timed_out(),
@@ -238,96 +209,6 @@ impl Shared {
             };
         }
         LogFailure::Busy { waited_ms }
-    }
-
-    /// Finds room for a change's record, and writes its value in parts before if it is long.
-    #[inline]
-    pub(crate) fn reserve_record(
-        &self,
-        map: MapId,
-        stream: StreamId,
-        change: Change<'_>,
-        space: Space,
-    ) -> Result<LogRoom<'_>, LogFailure> {
-        let (header, ..) = record_of(map, stream, change);
-        let len = header.encoded_len();
-        let is_plain = len <= self.record_max && !matches!(change, Change::Clear);
-        let writer = self.writer_of(stream);
-        if is_plain {
-            let room = self.room(&self.lanes[writer as usize], (len, 1), space)?;
-            return Ok(LogRoom { room, writer, rest: None });
-        }
-        self.reserve_with_rest(map, stream, change, space)
-    }
-
-    #[cold]
-    fn reserve_with_rest(
-        &self,
-        map: MapId,
-        stream: StreamId,
-        change: Change<'_>,
-        space: Space,
-    ) -> Result<LogRoom<'_>, LogFailure> {
-        let (mut header, key, value) = record_of(map, stream, change);
-        let rest = match change {
-            Change::Clear => Rest::Clear(&self.clears, map, stream),
-            _ => {
-                let (part, pending) = self.write_run((map, stream), key, value, space)?;
-                header.part = Some(part);
-                Rest::Run(part, pending)
-            }
-        };
-        let writer = self.writer_of(stream);
-        let room = self.room(&self.lanes[writer as usize], (header.encoded_len(), 1), space)?;
-        Ok(LogRoom { room, writer, rest: Some(Box::new(rest)) })
-    }
-
-    /// Writes a change's record, all but its seq, into the room that was reserved for it.
-    #[inline]
-    pub(crate) fn write_record(
-        &self,
-        room: &mut LogRoom<'_>,
-        map: MapId,
-        stream: StreamId,
-        change: Change<'_>,
-    ) {
-        let (mut header, key, mut value) = record_of(map, stream, change);
-        if !matches!(change, Change::Clear) {
-            header.body_crc = body_crc(key, value, header.expiry);
-        }
-        if let Some(Rest::Run(part, _)) = room.rest.as_deref() {
-            header.part = Some(*part);
-            value = &[];
-        }
-        self.note_expiry(header.expiry);
-        header.encode_into(key, value, room.room.bytes());
-    }
-
-    /// Writes a value in parts; its entry, whose record carries what is returned, must be committed later.
-    pub(crate) fn write_run(
-        &self,
-        (map, stream): (MapId, StreamId),
-        key: &[u8],
-        value: &[u8],
-        space: Space,
-    ) -> Result<(PartOf, PendingRun<'_>), LogFailure> {
-        let lane = &self.lanes[self.writer_of(stream) as usize];
-        let run = self.next_run.fetch_add(1, Ordering::Relaxed);
-        let stamp = Stamp { map, stream, hash: self.hash.of(key), seq: Seq(0) };
-        let len = value.len() as u64;
-        let pending = PendingRun::begin(&self.runs, run, stamp, (&self.pending_bytes, len));
-        let mut number = 0;
-        for bytes in value.chunks(self.record_max / 2) {
-            let header = RecordHeader::part(map, stream, PartOf { run, number }, bytes);
-            lane.ring
-                .wait_for_slack(self.put_timeout, || self.check().is_ok())
-                .map_err(|no_room| self.refusal(&no_room))?;
-            let mut room = self.room(lane, (header.encoded_len(), 1), space)?;
-            header.encode_into(&[], bytes, room.bytes());
-            room.commit();
-            number += 1;
-        }
-        Ok((PartOf { run, number }, pending))
     }
 
     /// Waits until a change is as durable as asked; `None` waits for ever.
@@ -434,7 +315,7 @@ impl Log for DiskLog {
     }
 
     fn position(room: &LogRoom<'_>) -> u64 {
-        room.room.turn()
+        room.turn()
     }
 
     #[inline]
@@ -453,17 +334,7 @@ impl Log for DiskLog {
     }
 
     fn commit(&self, room: LogRoom<'_>, seq: Seq) -> Ticket {
-        let LogRoom { mut room, writer, rest } = room;
-        if let Some(mut rest) = rest {
-            match &mut *rest {
-                Rest::Run(_, run) => run.commit(seq),
-                Rest::Clear(clears, map, stream) => clears.raise(*map, *stream, seq),
-            }
-        }
-        patch_seq(room.bytes(), seq.0);
-        let buffer = room.turn();
-        room.commit();
-        Ticket { writer, buffer }
+        room.commit(seq)
     }
 
     fn reserve_group(

@@ -1,7 +1,8 @@
 //! `restart`: fill in a child, kill it, drop the page cache, reopen, check every entry.
 //!
 //! `seconds` runs from the call of open until any key can be read; the check comes after and has its own
-//! time. Then the same files are read bare, for comparison. Leaves the store behind, closed cleanly. See docs/benchmarking.md, "restart".
+//! time. Then the same files are read bare, for comparison. Leaves the store behind, closed cleanly. See
+//! docs/benchmarking.md, "restart".
 
 use std::time::Instant;
 

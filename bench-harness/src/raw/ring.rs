@@ -1,9 +1,9 @@
 //! A bare io_uring: the yardstick that the store's own I/O is measured against.
 //!
-//! Owns the invariant that a buffer belongs to its slot and is not touched between submission and
-//! completion, nor a file closed: the ring owns the buffers and shares the files, hands a buffer out only
-//! while its slot is free, and drains before it dies. Used by the probes only. One system call per submission and wait. See docs/benchmarking.md,
-//! "Limits".
+//! Owns the invariant that a buffer belongs to its slot and is not touched between submission and completion,
+//! nor a file closed: the ring owns the buffers and shares the files, hands a buffer out only while its slot
+//! is free, and drains before it dies. Used by the probes only. One system call per submission and wait. See
+//! docs/benchmarking.md, "Limits".
 #![allow(unsafe_code)] // Submitting to io_uring passes raw pointers to the kernel.
 
 use std::fs::File;

@@ -144,8 +144,8 @@ impl<L: Log> Inner<L> {
         let change =
             Change::Entry { key: entry.key, value: entry.value, expiry_ms: entry.expiry_ms };
         let reserve = || self.log.reserve(map.spec.id, stream, change).map_err(Error::Log);
-        // An atomic step waits until all writes before it are in the cache: reserving comes before the copies,
-        // and the line of the entry that is to be replaced while they are made.
+        // An atomic step waits until all writes before it are in the cache: reserving comes before the
+        // copies, and the line of the entry that is to be replaced while they are made.
         let mut room = reserve()?;
         self.prefetch_entry(place, homes);
         fill(&place.node.arena, slot, &parts, entry.value);

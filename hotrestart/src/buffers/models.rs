@@ -177,6 +177,35 @@ fn what_is_committed_is_written_once_and_nothing_after_sealing() {
 }
 
 #[test]
+fn a_span_is_closed_by_whoever_comes_first_and_what_was_taken_from_it_is_written() {
+    model(3, || {
+        // The third record of a thread begins a span in these models: what is left takes one record more.
+        let (ring, oracle) = (ring(8), Arc::new(Oracle::default()));
+        for id in 1..4 {
+            oracle.put(&ring, id).expect("room");
+        }
+        let other = {
+            let (ring, oracle) = (Arc::clone(&ring), Arc::clone(&oracle));
+            // Of the same lane: models have one.
+            thread::spawn(move || oracle.put(&ring, 6).expect("room"))
+        };
+        let mut seen = Seen::default();
+        ring.seal_turn(0);
+        let mut taken = seen.take(&ring);
+        oracle.put(&ring, 5).expect("room");
+        other.join().expect("no panic");
+        while !taken {
+            taken = seen.take(&ring);
+        }
+        ring.close();
+        let seen = seen.drain(&ring);
+        assert!(seen.paddings.len() <= 2, "at most the rest of a span in each turn");
+        oracle.given_up.lock().expect("no panic").extend(&seen.paddings);
+        oracle.check(seen);
+    });
+}
+
+#[test]
 fn a_group_lies_in_one_turn_and_is_written_whole_whenever_that_is_sealed() {
     model(4, || {
         // Two records a turn: where one place is left the group begins the next turn.

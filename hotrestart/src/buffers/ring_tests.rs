@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::layout::{Geometry, Owner};
 use super::recover::parse;
 use super::ring::{First, Ring, copy_region};
-use crate::format::block::sealed_len;
+use crate::format::block::{BLOCK_HEADER_LEN, sealed_len};
 use crate::format::chunk::CHUNK_HEADER_LEN;
 use crate::format::directory::{DIRECTORY_HEADER_LEN, LINE_LEN, TABLE_LEN};
 use crate::format::record::{patch_seq, void_record};
@@ -273,4 +273,39 @@ fn a_process_that_dies_in_the_middle_of_a_group_leaves_all_of_it_or_nothing() {
     assert_eq!(left_of(&region, &geometry), [(4, 1), (5, 3)]);
     next.commit();
     assert_eq!(left_of(&region, &geometry), [(4, 1), (5, 3), (6, 2)]);
+}
+
+/// What a thread has reserved ahead is padding when its turn is sealed, whatever the buffer held in a former
+/// turn, and nobody waits for that thread.
+#[test]
+fn what_an_idle_thread_reserved_ahead_holds_no_block_back() {
+    let ring = ring(256 << 10, 2);
+    let header = RecordHeader::entry(MapId(1), StreamId(0), 8, 200, None);
+    let len = header.encoded_len();
+    let mut seq = 0;
+    for turn in 0..6 {
+        let first = seq + 1;
+        // Every turn ends in the middle of a span: after 32 records they are of two.
+        for _ in 0..61 {
+            let room = ring.reserve((len, 1), First::May, None, || true);
+            let mut room = room.unwrap_or_else(|_| panic!("room"));
+            assert_eq!(room.turn(), turn);
+            seq += 1;
+            header.encode_into(&[7; 8], &[9; 200], room.bytes());
+            patch_seq(room.bytes(), seq);
+            room.commit();
+        }
+        let reserved = ring.reserved_bytes(turn);
+        assert!(reserved > 61 * len && reserved < 64 * len, "{reserved} bytes in turn {turn}");
+        ring.seal_turn(turn);
+        let sealed = ring.sealed(turn).expect("nobody is in the middle of anything");
+        assert_eq!(sealed.payload_len, reserved);
+        let block = crate::io::IoBuf::from(ring.block(turn, reserved));
+        let payload = &block[BLOCK_HEADER_LEN..BLOCK_HEADER_LEN + reserved];
+        let seqs: Vec<u64> =
+            Records::new(payload).map(|record| record.expect("whole").seq).collect();
+        assert_eq!(seqs, (first..=seq).collect::<Vec<_>>(), "turn {turn}");
+        drop(block);
+        ring.release(turn + 1);
+    }
 }

@@ -104,7 +104,8 @@ impl DirectoryLine {
         self.seq << 48 | self.hash
     }
 
-    /// The line's bytes as numbers: a line that is built of bytes and then copied waits for each of its writes.
+    /// The line's bytes as numbers: a line that is built of bytes and then copied waits for each of its
+    /// writes.
     #[inline]
     fn encode(&self) -> EncodedLine {
         assert!(self.seq <= SEQ_MAX, "seq {}", self.seq);
@@ -140,8 +141,8 @@ impl DirectoryLine {
     }
 }
 
-/// A line as it is written: bytes 0 to 7 (seq, the start of the hash), 8 to 15 (the rest of it, kind and offset)
-/// and 16 to 19 (the body checksum).
+/// A line as it is written: bytes 0 to 7 (seq, the start of the hash), 8 to 15 (the rest of it, kind and
+/// offset) and 16 to 19 (the body checksum).
 type EncodedLine = (u64, u64, u32);
 
 /// Gathers the lines of the chunk that is being written.
