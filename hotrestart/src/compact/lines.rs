@@ -107,7 +107,7 @@ fn from_records(
             continue;
         }
         let base = offset + BLOCK_HEADER_LEN;
-        for record in Records::new(payload) {
+        for record in Records::read_ahead(payload) {
             let record = record.map_err(|error| format!("at {base}: {error}"))?;
             let line = DirectoryLine::of(&record, base + record.offset, |key| hash.of(key));
             lines.push(Line { map: record.map, stream: record.stream, line });

@@ -322,7 +322,7 @@ impl<'a> Fold<'a> {
     ) -> Result<u64, OpenError> {
         let mut group: Vec<Applied<'_>> = Vec::with_capacity(GROUP);
         let mut count = 0;
-        for record in Records::new(payload) {
+        for record in Records::read_ahead(payload) {
             let record = match record {
                 Ok(record) => record,
                 Err(error) => {

@@ -41,7 +41,7 @@ impl<'a> Gather<'a> {
             return;
         }
         let base = offset + BLOCK_HEADER_LEN;
-        for record in Records::new(payload).map_while(Result::ok) {
+        for record in Records::read_ahead(payload).map_while(Result::ok) {
             let is_fact = matches!(record.kind, RecordKind::Absence | RecordKind::Clear);
             self.absences += u32::from(is_fact);
             self.has_runs |= record.part.is_some();

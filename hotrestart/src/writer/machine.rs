@@ -251,16 +251,6 @@ impl Highest {
     }
 }
 
-/// Bytes that are fetched before their records are looked at.
-const AHEAD_BYTES: usize = 4096;
-
-/// Reads from every line of some bytes: they were written by other processors, and these reads wait side by
-/// side, while each record's header would be waited for. All are needed for the block's checksum anyhow.
-fn fetch(bytes: &[u8]) {
-    let read = bytes.iter().step_by(64).fold(0, |read, byte| read ^ byte);
-    std::hint::black_box(read);
-}
-
 /// Lists the records of the next block's payload and notes the highest seq of each stream. Returns how many
 /// records there are.
 fn list_records(
@@ -270,14 +260,10 @@ fn list_records(
     highest: &mut Highest,
 ) -> u32 {
     let base = blocks.payload_base();
-    let (mut records, mut fetched) = (0, 0);
-    for record in Records::new(payload) {
+    let mut records = 0;
+    for record in Records::read_ahead(payload) {
         let record: Record<'_> = record.expect("the store's own records are valid");
         records += 1;
-        while fetched < payload.len().min(record.offset + AHEAD_BYTES) {
-            fetch(&payload[fetched..payload.len().min(fetched + AHEAD_BYTES)]);
-            fetched += AHEAD_BYTES;
-        }
         let line = DirectoryLine::of(&record, base + record.offset, |key| hash.of(key));
         let body = record.key.len() + record.value.len();
         blocks.list(record.map, record.stream, &line, record.len, body);
