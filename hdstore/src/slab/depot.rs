@@ -45,10 +45,15 @@ impl Depot {
 
 impl Slabs {
     /// Takes a batch of slots, all of one class, that nobody can reach any more; false when the depot is
-    /// full.
+    /// full, or pages of the class are set apart.
     pub(crate) fn put_batch(&self, arena: &Arena, batch: Batch<'_>, class: Class) -> bool {
         let bytes = batch.bytes();
         if self.depot.bytes() + bytes > self.depot.bytes_max {
+            return false;
+        }
+        let mut lists = lock(&self.classes[usize::from(class.0)]);
+        // Slots of pages that are set apart go to their pages.
+        if !lists.may_wait() {
             return false;
         }
         #[cfg(asan)]
@@ -57,7 +62,6 @@ impl Slabs {
         }
         self.depot.bytes.fetch_add(bytes, Relaxed);
         self.depot.batches.fetch_add(1, Relaxed);
-        let mut lists = lock(&self.classes[usize::from(class.0)]);
         batch.set_next(lists.depot);
         lists.depot = Some(batch.location);
         let _ = arena;

@@ -14,6 +14,7 @@ pub(crate) mod depot;
 pub(crate) mod lane;
 pub(crate) mod large;
 pub(crate) mod page;
+pub(crate) mod sparse;
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -30,6 +31,7 @@ use depot::Depot;
 use lane::{Lane, stash_max};
 use large::LargeSlots;
 use page::{PageId, PageMeta, PagePool, offset_of, page_of};
+use sparse::Sparse;
 
 /// A slot that was taken: where it is and its new generation.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +45,7 @@ pub(crate) struct Slabs {
     pub(crate) pool: PagePool,
     pub(crate) large: LargeSlots,
     pub(crate) depot: Depot,
+    pub(crate) sparse: Sparse,
     classes: Box<[CachePadded<Mutex<ClassLists>>]>,
 }
 
@@ -51,6 +54,10 @@ pub(crate) struct Slabs {
 struct ClassLists {
     /// The first page with room, as page number + 1.
     with_room: u64,
+    /// The first page that is set apart, likewise.
+    apart: u64,
+    /// Slots that were ever given to pages.
+    freed: u64,
     /// The first batch in the depot.
     depot: Option<Location>,
 }
@@ -61,6 +68,7 @@ impl Slabs {
             pool: PagePool::new(),
             large: LargeSlots::new(warm_max_bytes),
             depot: Depot::new(depot_max_bytes),
+            sparse: Sparse::new(),
             classes: (0..CLASSES).map(|_| CachePadded::default()).collect(),
         }
     }
@@ -83,15 +91,20 @@ impl Slabs {
             }
             None => self.large.take(arena, need)?,
         };
+        let bytes = || Class::of(need).map_or(need, |class| u64::from(class.slot_bytes()));
+        Some(Self::hand_out(arena, location, bytes))
+    }
+
+    /// Makes a free slot a tenant's: raises its generation.
+    #[inline]
+    fn hand_out(arena: &Arena, location: Location, bytes: impl FnOnce() -> u64) -> Slot {
         #[cfg(asan)]
-        arena.unpoison(
-            location.offset(),
-            Class::of(need).map_or(need, |class| u64::from(class.slot_bytes())),
-        );
+        arena.unpoison(location.offset(), bytes());
+        let _ = bytes;
         let word = arena.word(location.offset());
         let generation = generation_of(word.load(Relaxed)).wrapping_add(1);
         word.store(word_of_free_slot(generation), Relaxed);
-        Some(Slot { location, generation })
+        Slot { location, generation }
     }
 
     /// Frees a slot that nobody can reach any more.
@@ -102,8 +115,12 @@ impl Slabs {
         }
         let word = arena.word(location.offset());
         word.store(word_of_free_slot(generation_of(word.load(Relaxed))), Relaxed);
-        let class = PageMeta::of(arena, page_of(arena, location.offset())).class();
+        let (class, is_apart) =
+            PageMeta::of(arena, page_of(arena, location.offset())).class_and_apart();
         arena.poison(location.offset(), u64::from(class.slot_bytes()));
+        if is_apart {
+            return self.put_apart(arena, class, location);
+        }
         let stash = &mut lane.stashes[usize::from(class.0)];
         if stash.len() >= stash_max(class) {
             self.spill(arena, lane, class, stash_max(class) / 2);
@@ -191,12 +208,18 @@ impl Slabs {
         arena.word(slot.offset() + 8).store(meta.free_head(), Relaxed);
         meta.set_free_head(slot.0);
         meta.set_free_count(meta.free_count() + 1);
+        lists.freed += 1;
         if !meta.listed() {
             link(arena, &mut lists.with_room, page);
         }
         let capacity = PAGE / u64::from(class.slot_bytes());
         if meta.free_count() == meta.carved() && meta.carved() <= capacity {
-            unlink(arena, &mut lists.with_room, page);
+            if meta.is_apart() {
+                unlink(arena, &mut lists.apart, page);
+                self.sparse.note_emptied(class);
+            } else {
+                unlink(arena, &mut lists.with_room, page);
+            }
             arena.unpoison(offset_of(arena, page), PAGE);
             self.pool.put(arena, page);
         }

@@ -1,8 +1,8 @@
 //! A node: one arena with its slabs, lanes, published guards and retired slots.
 //!
 //! Invariant: what `prepare` hands out is either used and then settled, or abandoned; both in `Prepared`'s
-//! hands, so a failing put leaks neither a slot nor a promise. Lock order: cleared tables, then retired
-//! queue, then lane, then class, then pool.
+//! hands, so a failing put leaks neither a slot nor a promise. Lock order: moving entries (and of a stream
+//! what they move in), then cleared tables, then retired queue, then lane, then class, then pool.
 //!
 //! Cost: two short locks of the thread's own lane per put. The bound on unreclaimed memory is kept here.
 
@@ -26,6 +26,7 @@ use crate::slab::batch::{BATCH_BYTES, Batch};
 use crate::slab::lane::Lane;
 use crate::slab::{Slabs, Slot};
 use crate::store::detached::{BUCKETS_PER_ROUND, DetachedQueue, Taken};
+use crate::store::movement::{Moved, Movement};
 use crate::sync::{Mutex, MutexGuard, lock, sleep, thread_locals, try_lock};
 
 /// Sealed batches that are worth a look at all pins.
@@ -37,10 +38,11 @@ pub(crate) struct Node {
     pub(crate) slabs: Slabs,
     pub(crate) hazards: Hazards,
     pub(super) detached: DetachedQueue,
+    pub(super) movement: Movement,
     pub(super) pins: Arc<Pins>,
     /// A power of two of them.
-    lanes: Box<[CachePadded<Mutex<Lane>>]>,
-    retired: RetiredQueue,
+    pub(super) lanes: Box<[CachePadded<Mutex<Lane>>]>,
+    pub(super) retired: RetiredQueue,
     unreclaimed_max_bytes: u64,
     batch_max_bytes: u64,
 }
@@ -48,6 +50,17 @@ pub(crate) struct Node {
 /// How long a put waits for readers that are inside a call when the bound is reached: a second in all.
 const PATIENCE_STEP: Duration = Duration::from_micros(250);
 const PATIENCE_STEPS: u32 = 4_000;
+
+/// Walks over the index, to empty pages, that a put waits for.
+const WALKS_PER_PUT: u32 = 3;
+
+/// What whoever asks for memory holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holding {
+    Nothing,
+    /// A stream's lock: no entry may move for it.
+    StreamLock,
+}
 
 /// The memory at hand has no room.
 #[derive(Debug)]
@@ -82,6 +95,7 @@ impl Node {
     pub(crate) fn new(
         arena: Arena,
         pins: Arc<Pins>,
+        movement: Movement,
         lanes: usize,
         unreclaimed_max_bytes: u64,
     ) -> Node {
@@ -91,6 +105,7 @@ impl Node {
             slabs: Slabs::new(warm_max, unreclaimed_max_bytes / 2),
             hazards: Hazards::new(),
             detached: DetachedQueue::new(),
+            movement,
             pins,
             lanes: (0..lanes).map(|_| CachePadded::new(Mutex::new(Lane::new()))).collect(),
             retired: RetiredQueue::new(),
@@ -115,33 +130,40 @@ impl Node {
 
     /// Takes a slot of `need` bytes if given, and promises room for one retirement. Makes room when there is
     /// none.
-    pub(crate) fn prepare(&self, need: Option<u64>) -> Result<Prepared<'_>, NoRoom> {
+    pub(crate) fn prepare(
+        &self,
+        need: Option<u64>,
+        holding: Holding,
+    ) -> Result<Prepared<'_>, NoRoom> {
         if self.detached.is_any() {
             self.take_few_apart();
         }
-        self.with_room(need.unwrap_or(BATCH_BYTES), || self.try_prepare(need))
+        self.with_room(need.unwrap_or(BATCH_BYTES), holding, || self.try_prepare(need))
     }
 
     /// Tries to take memory; when there is none, takes cleared tables apart until there is, then collects
-    /// what is free but elsewhere.
+    /// what is free but elsewhere, then has entries move out of sparse pages.
     pub(super) fn with_room<T>(
         &self,
         need: u64,
+        holding: Holding,
         attempt: impl Fn() -> Option<T>,
     ) -> Result<T, NoRoom> {
         if let Some(taken) = attempt() {
             return Ok(taken);
         }
-        self.make_room_of_tables(need, &attempt)
+        self.find_room(need, holding, &attempt)
     }
 
     #[cold]
-    fn make_room_of_tables<T>(
+    fn find_room<T>(
         &self,
         need: u64,
+        holding: Holding,
         attempt: &impl Fn() -> Option<T>,
     ) -> Result<T, NoRoom> {
         let mut patience = PATIENCE_STEPS;
+        let mut walks = if holding == Holding::Nothing { WALKS_PER_PUT } else { 0 };
         while self.detached.is_any() {
             match self.take_apart(BUCKETS_PER_ROUND) {
                 Taken::Some => {}
@@ -161,11 +183,26 @@ impl Node {
             if let Some(taken) = attempt() {
                 return Ok(taken);
             }
+            if walks > 0 {
+                match self.move_until(attempt) {
+                    Ok(taken) => return Ok(taken),
+                    Err(Moved::Ended) => {
+                        walks -= 1;
+                        continue;
+                    }
+                    Err(_) => {}
+                }
+            }
             // What was replaced or removed comes free when the readers of that time leave; one that is inside
             // a call will.
             let is_passing = self.pins.oldest().is_none_or(|pin| pin.since_ms.is_none());
-            if self.retired.sealed_batches() == 0 || !is_passing || patience == 0 {
+            if self.retired.sealed_batches() == 0 || !is_passing {
                 return Err(NoRoom);
+            }
+            if patience == 0 {
+                // What the walk has set apart may have a slot.
+                let is_ended = walks > 0 && self.end_movement();
+                return is_ended.then(attempt).flatten().ok_or(NoRoom);
             }
             patience -= 1;
             sleep(PATIENCE_STEP);
@@ -190,6 +227,13 @@ impl Node {
         Some(Prepared { node: self, lane: index, slot })
     }
 
+    /// Promises room for one retirement, with a slot that is at hand.
+    pub(super) fn promise_for(&self, slot: Slot) -> Option<Prepared<'_>> {
+        let mut prepared = self.try_prepare(None)?;
+        prepared.slot = Some(slot);
+        Some(prepared)
+    }
+
     /// A batch of another lane, which does not need it as much as one that has none.
     #[cold]
     fn spare_of_others(&self, but: usize) -> Option<Location> {
@@ -198,9 +242,9 @@ impl Node {
     }
 
     /// Takes memory for the index, filled with zeros; its bytes are a power of two from 64 on.
-    pub(crate) fn take_index_memory(&self, bytes: u64) -> Result<u64, NoRoom> {
+    pub(crate) fn take_index_memory(&self, bytes: u64, holding: Holding) -> Result<u64, NoRoom> {
         debug_assert!(bytes >= 64 && bytes.is_power_of_two());
-        let slot = self.with_room(bytes, || {
+        let slot = self.with_room(bytes, holding, || {
             let (_, mut lane) = self.lane();
             self.slabs.take(&self.arena, &mut lane, bytes)
         })?;
@@ -213,7 +257,7 @@ impl Node {
 
     /// Takes zeroed memory for the table headers of a map.
     pub(crate) fn take_tables(&self, bytes: u64) -> Option<u64> {
-        let prepared = self.prepare(Some(bytes)).ok()?;
+        let prepared = self.prepare(Some(bytes), Holding::Nothing).ok()?;
         let slot = prepared.slot()?;
         let offset = slot.location.offset();
         for word in 0..bytes.div_ceil(8) {
@@ -247,7 +291,7 @@ impl Node {
     }
 
     /// Gives the free slots of depot and lanes to their pages.
-    fn flush(&self) {
+    pub(super) fn flush(&self) {
         let mut emptied = self.slabs.flush_depot(&self.arena);
         while let Some(batch) = emptied {
             emptied = Batch::at(&self.arena, batch).next();
@@ -381,6 +425,10 @@ impl Node {
         self.slabs.put_empty(&self.arena, &mut self.lane().1, batch);
     }
 
+    pub(crate) fn unreclaimed_max_bytes(&self) -> u64 {
+        self.unreclaimed_max_bytes
+    }
+
     /// Whether another overwrite may leave its old value behind without a look at the pins.
     #[inline]
     pub(crate) fn has_room_to_retire(&self) -> bool {
@@ -418,39 +466,6 @@ impl Node {
             sleep(PATIENCE_STEP);
         }
         Err(self.pins.oldest())
-    }
-
-    pub(crate) fn unreclaimed_max_bytes(&self) -> u64 {
-        self.unreclaimed_max_bytes
-    }
-
-    /// Bytes of retired slots: waiting for pins, and held by guards alone.
-    pub(crate) fn unreclaimed_bytes(&self) -> (u64, u64) {
-        let open: u64 = self.lanes.iter().map(|lane| lock(lane).retired.open_bytes()).sum();
-        (self.retired.sealed_bytes() + open, self.retired.held_bytes())
-    }
-
-    /// Bytes that batches take.
-    pub(crate) fn batch_bytes(&self) -> u64 {
-        let of_lane = |lane: &CachePadded<Mutex<Lane>>| {
-            let lane = lock(lane);
-            lane.retired.batches() + lane.begun_batches()
-        };
-        let open: u64 = self.lanes.iter().map(of_lane).sum();
-        let class =
-            crate::slab::class::Class::of(BATCH_BYTES).map_or(0, |class| class.slot_bytes());
-        (open + self.retired.sealed_batches() + self.slabs.depot.batches()) * u64::from(class)
-    }
-
-    /// Bytes that are committed and free: in the pool, in pages, in stashes, in warm large slots.
-    pub(crate) fn free_bytes(&self) -> u64 {
-        let stashed_in = |lane| Slabs::stashed_bytes(&self.arena, &lock(lane));
-        let stashed: u64 = self.lanes.iter().map(|lane| stashed_in(lane)).sum();
-        self.slabs.pool.counts().free * PAGE
-            + self.slabs.free_bytes_in_pages(&self.arena)
-            + stashed
-            + self.slabs.depot.bytes()
-            + self.slabs.large.warm_bytes()
     }
 }
 

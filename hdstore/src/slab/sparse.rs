@@ -1,0 +1,316 @@
+//! Sparse pages: which could be emptied if their slots' tenants moved to other pages of the class, and setting
+//! these apart so that they fill no further.
+//!
+//! Invariant: a page that is set apart is in its class's list of such pages instead of the one with room, so
+//! no slot of it is given out, and what is freed goes straight to the page; when that was the last of its
+//! slots, to the pool as ever. Of a class as many pages are set apart as its free slots make up, so the others
+//! have room for every tenant and moving needs no fresh page. Setting apart ends for all pages at once.
+//!
+//! Caller: `store/movement.rs`, which moves the tenants. Cost of a look: 64 bytes for each page; it is done
+//! again only when enough slots have been freed since one that found too little. What may go wrong: a page
+//! holds what cannot move (index memory, batches, what a guard keeps). It is then left alone until something
+//! of it was freed or some walks have passed, and what is expected of its class halves, so that nobody walks
+//! for the same pages again and again. `docs/memory.md`, "Entries move", explains it.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::class::{CLASSES, Class};
+use super::page::{PageId, PageMeta, page_of};
+use super::{ClassLists, Slabs, Slot, link, unlink};
+use crate::arena::Arena;
+use crate::arena::layout::PAGE;
+use crate::ids::Location;
+use crate::slab::large;
+use crate::sync::lock;
+
+/// Steps in which the pages of a class are told apart by how full they are.
+const LEVELS: usize = 32;
+/// Walks after which a page that could not be emptied is tried again.
+const WALKS_BETWEEN_TRIES: u32 = 8;
+/// What is expected of a class of which every page could be emptied.
+const ALL: u64 = 256;
+/// Of so many pages one is to be gained, else a walk is not worth it.
+pub(crate) const PAGES_PER_GAIN: u64 = 128;
+/// For a look at so many pages one slot must have been freed since the last that found too little.
+const PAGES_PER_FREED: u64 = 16;
+
+/// What is known of sparse pages.
+pub(crate) struct Sparse {
+    /// Pages that are set apart now.
+    apart: AtomicU64,
+    /// Pages that were emptied by moving their slots' tenants, ever.
+    emptied: AtomicU64,
+    memory: [ClassMemory; CLASSES],
+}
+
+/// What former walks found of a class.
+struct ClassMemory {
+    /// How much of what was set apart came free, in 256ths, halved towards the newest.
+    share: AtomicU64,
+    /// Slots that had been freed when the share fell.
+    freed: AtomicU64,
+    /// Pages set apart for the walk under way, and those of them that were emptied.
+    chosen: AtomicU64,
+    emptied: AtomicU64,
+}
+
+/// A set of pages: a bit for each.
+#[derive(Default)]
+pub(crate) struct PageSet {
+    start: u64,
+    bits: Vec<u64>,
+}
+
+/// The pages of a class, as a look found them.
+#[derive(Clone)]
+struct Census {
+    /// Pages that may be set apart, by how full they are.
+    levels: [u32; LEVELS],
+    free_slots: u64,
+}
+
+/// What a look at all pages found.
+pub(crate) struct Outlook {
+    classes: Vec<Census>,
+    /// By class, how many pages are to be set apart.
+    wanted: Vec<u64>,
+    pages: u64,
+    /// Pages that are expected to come free.
+    pub(crate) gain: u64,
+}
+
+impl Sparse {
+    pub(super) fn new() -> Sparse {
+        let memory = |_| ClassMemory {
+            share: AtomicU64::new(ALL),
+            freed: AtomicU64::new(0),
+            chosen: AtomicU64::new(0),
+            emptied: AtomicU64::new(0),
+        };
+        Sparse {
+            apart: AtomicU64::new(0),
+            emptied: AtomicU64::new(0),
+            memory: std::array::from_fn(memory),
+        }
+    }
+
+    /// Pages that are set apart now.
+    pub(crate) fn apart(&self) -> u64 {
+        self.apart.load(Relaxed)
+    }
+
+    /// Pages that were emptied by moving, ever.
+    pub(crate) fn emptied(&self) -> u64 {
+        self.emptied.load(Relaxed)
+    }
+
+    /// A page that was set apart is empty.
+    pub(super) fn note_emptied(&self, class: Class) {
+        self.apart.fetch_sub(1, Relaxed);
+        self.emptied.fetch_add(1, Relaxed);
+        self.memory[usize::from(class.0)].emptied.fetch_add(1, Relaxed);
+    }
+}
+
+impl PageSet {
+    /// Whether a slot lies in a page of the set.
+    #[inline]
+    pub(crate) fn has(&self, location: Location) -> bool {
+        // What lies behind the pages, large slots, is beyond the bits as well.
+        let page = (location.offset() - self.start) / PAGE;
+        self.bits.get((page / 64) as usize).is_some_and(|bits| bits >> (page % 64) & 1 != 0)
+    }
+
+    fn add(&mut self, page: PageId) {
+        self.bits[(page.0 / 64) as usize] |= 1 << (page.0 % 64);
+    }
+}
+
+impl Outlook {
+    /// Whether so many pages are worth a walk over the whole index, times `times`.
+    pub(crate) fn is_worth(&self, times: u64) -> bool {
+        self.gain >= times * (self.pages / PAGES_PER_GAIN).max(1)
+    }
+}
+
+impl Census {
+    const NONE: Census = Census { levels: [0; LEVELS], free_slots: 0 };
+}
+
+/// How full a page is, 0 to `LEVELS` - 1; `None` when it may not be set apart.
+fn level(meta: &PageMeta<'_>, capacity: u64, walks: u32) -> Option<usize> {
+    let used = used(meta);
+    let is_left_alone = meta.tried().is_some_and(|(used_then, walk)| {
+        used >= used_then && walks.wrapping_sub(walk) < WALKS_BETWEEN_TRIES
+    });
+    (used < capacity && !is_left_alone && !meta.is_apart())
+        .then_some((used * LEVELS as u64 / capacity) as usize)
+}
+
+fn used(meta: &PageMeta<'_>) -> u64 {
+    meta.carved().saturating_sub(meta.free_count())
+}
+
+fn capacity_of(class: Class) -> u64 {
+    PAGE / u64::from(class.slot_bytes())
+}
+
+impl Slabs {
+    /// Slots that were ever given to pages.
+    fn freed_slots(&self) -> u64 {
+        self.classes.iter().map(|class| lock(class).freed).sum()
+    }
+
+    /// Whether a look may find more than the one that found too little, when so many slots had been freed.
+    /// Says how many have been by now.
+    pub(crate) fn is_worth_a_look(&self, freed_then: Option<u64>) -> (bool, u64) {
+        let freed = self.freed_slots();
+        let due = (self.pool.counts().ever / PAGES_PER_FREED).max(1);
+        (freed_then.is_none_or(|then| freed.wrapping_sub(then) >= due), freed)
+    }
+
+    /// Looks how many pages could be emptied. The stocks of free slots should be in their pages. `walks` is
+    /// how many walks there were.
+    pub(crate) fn look_for_sparse(&self, arena: &Arena, walks: u32) -> Outlook {
+        let mut classes = vec![Census::NONE; CLASSES];
+        let mut pages = 0;
+        for page in (0..self.pool.counts().ever).map(PageId) {
+            let meta = PageMeta::of(arena, page);
+            if !meta.in_use() {
+                continue;
+            }
+            pages += 1;
+            let class = meta.class();
+            let (census, capacity) = (&mut classes[usize::from(class.0)], capacity_of(class));
+            census.free_slots += capacity.saturating_sub(used(&meta));
+            if let Some(level) = level(&meta, capacity, walks) {
+                census.levels[level] += 1;
+            }
+        }
+        let mut gain = 0;
+        let mut wanted = Vec::with_capacity(CLASSES);
+        for (class, census) in (0..CLASSES as u8).map(Class).zip(&classes) {
+            let candidates: u64 = census.levels.iter().map(|count| u64::from(*count)).sum();
+            let pages = candidates.min(census.free_slots / capacity_of(class));
+            if pages > 0 {
+                gain += pages * self.expected_share(class, census.free_slots);
+            }
+            wanted.push(pages);
+        }
+        Outlook { classes, wanted, pages, gain: gain / ALL }
+    }
+
+    /// How much of what is set apart of a class is expected to come free. What was a failure counts no more
+    /// when as many slots have been freed since as are free.
+    fn expected_share(&self, class: Class, free_slots: u64) -> u64 {
+        let memory = &self.sparse.memory[usize::from(class.0)];
+        let freed = lock(&self.classes[usize::from(class.0)]).freed;
+        if freed.wrapping_sub(memory.freed.load(Relaxed)) >= free_slots {
+            memory.share.store(ALL, Relaxed);
+        }
+        memory.share.load(Relaxed)
+    }
+
+    /// Sets the sparsest pages apart, as many of each class as the look found, and returns them.
+    pub(crate) fn set_apart(&self, arena: &Arena, outlook: &Outlook, walks: u32) -> PageSet {
+        let ever = self.pool.counts().ever;
+        let start = arena.layout().pages;
+        let mut set = PageSet { start, bits: vec![0; ever.div_ceil(64) as usize] };
+        let mut left = outlook.wanted.clone();
+        // The level at which a class has as many pages as it wants, and how many of that level it takes.
+        let mut last: Vec<(usize, u64)> = Vec::with_capacity(CLASSES);
+        for (census, wanted) in outlook.classes.iter().zip(&outlook.wanted) {
+            let (mut level, mut rest) = (0, *wanted);
+            while level < LEVELS - 1 && u64::from(census.levels[level]) < rest {
+                rest -= u64::from(census.levels[level]);
+                level += 1;
+            }
+            last.push((level, rest));
+        }
+        for page in (0..ever).map(PageId) {
+            let meta = PageMeta::of(arena, page);
+            let class = meta.class();
+            let index = usize::from(class.0);
+            if !meta.in_use() || left[index] == 0 {
+                continue;
+            }
+            let mut lists = lock(&self.classes[index]);
+            // Under the class's lock the page stays what it is.
+            if !meta.in_use() || meta.class() != class {
+                continue;
+            }
+            let Some(level) = level(&meta, capacity_of(class), walks) else { continue };
+            if level > last[index].0 || (level == last[index].0 && last[index].1 == 0) {
+                continue;
+            }
+            if level == last[index].0 {
+                last[index].1 -= 1;
+            }
+            left[index] -= 1;
+            if meta.listed() {
+                unlink(arena, &mut lists.with_room, page);
+            }
+            link(arena, &mut lists.apart, page);
+            meta.set_apart(true);
+            self.sparse.apart.fetch_add(1, Relaxed);
+            self.sparse.memory[index].chosen.fetch_add(1, Relaxed);
+            set.add(page);
+        }
+        set
+    }
+
+    /// Ends the setting apart: pages that were not emptied serve their class again.
+    pub(crate) fn end_apart(&self, arena: &Arena, walks: u32) {
+        for class in (0..CLASSES as u8).map(Class) {
+            let memory = &self.sparse.memory[usize::from(class.0)];
+            let chosen = memory.chosen.swap(0, Relaxed);
+            let mut lists = lock(&self.classes[usize::from(class.0)]);
+            while let Some(page) = lists.apart.checked_sub(1).map(PageId) {
+                let meta = PageMeta::of(arena, page);
+                unlink(arena, &mut lists.apart, page);
+                meta.set_apart(false);
+                meta.set_tried(used(&meta), walks);
+                if used(&meta) < capacity_of(class) {
+                    link(arena, &mut lists.with_room, page);
+                }
+                self.sparse.apart.fetch_sub(1, Relaxed);
+            }
+            let emptied = memory.emptied.swap(0, Relaxed).min(chosen);
+            if chosen > 0 {
+                let share = memory.share.load(Relaxed);
+                memory.share.store((share + emptied * ALL / chosen) / 2, Relaxed);
+                memory.freed.store(lists.freed, Relaxed);
+            }
+        }
+    }
+
+    /// Takes a slot of a class from its pages, for an entry that moves: no fresh page, and none that is set
+    /// apart.
+    pub(crate) fn take_elsewhere(&self, arena: &Arena, class: Class) -> Option<Slot> {
+        let mut lists = lock(&self.classes[usize::from(class.0)]);
+        let location = Self::take_listed(arena, &mut lists.with_room, class)?;
+        drop(lists);
+        Some(Self::hand_out(arena, location, || class.slot_bytes().into()))
+    }
+
+    /// Gives a free slot to its page, which is set apart.
+    #[cold]
+    pub(super) fn put_apart(&self, arena: &Arena, class: Class, location: Location) {
+        let mut lists = lock(&self.classes[usize::from(class.0)]);
+        self.give_to_page(arena, &mut lists, class, location);
+    }
+}
+
+impl ClassLists {
+    /// Whether batches of free slots may wait: none of them lies in a page that is set apart.
+    #[inline]
+    pub(super) fn may_wait(&self) -> bool {
+        self.apart == 0
+    }
+}
+
+/// The class of a slot that may move, which large ones may not.
+pub(crate) fn class_of(arena: &Arena, location: Location) -> Option<Class> {
+    (!large::is_large(arena, location))
+        .then(|| PageMeta::of(arena, page_of(arena, location.offset())).class())
+}

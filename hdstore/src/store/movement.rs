@@ -1,0 +1,420 @@
+//! Movement: entries leave sparse slab pages, so that whole pages come free for other sizes.
+//!
+//! A *walk* sets the sparsest pages apart (`slab/sparse.rs`), then goes over the buckets of all tables once;
+//! each entry that lies in such a page gets another slot of its class, with the same bytes, seq and expiry,
+//! and its word is replaced as an overwrite replaces it. The log hears nothing of it: nothing changed. Only
+//! the index is read, 10 bytes an entry, and as many bytes are copied as come free, at most.
+//!
+//! Invariants: a reader finds the entry in the old slot or in the new one, both whole and alike; the old slot
+//! is retired like any replaced one. A word is replaced only if, under its stream's lock, it still stands
+//! where it was read, in a table that was not cleared since; it was read under a pin that lasts until then,
+//! so its slot is still that entry's. What moves between buckets meanwhile, or was taken before the walk and
+//! published behind it, may be missed; its page then stays, and nothing else comes of that.
+//!
+//! Callers: a put that finds no memory (`node.rs`), as many threads as there are, a piece each in turn; and
+//! `Store::maintain`. Lock order: this file's lock, then one stream's, for the check and up to 16 stores;
+//! so whoever may come here (`Node::with_room`) holds no stream's lock. What may go wrong: readers that
+//! sleep keep the old slots; the walk ends when half of the bound on unreclaimed memory is used up.
+//! `docs/memory.md`, "Entries move", has the rules.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crossbeam_utils::CachePadded;
+
+use super::access::{Locked, fill, view_pinned};
+use super::node::{Node, Prepared};
+use crate::arena::Arena;
+use crate::arena::os::UNIT;
+use crate::entry::layout::LIVE;
+use crate::entry::view::{EntryParts, write_seq};
+use crate::ids::Seq;
+use crate::index::table::{Found, TABLE_BYTES, Table};
+use crate::index::word::Word;
+use crate::reclaim::pin::Pinned;
+use crate::slab::sparse::{PAGES_PER_GAIN, PageSet, class_of};
+use crate::sync::{Mutex, lock, try_lock};
+
+/// Buckets of a piece of a walk.
+pub(super) const BUCKETS_PER_PIECE: u64 = 1_024;
+/// Entries that move under one pin, and one visit of their stream's lock.
+const ENTRIES_AT_A_TIME: usize = 16;
+/// Upkeep begins a walk only when it would gain so many times as much as a put asks for: what is a little
+/// uneven is left to those who need it.
+const TIMES_FOR_UPKEEP: u64 = 4;
+/// How often a group is tried for which no retirement can be promised.
+const TRIES: u32 = 2;
+/// Pieces that upkeep does at a time.
+const PIECES_OF_UPKEEP: u32 = 64;
+
+/// The movement of a node's entries.
+pub(super) struct Movement {
+    state: Mutex<State>,
+    /// The locks of all the store's streams, of which every `nodes`th is of this node, from number `node` on.
+    locks: Arc<[CachePadded<Mutex<()>>]>,
+    node: usize,
+    nodes: usize,
+    moved: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    /// Where the headers of each map's tables start.
+    tables: Vec<u64>,
+    walk: Option<Walk>,
+    /// Walks that have ended.
+    walks: u32,
+    /// How many slots had been freed when a look found too little.
+    found_too_little: Option<u64>,
+}
+
+/// A walk under way.
+struct Walk {
+    apart: PageSet,
+    /// The bucket that comes next: in which of the tables, of which of the node's streams.
+    map: usize,
+    stream: u64,
+    bucket: u64,
+    /// When all was walked over: what was replaced before comes free with the last pin of this epoch.
+    over: Option<u64>,
+}
+
+/// What came of moving some entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moved {
+    /// The walk has come a piece further.
+    Some,
+    /// A walk has ended: what it freed can be had.
+    Ended,
+    /// The walk waits for readers that are inside a call.
+    Blocked,
+    /// No walk is worth it.
+    Nothing,
+}
+
+/// An entry whose new slot is filled.
+struct Ready<'n> {
+    from: Found,
+    to: Word,
+    prepared: Prepared<'n>,
+    seq: Seq,
+    slot_bytes: u64,
+}
+
+/// What became of some entries.
+struct Group<'n> {
+    moved: Vec<Ready<'n>>,
+    /// Whether each that could move was tried.
+    is_whole: bool,
+}
+
+impl Movement {
+    pub(super) fn new(locks: Arc<[CachePadded<Mutex<()>>]>, node: usize, nodes: usize) -> Movement {
+        let (state, moved) = (Mutex::new(State::default()), AtomicU64::new(0));
+        Movement { state, locks, node, nodes, moved }
+    }
+
+    /// The tables of a map can be walked over from now on.
+    pub(super) fn add_tables(&self, first: u64) {
+        lock(&self.state).tables.push(first);
+    }
+
+    /// The tables of a map are about to go: no walk looks at them any more when this returns.
+    pub(super) fn remove_tables(&self, first: u64) {
+        let mut state = lock(&self.state);
+        let Some(index) = state.tables.iter().position(|tables| *tables == first) else { return };
+        state.tables.remove(index);
+        if let Some(walk) = &mut state.walk
+            && walk.map >= index
+        {
+            if walk.map == index {
+                (walk.stream, walk.bucket) = (0, 0);
+            } else {
+                walk.map -= 1;
+            }
+        }
+    }
+
+    /// Entries that were moved, ever.
+    pub(super) fn moved(&self) -> u64 {
+        self.moved.load(Relaxed)
+    }
+
+    /// How many streams this node has.
+    fn streams(&self) -> u64 {
+        (self.locks.len() - self.node).div_ceil(self.nodes) as u64
+    }
+
+    fn lock_stream<'a>(&'a self, arena: &'a Arena, in_node: u64) -> Locked<'a> {
+        let stream = in_node as usize * self.nodes + self.node;
+        Locked::new(arena, in_node, lock(&self.locks[stream]))
+    }
+}
+
+impl Node {
+    /// Goes on with the walk until `attempt` succeeds, or nothing more can be done just now; begins one if it
+    /// is worth it. The caller has collected what is free but elsewhere.
+    pub(super) fn move_until<T>(&self, attempt: &impl Fn() -> Option<T>) -> Result<T, Moved> {
+        loop {
+            let moved = self.move_some(&mut lock(&self.movement.state), 1);
+            if moved != Moved::Some {
+                return Err(moved);
+            }
+            if let Some(taken) = attempt() {
+                return Ok(taken);
+            }
+        }
+    }
+
+    /// What upkeep does: goes on with a walk that somebody began, and at the limit begins one when much can
+    /// be gained.
+    pub(super) fn move_ahead(&self) {
+        let Some(mut state) = try_lock(&self.movement.state) else { return };
+        if state.walk.is_none() {
+            let is_due = || self.slabs.is_worth_a_look(state.found_too_little).0;
+            if !self.is_short_of_pages() || !is_due() {
+                return;
+            }
+            self.flush();
+        }
+        for _ in 0..PIECES_OF_UPKEEP {
+            if self.move_some(&mut state, TIMES_FOR_UPKEEP) != Moved::Some {
+                return;
+            }
+        }
+    }
+
+    /// Whether the limit is reached and hardly a page is free.
+    fn is_short_of_pages(&self) -> bool {
+        let (budget, pages) = (self.arena.budget(), self.slabs.pool.counts());
+        budget.committed_bytes() + UNIT > budget.limit_bytes()
+            && pages.free < (pages.ever / PAGES_PER_GAIN).max(1)
+    }
+
+    /// Ends a walk that waits for readers, so that what it has set apart serves again. Whether there was one.
+    pub(super) fn end_movement(&self) -> bool {
+        let mut state = lock(&self.movement.state);
+        let is_any = state.walk.is_some();
+        if is_any {
+            self.end_walk(&mut state);
+        }
+        is_any
+    }
+
+    /// One piece of the walk under way, or of one that begins, if it gains `times` what is worth it.
+    fn move_some(&self, state: &mut State, times: u64) -> Moved {
+        if state.walk.is_none() {
+            state.walk = self.begin_walk(state, times);
+        }
+        let State { tables, walk: Some(walk), .. } = state else { return Moved::Nothing };
+        let is_walked = self.walk_piece(tables, walk);
+        let is_over = walk.map >= tables.len();
+        if is_walked && !is_over && self.slabs.sparse.apart() > 0 {
+            return Moved::Some;
+        }
+        self.reclaim(true);
+        if is_over && walk.over.is_none() {
+            walk.over = Some(self.pins.advance());
+        }
+        let oldest = self.pins.oldest();
+        let waits = oldest.is_some_and(|pin| {
+            pin.since_ms.is_none() && walk.over.is_none_or(|over| pin.epoch <= over)
+        });
+        if waits && self.slabs.sparse.apart() > 0 {
+            return Moved::Blocked;
+        }
+        self.reclaim(true);
+        self.end_walk(state);
+        Moved::Ended
+    }
+
+    /// Sets pages apart if that is worth a walk.
+    fn begin_walk(&self, state: &mut State, times: u64) -> Option<Walk> {
+        let (is_worth_a_look, freed) = self.slabs.is_worth_a_look(state.found_too_little);
+        if !is_worth_a_look || !self.may_move() {
+            return None;
+        }
+        let outlook = self.slabs.look_for_sparse(&self.arena, state.walks);
+        if !outlook.is_worth(times) {
+            // What is too little for upkeep may be enough for a put.
+            if !outlook.is_worth(1) {
+                state.found_too_little = Some(freed);
+            }
+            return None;
+        }
+        state.found_too_little = None;
+        let apart = self.slabs.set_apart(&self.arena, &outlook, state.walks);
+        // Whoever freed a slot of such a page a moment ago may have put it into a stock.
+        self.flush();
+        Some(Walk { apart, map: 0, stream: 0, bucket: 0, over: None })
+    }
+
+    fn end_walk(&self, state: &mut State) {
+        state.walk = None;
+        state.walks = state.walks.wrapping_add(1);
+        self.slabs.end_apart(&self.arena, state.walks);
+    }
+
+    /// Whether some more slots may wait for readers: half of the bound is left to overwrites.
+    fn may_move(&self) -> bool {
+        self.retired.sealed_bytes() < self.unreclaimed_max_bytes() / 2
+    }
+
+    /// Walks over a piece. False when that had to stop, since what was replaced waits for readers.
+    fn walk_piece(&self, tables: &[u64], walk: &mut Walk) -> bool {
+        let mut found = Vec::with_capacity(2 * ENTRIES_AT_A_TIME);
+        let mut left = BUCKETS_PER_PIECE;
+        let mut tries = 0;
+        while left > 0 {
+            let Some(first) = tables.get(walk.map) else { return true };
+            if !self.may_move() {
+                self.reclaim(true);
+                if !self.may_move() {
+                    return false;
+                }
+            }
+            let table = Table::at(&self.arena, first + walk.stream * TABLE_BYTES);
+            let (bucket, is_end, group);
+            {
+                let pin = self.pins.pin();
+                let (clears, buckets) = (table.clears(), table.buckets());
+                (bucket, is_end) = self.find(&table, walk, buckets, &mut left, &mut found);
+                group = self.move_found(&table, walk.stream, clears, &found, &pin);
+            }
+            // Not under the pin, which would keep what was replaced.
+            let is_whole = group.is_whole;
+            self.settle(group);
+            if !is_whole {
+                // There was no room to retire anything; what lies in batches now may give some.
+                self.reclaim(true);
+                tries += 1;
+                if tries == TRIES {
+                    return false;
+                }
+                continue;
+            }
+            tries = 0;
+            walk.bucket = bucket;
+            if is_end {
+                (walk.stream, walk.bucket) = (walk.stream + 1, 0);
+                left = left.saturating_sub(1);
+            }
+            if walk.stream == self.movement.streams() {
+                (walk.map, walk.stream) = (walk.map + 1, 0);
+            }
+        }
+        true
+    }
+
+    /// Collects words of entries that should move, from the walk's bucket on. Returns the bucket after the
+    /// last, and whether the table has no more.
+    fn find(
+        &self,
+        table: &Table<'_>,
+        walk: &Walk,
+        buckets: u64,
+        left: &mut u64,
+        found: &mut Vec<Found>,
+    ) -> (u64, bool) {
+        found.clear();
+        let mut bucket = walk.bucket;
+        while bucket < buckets && *left > 0 && found.len() < ENTRIES_AT_A_TIME {
+            table.for_each_in_bucket(bucket, |each| {
+                if walk.apart.has(each.word.location()) {
+                    self.arena.prefetch(each.word.location().offset());
+                    found.push(each);
+                }
+            });
+            bucket += 1;
+            *left -= 1;
+        }
+        (bucket, bucket >= buckets)
+    }
+
+    /// Moves entries whose words were read under the pin, when the table had been cleared so often.
+    fn move_found<'n>(
+        &'n self,
+        table: &Table<'_>,
+        in_node: u64,
+        clears: u64,
+        found: &[Found],
+        pin: &Pinned<'_>,
+    ) -> Group<'n> {
+        let mut group = Group { moved: Vec::new(), is_whole: true };
+        if found.is_empty() {
+            return group;
+        }
+        group.moved.reserve(found.len());
+        for from in found {
+            match self.copy(*from, pin) {
+                Copied::Ready(ready) => group.moved.push(ready),
+                // The others of its class are full after all: its page stays.
+                Copied::NoSlot => {}
+                Copied::NoPromise => {
+                    group.is_whole = false;
+                    break;
+                }
+            }
+        }
+        let locked = self.movement.lock_stream(&self.arena, in_node);
+        let is_same = table.clears() == clears;
+        group.moved.retain(|ready| {
+            let stands = is_same && table.has(&ready.from);
+            if stands {
+                write_seq(&self.arena, ready.to.location(), ready.seq);
+                table.publish(ready.from.place, ready.to);
+            }
+            stands
+        });
+        drop(locked);
+        group
+    }
+
+    /// Copies an entry to another slot of its class.
+    fn copy<'n>(&'n self, from: Found, pin: &Pinned<'_>) -> Copied<'n> {
+        let view = view_pinned(&self.arena, from.word, pin);
+        let class = class_of(&self.arena, view.location());
+        let Some(slot) = class.and_then(|class| self.slabs.take_elsewhere(&self.arena, class))
+        else {
+            return Copied::NoSlot;
+        };
+        let prepared = match self.promise_for(slot) {
+            Some(prepared) => prepared,
+            None => {
+                self.free_now(slot.location);
+                return Copied::NoPromise;
+            }
+        };
+        let parts = EntryParts {
+            key: view.key(),
+            value_len: view.value_len(),
+            expiry_ms: view.expiry_ms(),
+            flags: LIVE,
+        };
+        fill(&self.arena, slot, &parts, view.value());
+        Copied::Ready(Ready {
+            from,
+            to: Word::entry(from.word.tag(), slot.generation, slot.location),
+            prepared,
+            seq: view.seq(),
+            slot_bytes: self.slabs.slot_bytes(&self.arena, slot.location),
+        })
+    }
+
+    /// Retires the slots that entries have left.
+    fn settle(&self, group: Group<'_>) {
+        self.movement.moved.fetch_add(group.moved.len() as u64, Relaxed);
+        for ready in group.moved {
+            ready.prepared.settle(Some((ready.from.word.location(), ready.slot_bytes)));
+        }
+    }
+}
+
+/// What came of copying an entry.
+enum Copied<'n> {
+    Ready(Ready<'n>),
+    /// No page of its class has room.
+    NoSlot,
+    /// No retirement can be promised.
+    NoPromise,
+}
