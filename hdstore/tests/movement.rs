@@ -24,7 +24,8 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
 }
@@ -36,10 +37,10 @@ fn values_that_grow_and_shrink_again_fill_the_limit_at_every_size() {
     let mut random = Random(7);
     let mut keys: Vec<u64> = Vec::new();
     let mut next = 0;
-    let steps = 40u32;
-    let sizes = (0..=steps).chain((0..steps).rev()).map(|step| {
-        (32.0 * 256f64.powf(f64::from(step) / f64::from(steps))) as usize
-    });
+    let steps = 12u32;
+    let sizes = (0..=steps)
+        .chain((0..steps).rev())
+        .map(|step| (32.0 * 256f64.powf(f64::from(step) / f64::from(steps))) as usize);
     for size in sizes {
         let value = vec![size as u8; size];
         let mut put_bytes = 0;
@@ -60,8 +61,19 @@ fn values_that_grow_and_shrink_again_fill_the_limit_at_every_size() {
         }
         let took = start.elapsed();
         let stats = store.stats();
-        println!("{size}: {} entries, live {:.1} MiB, index {:.1} free {:.1} round {:.1} unrec {:.1} com {:.1}, puts {puts} refused {refused}, {:.0} ns/op, moved {} emptied {}", stats.entries,
-            stats.live_bytes as f64 / MIB as f64, stats.index_bytes as f64 / MIB as f64, stats.free_bytes as f64 / MIB as f64, stats.rounding_bytes as f64 / MIB as f64, stats.unreclaimed_bytes as f64 / MIB as f64, stats.committed_bytes as f64/ MIB as f64, took.as_nanos() as f64 / (puts + refused) as f64, stats.moved_entries, stats.emptied_pages);
+        println!(
+            "{size}: {} entries, live {:.1} MiB, index {:.1} free {:.1} round {:.1} unrec {:.1} com {:.1}, puts {puts} refused {refused}, {:.0} ns/op, moved {} emptied {}",
+            stats.entries,
+            stats.live_bytes as f64 / MIB as f64,
+            stats.index_bytes as f64 / MIB as f64,
+            stats.free_bytes as f64 / MIB as f64,
+            stats.rounding_bytes as f64 / MIB as f64,
+            stats.unreclaimed_bytes as f64 / MIB as f64,
+            stats.committed_bytes as f64 / MIB as f64,
+            took.as_nanos() as f64 / (puts + refused) as f64,
+            stats.moved_entries,
+            stats.emptied_pages
+        );
     }
     let _ = Duration::from_secs(1);
 }

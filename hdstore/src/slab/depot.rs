@@ -118,6 +118,9 @@ impl Slabs {
     /// batches, which list nothing any more, as a list.
     pub(crate) fn flush_depot(&self, arena: &Arena) -> Option<Location> {
         let mut emptied = None;
+        if self.depot.batches() == 0 {
+            return emptied;
+        }
         for class in (0..CLASSES as u8).map(Class) {
             loop {
                 let taken = self.take_batch(arena, &mut lock(&self.classes[usize::from(class.0)]));
@@ -132,6 +135,7 @@ impl Slabs {
 
     fn give_to_pages(&self, arena: &Arena, class: Class, batch: Batch<'_>) {
         let mut lists = lock(&self.classes[usize::from(class.0)]);
+        self.add_free(class, batch.count());
         for slot in batch.slots() {
             self.give_to_page(arena, &mut lists, class, slot);
         }

@@ -16,7 +16,7 @@ pub(crate) mod large;
 pub(crate) mod page;
 pub(crate) mod sparse;
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
 
@@ -47,6 +47,8 @@ pub(crate) struct Slabs {
     pub(crate) depot: Depot,
     pub(crate) sparse: Sparse,
     classes: Box<[CachePadded<Mutex<ClassLists>>]>,
+    /// By class, the free slots of its pages, those never used included; written under the class's lock.
+    free_slots: Box<[CachePadded<AtomicU64>]>,
 }
 
 /// Where the free slots of a class are, but for the lanes' stashes.
@@ -56,8 +58,6 @@ struct ClassLists {
     with_room: u64,
     /// The first page that is set apart, likewise.
     apart: u64,
-    /// Slots that were ever given to pages.
-    freed: u64,
     /// The first batch in the depot.
     depot: Option<Location>,
 }
@@ -70,6 +70,7 @@ impl Slabs {
             depot: Depot::new(depot_max_bytes),
             sparse: Sparse::new(),
             classes: (0..CLASSES).map(|_| CachePadded::default()).collect(),
+            free_slots: (0..CLASSES).map(|_| CachePadded::default()).collect(),
         }
     }
 
@@ -145,8 +146,9 @@ impl Slabs {
             return lane.stashes[usize::from(class.0)].pop().map(Location);
         }
         let mut lists = lock(&self.classes[usize::from(class.0)]);
-        let first = self.take_from_pages(arena, &mut lists.with_room, class)?;
+        let first = self.take_from_pages(arena, &mut lists, class)?;
         let stash = &mut lane.stashes[usize::from(class.0)];
+        let before = stash.len();
         while stash.len() + 1 < stash_max(class) {
             // The pool is asked for the first slot only: a stash must not take the last page for slots nobody
             // needs.
@@ -155,15 +157,33 @@ impl Slabs {
             };
             stash.push(location.0);
         }
+        self.sub_free(class, (stash.len() - before) as u64 + 1);
         Some(first)
     }
 
-    fn take_from_pages(&self, arena: &Arena, list: &mut u64, class: Class) -> Option<Location> {
-        if *list == 0 {
+    fn take_from_pages(
+        &self,
+        arena: &Arena,
+        lists: &mut ClassLists,
+        class: Class,
+    ) -> Option<Location> {
+        if lists.with_room == 0 {
             let page = self.pool.take(arena, class)?;
-            link(arena, list, page);
+            link(arena, &mut lists.with_room, page);
+            self.add_free(class, capacity_of(class));
         }
-        Self::take_listed(arena, list, class)
+        Self::take_listed(arena, &mut lists.with_room, class)
+    }
+
+    /// Notes that pages of a class have so many free slots more. Under the class's lock.
+    fn add_free(&self, class: Class, slots: u64) {
+        let free = &self.free_slots[usize::from(class.0)];
+        free.store(free.load(Relaxed) + slots, Relaxed);
+    }
+
+    fn sub_free(&self, class: Class, slots: u64) {
+        let free = &self.free_slots[usize::from(class.0)];
+        free.store(free.load(Relaxed) - slots, Relaxed);
     }
 
     /// Takes a slot from the first page with room.
@@ -171,7 +191,6 @@ impl Slabs {
         let page = PageId(list.checked_sub(1)?);
         let meta = PageMeta::of(arena, page);
         let slot_bytes = u64::from(class.slot_bytes());
-        let capacity = PAGE / slot_bytes;
         let location = if meta.free_head() != 0 {
             let location = Location(meta.free_head());
             meta.set_free_head(arena.word(location.offset() + 8).load(Relaxed));
@@ -182,7 +201,7 @@ impl Slabs {
             meta.set_carved(index + 1);
             Location::from_offset(offset_of(arena, page) + index * slot_bytes)
         };
-        if meta.free_count() == 0 && meta.carved() == capacity {
+        if meta.free_count() == 0 && meta.carved() == capacity_of(class) {
             unlink(arena, list, page);
         }
         Some(location)
@@ -195,6 +214,7 @@ impl Slabs {
             return;
         }
         let mut lists = lock(&self.classes[usize::from(class.0)]);
+        self.add_free(class, (stash.len() - keep) as u64);
         while stash.len() > keep {
             let Some(location) = stash.pop() else { break };
             self.give_to_page(arena, &mut lists, class, Location(location));
@@ -208,12 +228,11 @@ impl Slabs {
         arena.word(slot.offset() + 8).store(meta.free_head(), Relaxed);
         meta.set_free_head(slot.0);
         meta.set_free_count(meta.free_count() + 1);
-        lists.freed += 1;
         if !meta.listed() {
             link(arena, &mut lists.with_room, page);
         }
-        let capacity = PAGE / u64::from(class.slot_bytes());
-        if meta.free_count() == meta.carved() && meta.carved() <= capacity {
+        if meta.free_count() == meta.carved() && meta.carved() <= capacity_of(class) {
+            self.sub_free(class, capacity_of(class));
             if meta.is_apart() {
                 unlink(arena, &mut lists.apart, page);
                 self.sparse.note_emptied(class);
@@ -267,6 +286,11 @@ impl Slabs {
         };
         lane.stashes.iter().enumerate().map(of).sum()
     }
+}
+
+/// Slots of a page.
+fn capacity_of(class: Class) -> u64 {
+    PAGE / u64::from(class.slot_bytes())
 }
 
 /// Puts a page at the head of its class's list.

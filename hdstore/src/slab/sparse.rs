@@ -6,17 +6,19 @@
 //! slots, to the pool as ever. Of a class as many pages are set apart as its free slots make up, so the others
 //! have room for every tenant and moving needs no fresh page. Setting apart ends for all pages at once.
 //!
-//! Caller: `store/movement.rs`, which moves the tenants. Cost of a look: 64 bytes for each page; it is done
-//! again only when enough slots have been freed since one that found too little. What may go wrong: a page
+//! Caller: `store/movement.rs`, which moves the tenants. Cost of a look: 64 bytes for each page; whether
+//! it may find enough is known before, from a count by class. What may go wrong: a page
 //! holds what cannot move (index memory, batches, what a guard keeps). It is then left alone until something
 //! of it was freed or some walks have passed, and what is expected of its class halves, so that nobody walks
 //! for the same pages again and again. `docs/memory.md`, "Entries move", explains it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crossbeam_utils::CachePadded;
+
 use super::class::{CLASSES, Class};
 use super::page::{PageId, PageMeta, page_of};
-use super::{ClassLists, Slabs, Slot, link, unlink};
+use super::{ClassLists, Slabs, Slot, capacity_of, link, unlink};
 use crate::arena::Arena;
 use crate::arena::layout::PAGE;
 use crate::ids::Location;
@@ -28,11 +30,7 @@ const LEVELS: usize = 32;
 /// Walks after which a page that could not be emptied is tried again.
 const WALKS_BETWEEN_TRIES: u32 = 8;
 /// What is expected of a class of which every page could be emptied.
-const ALL: u64 = 256;
-/// Of so many pages one is to be gained, else a walk is not worth it.
-pub(crate) const PAGES_PER_GAIN: u64 = 128;
-/// For a look at so many pages one slot must have been freed since the last that found too little.
-const PAGES_PER_FREED: u64 = 16;
+pub(crate) const ALL: u64 = 256;
 
 /// What is known of sparse pages.
 pub(crate) struct Sparse {
@@ -47,8 +45,8 @@ pub(crate) struct Sparse {
 struct ClassMemory {
     /// How much of what was set apart came free, in 256ths, halved towards the newest.
     share: AtomicU64,
-    /// Slots that had been freed when the share fell.
-    freed: AtomicU64,
+    /// The fewest free slots that were seen since the share fell; all ones when it did not.
+    free_slots: AtomicU64,
     /// Pages set apart for the walk under way, and those of them that were emptied.
     chosen: AtomicU64,
     emptied: AtomicU64,
@@ -74,8 +72,7 @@ pub(crate) struct Outlook {
     classes: Vec<Census>,
     /// By class, how many pages are to be set apart.
     wanted: Vec<u64>,
-    pages: u64,
-    /// Pages that are expected to come free.
+    /// Pages that are expected to come free, in 256ths.
     pub(crate) gain: u64,
 }
 
@@ -83,7 +80,7 @@ impl Sparse {
     pub(super) fn new() -> Sparse {
         let memory = |_| ClassMemory {
             share: AtomicU64::new(ALL),
-            freed: AtomicU64::new(0),
+            free_slots: AtomicU64::new(u64::MAX),
             chosen: AtomicU64::new(0),
             emptied: AtomicU64::new(0),
         };
@@ -126,10 +123,18 @@ impl PageSet {
     }
 }
 
-impl Outlook {
-    /// Whether so many pages are worth a walk over the whole index, times `times`.
-    pub(crate) fn is_worth(&self, times: u64) -> bool {
-        self.gain >= times * (self.pages / PAGES_PER_GAIN).max(1)
+impl ClassMemory {
+    /// How much of what is set apart is expected to come free, when so many slots are free. A failure counts no
+    /// more when there are twice as many as there were at some time since.
+    fn share_at(&self, free_slots: u64) -> u64 {
+        let least = self.free_slots.load(Relaxed);
+        if free_slots >= least.saturating_mul(2) {
+            self.share.store(ALL, Relaxed);
+            self.free_slots.store(u64::MAX, Relaxed);
+        } else if free_slots < least && least != u64::MAX {
+            self.free_slots.store(free_slots, Relaxed);
+        }
+        self.share.load(Relaxed)
     }
 }
 
@@ -151,35 +156,27 @@ fn used(meta: &PageMeta<'_>) -> u64 {
     meta.carved().saturating_sub(meta.free_count())
 }
 
-fn capacity_of(class: Class) -> u64 {
-    PAGE / u64::from(class.slot_bytes())
-}
-
 impl Slabs {
-    /// Slots that were ever given to pages.
-    fn freed_slots(&self) -> u64 {
-        self.classes.iter().map(|class| lock(class).freed).sum()
-    }
-
-    /// Whether a look may find more than the one that found too little, when so many slots had been freed.
-    /// Says how many have been by now.
-    pub(crate) fn is_worth_a_look(&self, freed_then: Option<u64>) -> (bool, u64) {
-        let freed = self.freed_slots();
-        let due = (self.pool.counts().ever / PAGES_PER_FREED).max(1);
-        (freed_then.is_none_or(|then| freed.wrapping_sub(then) >= due), freed)
+    /// How many pages are expected to come free if the sparsest of each class are emptied, by the free slots
+    /// alone: 256ths of pages.
+    pub(crate) fn expected_gain(&self) -> u64 {
+        let of_class = |(class, free): (usize, &CachePadded<AtomicU64>)| {
+            let free = free.load(Relaxed);
+            let pages = free / capacity_of(Class(class as u8));
+            if pages == 0 { 0 } else { pages * self.sparse.memory[class].share_at(free) }
+        };
+        self.free_slots.iter().enumerate().map(of_class).sum()
     }
 
     /// Looks how many pages could be emptied. The stocks of free slots should be in their pages. `walks` is
     /// how many walks there were.
     pub(crate) fn look_for_sparse(&self, arena: &Arena, walks: u32) -> Outlook {
         let mut classes = vec![Census::NONE; CLASSES];
-        let mut pages = 0;
         for page in (0..self.pool.counts().ever).map(PageId) {
             let meta = PageMeta::of(arena, page);
             if !meta.in_use() {
                 continue;
             }
-            pages += 1;
             let class = meta.class();
             let (census, capacity) = (&mut classes[usize::from(class.0)], capacity_of(class));
             census.free_slots += capacity.saturating_sub(used(&meta));
@@ -192,23 +189,10 @@ impl Slabs {
         for (class, census) in (0..CLASSES as u8).map(Class).zip(&classes) {
             let candidates: u64 = census.levels.iter().map(|count| u64::from(*count)).sum();
             let pages = candidates.min(census.free_slots / capacity_of(class));
-            if pages > 0 {
-                gain += pages * self.expected_share(class, census.free_slots);
-            }
+            gain += pages * self.sparse.memory[usize::from(class.0)].share.load(Relaxed);
             wanted.push(pages);
         }
-        Outlook { classes, wanted, pages, gain: gain / ALL }
-    }
-
-    /// How much of what is set apart of a class is expected to come free. What was a failure counts no more
-    /// when as many slots have been freed since as are free.
-    fn expected_share(&self, class: Class, free_slots: u64) -> u64 {
-        let memory = &self.sparse.memory[usize::from(class.0)];
-        let freed = lock(&self.classes[usize::from(class.0)]).freed;
-        if freed.wrapping_sub(memory.freed.load(Relaxed)) >= free_slots {
-            memory.share.store(ALL, Relaxed);
-        }
-        memory.share.load(Relaxed)
+        Outlook { classes, wanted, gain }
     }
 
     /// Sets the sparsest pages apart, as many of each class as the look found, and returns them.
@@ -278,8 +262,10 @@ impl Slabs {
             let emptied = memory.emptied.swap(0, Relaxed).min(chosen);
             if chosen > 0 {
                 let share = memory.share.load(Relaxed);
-                memory.share.store((share + emptied * ALL / chosen) / 2, Relaxed);
-                memory.freed.store(lists.freed, Relaxed);
+                let share = (share + emptied * ALL / chosen) / 2;
+                let free_slots = self.free_slots[usize::from(class.0)].load(Relaxed);
+                memory.share.store(share, Relaxed);
+                memory.free_slots.store(free_slots.max(1), Relaxed);
             }
         }
     }
@@ -289,6 +275,7 @@ impl Slabs {
     pub(crate) fn take_elsewhere(&self, arena: &Arena, class: Class) -> Option<Slot> {
         let mut lists = lock(&self.classes[usize::from(class.0)]);
         let location = Self::take_listed(arena, &mut lists.with_room, class)?;
+        self.sub_free(class, 1);
         drop(lists);
         Some(Self::hand_out(arena, location, || class.slot_bytes().into()))
     }
@@ -297,6 +284,7 @@ impl Slabs {
     #[cold]
     pub(super) fn put_apart(&self, arena: &Arena, class: Class, location: Location) {
         let mut lists = lock(&self.classes[usize::from(class.0)]);
+        self.add_free(class, 1);
         self.give_to_page(arena, &mut lists, class, location);
     }
 }

@@ -25,30 +25,34 @@ use crossbeam_utils::CachePadded;
 use super::access::{Locked, fill, view_pinned};
 use super::node::{Node, Prepared};
 use crate::arena::Arena;
+use crate::arena::layout::PAGE;
 use crate::arena::os::UNIT;
 use crate::entry::layout::LIVE;
 use crate::entry::view::{EntryParts, write_seq};
 use crate::ids::Seq;
 use crate::index::table::{Found, TABLE_BYTES, Table};
-use crate::index::word::Word;
+use crate::index::word::{BUCKET, Word};
 use crate::reclaim::pin::Pinned;
-use crate::slab::sparse::{PAGES_PER_GAIN, PageSet, class_of};
+use crate::slab::sparse::{ALL, PageSet, class_of};
 use crate::sync::{Mutex, lock, try_lock};
 
 /// Buckets of a piece of a walk.
 pub(super) const BUCKETS_PER_PIECE: u64 = 1_024;
 /// Entries that move under one pin, and one visit of their stream's lock.
 const ENTRIES_AT_A_TIME: usize = 16;
-/// Upkeep begins a walk only when it would gain so many times as much as a put asks for: what is a little
-/// uneven is left to those who need it.
-const TIMES_FOR_UPKEEP: u64 = 4;
+/// Of so many pages one is to be gained, else a walk is not worth it.
+const PAGES_PER_GAIN: u64 = 256;
+/// For so many bytes of the index one is to be gained, if it serves long values.
+const INDEX_BYTES_PER_GAIN: u64 = 4;
+/// Bytes that a put could copy in the time that it takes for all but copying.
+const PUT_BYTES: u64 = 1024;
 /// How often a group is tried for which no retirement can be promised.
 const TRIES: u32 = 2;
 /// Pieces that upkeep does at a time.
 const PIECES_OF_UPKEEP: u32 = 64;
 
 /// The movement of a node's entries.
-pub(super) struct Movement {
+pub(crate) struct Movement {
     state: Mutex<State>,
     /// The locks of all the store's streams, of which every `nodes`th is of this node, from number `node` on.
     locks: Arc<[CachePadded<Mutex<()>>]>,
@@ -64,8 +68,10 @@ struct State {
     walk: Option<Walk>,
     /// Walks that have ended.
     walks: u32,
-    /// How many slots had been freed when a look found too little.
-    found_too_little: Option<u64>,
+    /// Buckets that the last walk went over.
+    buckets: u64,
+    /// The least gain that was expected since a look found that too much was expected.
+    in_vain: Option<u64>,
 }
 
 /// A walk under way.
@@ -75,8 +81,24 @@ struct Walk {
     map: usize,
     stream: u64,
     bucket: u64,
+    /// Buckets that were walked over.
+    buckets: u64,
     /// When all was walked over: what was replaced before comes free with the last pin of this epoch.
     over: Option<u64>,
+}
+
+/// What a walk is asked for.
+#[derive(Clone, Copy)]
+struct Asked {
+    /// Bytes that somebody needs.
+    need: u64,
+    /// How many times what is worth a walk must be gained.
+    times: u64,
+}
+
+impl Asked {
+    /// Upkeep leaves what is a little uneven to those who need it.
+    const BY_UPKEEP: Asked = Asked { need: PAGE, times: 4 };
 }
 
 /// What came of moving some entries.
@@ -154,9 +176,14 @@ impl Movement {
 impl Node {
     /// Goes on with the walk until `attempt` succeeds, or nothing more can be done just now; begins one if it
     /// is worth it. The caller has collected what is free but elsewhere.
-    pub(super) fn move_until<T>(&self, attempt: &impl Fn() -> Option<T>) -> Result<T, Moved> {
+    pub(super) fn move_until<T>(
+        &self,
+        need: u64,
+        attempt: &impl Fn() -> Option<T>,
+    ) -> Result<T, Moved> {
+        let asked = Asked { need, times: 1 };
         loop {
-            let moved = self.move_some(&mut lock(&self.movement.state), 1);
+            let moved = self.move_some(&mut lock(&self.movement.state), asked);
             if moved != Moved::Some {
                 return Err(moved);
             }
@@ -171,14 +198,15 @@ impl Node {
     pub(super) fn move_ahead(&self) {
         let Some(mut state) = try_lock(&self.movement.state) else { return };
         if state.walk.is_none() {
-            let is_due = || self.slabs.is_worth_a_look(state.found_too_little).0;
-            if !self.is_short_of_pages() || !is_due() {
+            if !self.is_short_of_pages()
+                || self.expected_gain(&mut state, Asked::BY_UPKEEP).is_none()
+            {
                 return;
             }
             self.flush();
         }
         for _ in 0..PIECES_OF_UPKEEP {
-            if self.move_some(&mut state, TIMES_FOR_UPKEEP) != Moved::Some {
+            if self.move_some(&mut state, Asked::BY_UPKEEP) != Moved::Some {
                 return;
             }
         }
@@ -191,6 +219,26 @@ impl Node {
             && pages.free < (pages.ever / PAGES_PER_GAIN).max(1)
     }
 
+    /// What a walk is expected to gain, in 256ths of pages; `None` when that is not worth it, or a look has shown that it cannot be.
+    fn expected_gain(&self, state: &mut State, asked: Asked) -> Option<u64> {
+        let gain = self.slabs.expected_gain();
+        let in_vain = state.in_vain.is_some_and(|gain_then| gain <= gain_then);
+        if in_vain {
+            state.in_vain = Some(gain);
+        }
+        (!in_vain && gain >= asked.times * self.worth(state, asked.need)).then_some(gain)
+    }
+
+    /// The gain that is worth a walk for whoever needs so many bytes: a share of all pages, and of the index that
+    /// must be read for it. In 256ths of pages.
+    fn worth(&self, state: &State, need: u64) -> u64 {
+        let by_pages = self.slabs.pool.counts().ever / PAGES_PER_GAIN;
+        // What comes free serves more puts the shorter their values are, and so may cost more.
+        let index_bytes = state.buckets * BUCKET / INDEX_BYTES_PER_GAIN;
+        let by_index = (index_bytes as f64 * need as f64 / (PUT_BYTES + need) as f64) as u64 / PAGE;
+        by_pages.max(by_index).max(1) * ALL
+    }
+
     /// Ends a walk that waits for readers, so that what it has set apart serves again. Whether there was one.
     pub(super) fn end_movement(&self) -> bool {
         let mut state = lock(&self.movement.state);
@@ -201,10 +249,10 @@ impl Node {
         is_any
     }
 
-    /// One piece of the walk under way, or of one that begins, if it gains `times` what is worth it.
-    fn move_some(&self, state: &mut State, times: u64) -> Moved {
+    /// One piece of the walk under way, or of one that begins, if it is worth it.
+    fn move_some(&self, state: &mut State, asked: Asked) -> Moved {
         if state.walk.is_none() {
-            state.walk = self.begin_walk(state, times);
+            state.walk = self.begin_walk(state, asked);
         }
         let State { tables, walk: Some(walk), .. } = state else { return Moved::Nothing };
         let is_walked = self.walk_piece(tables, walk);
@@ -229,28 +277,25 @@ impl Node {
     }
 
     /// Sets pages apart if that is worth a walk.
-    fn begin_walk(&self, state: &mut State, times: u64) -> Option<Walk> {
-        let (is_worth_a_look, freed) = self.slabs.is_worth_a_look(state.found_too_little);
-        if !is_worth_a_look || !self.may_move() {
+    fn begin_walk(&self, state: &mut State, asked: Asked) -> Option<Walk> {
+        let expected = self.expected_gain(state, asked)?;
+        if !self.may_move() {
             return None;
         }
         let outlook = self.slabs.look_for_sparse(&self.arena, state.walks);
-        if !outlook.is_worth(times) {
-            // What is too little for upkeep may be enough for a put.
-            if !outlook.is_worth(1) {
-                state.found_too_little = Some(freed);
-            }
+        if outlook.gain < asked.times * self.worth(state, asked.need) {
+            state.in_vain = Some(expected);
             return None;
         }
-        state.found_too_little = None;
+        state.in_vain = None;
         let apart = self.slabs.set_apart(&self.arena, &outlook, state.walks);
         // Whoever freed a slot of such a page a moment ago may have put it into a stock.
         self.flush();
-        Some(Walk { apart, map: 0, stream: 0, bucket: 0, over: None })
+        Some(Walk { apart, map: 0, stream: 0, bucket: 0, buckets: 0, over: None })
     }
 
     fn end_walk(&self, state: &mut State) {
-        state.walk = None;
+        state.buckets = state.walk.take().map_or(0, |walk| walk.buckets);
         state.walks = state.walks.wrapping_add(1);
         self.slabs.end_apart(&self.arena, state.walks);
     }
@@ -294,6 +339,7 @@ impl Node {
                 continue;
             }
             tries = 0;
+            walk.buckets += bucket - walk.bucket;
             walk.bucket = bucket;
             if is_end {
                 (walk.stream, walk.bucket) = (walk.stream + 1, 0);

@@ -184,7 +184,7 @@ impl Node {
                 return Ok(taken);
             }
             if walks > 0 {
-                match self.move_until(attempt) {
+                match self.move_until(need, attempt) {
                     Ok(taken) => return Ok(taken),
                     Err(Moved::Ended) => {
                         walks -= 1;
