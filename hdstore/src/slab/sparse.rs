@@ -243,8 +243,9 @@ impl Slabs {
         set
     }
 
-    /// Ends the setting apart: pages that were not emptied serve their class again.
-    pub(crate) fn end_apart(&self, arena: &Arena, walks: u32) {
+    /// Ends the setting apart: pages that were not emptied serve their class again. `is_judged` says whether they
+    /// could have been, so that it says something of them.
+    pub(crate) fn end_apart(&self, arena: &Arena, walks: u32, is_judged: bool) {
         for class in (0..CLASSES as u8).map(Class) {
             let memory = &self.sparse.memory[usize::from(class.0)];
             let chosen = memory.chosen.swap(0, Relaxed);
@@ -253,14 +254,16 @@ impl Slabs {
                 let meta = PageMeta::of(arena, page);
                 unlink(arena, &mut lists.apart, page);
                 meta.set_apart(false);
-                meta.set_tried(used(&meta), walks);
+                if is_judged {
+                    meta.set_tried(used(&meta), walks);
+                }
                 if used(&meta) < capacity_of(class) {
                     link(arena, &mut lists.with_room, page);
                 }
                 self.sparse.apart.fetch_sub(1, Relaxed);
             }
             let emptied = memory.emptied.swap(0, Relaxed).min(chosen);
-            if chosen > 0 {
+            if chosen > 0 && is_judged {
                 let share = memory.share.load(Relaxed);
                 let share = (share + emptied * ALL / chosen) / 2;
                 let free_slots = self.free_slots[usize::from(class.0)].load(Relaxed);

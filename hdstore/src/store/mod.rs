@@ -21,6 +21,7 @@ pub(crate) mod node;
 pub(crate) mod put;
 pub(crate) mod read;
 pub(crate) mod remove;
+mod room;
 pub(crate) mod stamps;
 mod stock;
 pub(crate) mod sweep;

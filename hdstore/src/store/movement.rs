@@ -32,7 +32,7 @@ use crate::entry::view::{EntryParts, write_seq};
 use crate::ids::Seq;
 use crate::index::table::{Found, TABLE_BYTES, Table};
 use crate::index::word::{BUCKET, Word};
-use crate::reclaim::pin::Pinned;
+use crate::reclaim::pin::{OldestPin, Pinned};
 use crate::slab::sparse::{ALL, PageSet, class_of};
 use crate::sync::{Mutex, lock, try_lock};
 
@@ -70,8 +70,8 @@ struct State {
     walks: u32,
     /// Buckets that the last walk went over.
     buckets: u64,
-    /// The least gain that was expected since a look found that too much was expected.
-    in_vain: Option<u64>,
+    /// By how much the gain was overrated when a look at the pages was in vain, in 256ths of pages.
+    overrated: u64,
 }
 
 /// A walk under way.
@@ -196,16 +196,16 @@ impl Node {
     /// What upkeep does: goes on with a walk that somebody began, and at the limit begins one when much can
     /// be gained.
     pub(super) fn move_ahead(&self) {
-        let Some(mut state) = try_lock(&self.movement.state) else { return };
-        if state.walk.is_none() {
-            if !self.is_short_of_pages()
-                || self.expected_gain(&mut state, Asked::BY_UPKEEP).is_none()
-            {
-                return;
-            }
-            self.flush();
-        }
         for _ in 0..PIECES_OF_UPKEEP {
+            let Some(mut state) = try_lock(&self.movement.state) else { return };
+            if state.walk.is_none() {
+                let is_due = self.is_short_of_pages()
+                    && self.expected_gain(&mut state, Asked::BY_UPKEEP).is_some();
+                if !is_due {
+                    return;
+                }
+                self.flush();
+            }
             if self.move_some(&mut state, Asked::BY_UPKEEP) != Moved::Some {
                 return;
             }
@@ -219,18 +219,16 @@ impl Node {
             && pages.free < (pages.ever / PAGES_PER_GAIN).max(1)
     }
 
-    /// What a walk is expected to gain, in 256ths of pages; `None` when that is not worth it, or a look has shown that it cannot be.
+    /// What a walk is expected to gain, in 256ths of pages; `None` when that is not worth it.
     fn expected_gain(&self, state: &mut State, asked: Asked) -> Option<u64> {
         let gain = self.slabs.expected_gain();
-        let in_vain = state.in_vain.is_some_and(|gain_then| gain <= gain_then);
-        if in_vain {
-            state.in_vain = Some(gain);
-        }
-        (!in_vain && gain >= asked.times * self.worth(state, asked.need)).then_some(gain)
+        state.overrated = state.overrated.min(gain);
+        let is_worth_it = gain - state.overrated >= asked.times * self.worth(state, asked.need);
+        is_worth_it.then_some(gain)
     }
 
-    /// The gain that is worth a walk for whoever needs so many bytes: a share of all pages, and of the index that
-    /// must be read for it. In 256ths of pages.
+    /// The gain that is worth a walk for whoever needs so many bytes, in 256ths of pages: a share of all pages,
+    /// and of the index that must be read for it.
     fn worth(&self, state: &State, need: u64) -> u64 {
         let by_pages = self.slabs.pool.counts().ever / PAGES_PER_GAIN;
         // What comes free serves more puts the shorter their values are, and so may cost more.
@@ -244,7 +242,7 @@ impl Node {
         let mut state = lock(&self.movement.state);
         let is_any = state.walk.is_some();
         if is_any {
-            self.end_walk(&mut state);
+            self.end_walk(&mut state, false);
         }
         is_any
     }
@@ -260,19 +258,21 @@ impl Node {
         if is_walked && !is_over && self.slabs.sparse.apart() > 0 {
             return Moved::Some;
         }
-        self.reclaim(true);
+        self.seal_all();
         if is_over && walk.over.is_none() {
             walk.over = Some(self.pins.advance());
         }
-        let oldest = self.pins.oldest();
-        let waits = oldest.is_some_and(|pin| {
-            pin.since_ms.is_none() && walk.over.is_none_or(|over| pin.epoch <= over)
-        });
-        if waits && self.slabs.sparse.apart() > 0 {
+        let is_waited_for = |pin: &OldestPin| walk.over.is_none_or(|over| pin.epoch <= over);
+        let reader = self.pins.oldest().filter(is_waited_for);
+        self.reclaim(true);
+        let left = self.slabs.sparse.apart();
+        let is_waiting = left > 0 && self.retired.sealed_batches() > 0;
+        if is_waiting && reader.is_some_and(|pin| pin.since_ms.is_none()) {
             return Moved::Blocked;
         }
-        self.reclaim(true);
-        self.end_walk(state);
+        // What sleeping readers keep says nothing about the pages.
+        let is_judged = left == 0 || (is_over && reader.is_none());
+        self.end_walk(state, is_judged);
         Moved::Ended
     }
 
@@ -284,20 +284,20 @@ impl Node {
         }
         let outlook = self.slabs.look_for_sparse(&self.arena, state.walks);
         if outlook.gain < asked.times * self.worth(state, asked.need) {
-            state.in_vain = Some(expected);
+            state.overrated = expected.saturating_sub(outlook.gain);
             return None;
         }
-        state.in_vain = None;
+        state.overrated = 0;
         let apart = self.slabs.set_apart(&self.arena, &outlook, state.walks);
         // Whoever freed a slot of such a page a moment ago may have put it into a stock.
         self.flush();
         Some(Walk { apart, map: 0, stream: 0, bucket: 0, buckets: 0, over: None })
     }
 
-    fn end_walk(&self, state: &mut State) {
+    fn end_walk(&self, state: &mut State, is_judged: bool) {
         state.buckets = state.walk.take().map_or(0, |walk| walk.buckets);
         state.walks = state.walks.wrapping_add(1);
-        self.slabs.end_apart(&self.arena, state.walks);
+        self.slabs.end_apart(&self.arena, state.walks, is_judged);
     }
 
     /// Whether some more slots may wait for readers: half of the bound is left to overwrites.

@@ -9,13 +9,10 @@
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
 use crate::arena::Arena;
-use crate::arena::layout::{LARGE_STEP, PAGE};
-use crate::arena::os::UNIT;
 use crate::entry::layout::need;
 use crate::entry::view::EntryView;
 use crate::ids::Location;
@@ -25,8 +22,9 @@ use crate::reclaim::retire::{OpenBatch, RetiredQueue};
 use crate::slab::batch::{BATCH_BYTES, Batch};
 use crate::slab::lane::Lane;
 use crate::slab::{Slabs, Slot};
-use crate::store::detached::{BUCKETS_PER_ROUND, DetachedQueue, Taken};
-use crate::store::movement::{Moved, Movement};
+use crate::store::detached::DetachedQueue;
+use crate::store::movement::Movement;
+use crate::store::room::{PATIENCE_STEP, PATIENCE_STEPS};
 use crate::sync::{Mutex, MutexGuard, lock, sleep, thread_locals, try_lock};
 
 /// Sealed batches that are worth a look at all pins.
@@ -46,13 +44,6 @@ pub(crate) struct Node {
     unreclaimed_max_bytes: u64,
     batch_max_bytes: u64,
 }
-
-/// How long a put waits for readers that are inside a call when the bound is reached: a second in all.
-const PATIENCE_STEP: Duration = Duration::from_micros(250);
-const PATIENCE_STEPS: u32 = 4_000;
-
-/// Walks over the index, to empty pages, that a put waits for.
-const WALKS_PER_PUT: u32 = 3;
 
 /// What whoever asks for memory holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,74 +132,6 @@ impl Node {
         self.with_room(need.unwrap_or(BATCH_BYTES), holding, || self.try_prepare(need))
     }
 
-    /// Tries to take memory; when there is none, takes cleared tables apart until there is, then collects
-    /// what is free but elsewhere, then has entries move out of sparse pages.
-    pub(super) fn with_room<T>(
-        &self,
-        need: u64,
-        holding: Holding,
-        attempt: impl Fn() -> Option<T>,
-    ) -> Result<T, NoRoom> {
-        if let Some(taken) = attempt() {
-            return Ok(taken);
-        }
-        self.find_room(need, holding, &attempt)
-    }
-
-    #[cold]
-    fn find_room<T>(
-        &self,
-        need: u64,
-        holding: Holding,
-        attempt: &impl Fn() -> Option<T>,
-    ) -> Result<T, NoRoom> {
-        let mut patience = PATIENCE_STEPS;
-        let mut walks = if holding == Holding::Nothing { WALKS_PER_PUT } else { 0 };
-        while self.detached.is_any() {
-            match self.take_apart(BUCKETS_PER_ROUND) {
-                Taken::Some => {}
-                // A reader inside a call will leave.
-                Taken::Blocked(Some(pin)) if pin.since_ms.is_none() && patience > 0 => {
-                    patience -= 1;
-                    sleep(PATIENCE_STEP);
-                }
-                Taken::Blocked(_) | Taken::Nothing => break,
-            }
-            if let Some(taken) = attempt() {
-                return Ok(taken);
-            }
-        }
-        loop {
-            self.make_room(need);
-            if let Some(taken) = attempt() {
-                return Ok(taken);
-            }
-            if walks > 0 {
-                match self.move_until(need, attempt) {
-                    Ok(taken) => return Ok(taken),
-                    Err(Moved::Ended) => {
-                        walks -= 1;
-                        continue;
-                    }
-                    Err(_) => {}
-                }
-            }
-            // What was replaced or removed comes free when the readers of that time leave; one that is inside
-            // a call will.
-            let is_passing = self.pins.oldest().is_none_or(|pin| pin.since_ms.is_none());
-            if self.retired.sealed_batches() == 0 || !is_passing {
-                return Err(NoRoom);
-            }
-            if patience == 0 {
-                // What the walk has set apart may have a slot.
-                let is_ended = walks > 0 && self.end_movement();
-                return is_ended.then(attempt).flatten().ok_or(NoRoom);
-            }
-            patience -= 1;
-            sleep(PATIENCE_STEP);
-        }
-    }
-
     fn try_prepare(&self, need: Option<u64>) -> Option<Prepared<'_>> {
         let (index, mut lane) = self.lane();
         if lane.retired.wants_spare() {
@@ -273,45 +196,6 @@ impl Node {
         self.slabs.put(&self.arena, &mut lane, location);
     }
 
-    /// Collects what is free but elsewhere: retired slots, stashes, warm large slots, free pages.
-    #[cold]
-    fn make_room(&self, need: u64) {
-        self.reclaim(true);
-        self.flush();
-        // Slab pages are committed two megabytes at a time, and their part of the page table with them.
-        let step = need.max(UNIT) + LARGE_STEP;
-        let budget = self.arena.budget();
-        if budget.committed_bytes() + step <= budget.limit_bytes() {
-            return;
-        }
-        self.slabs.large.give_back_warm(&self.arena);
-        if need > u64::from(crate::slab::class::SLOT_MAX) {
-            self.slabs.pool.give_back(&self.arena, need.div_ceil(PAGE));
-        }
-    }
-
-    /// Gives the free slots of depot and lanes to their pages.
-    pub(super) fn flush(&self) {
-        let mut emptied = self.slabs.flush_depot(&self.arena);
-        while let Some(batch) = emptied {
-            emptied = Batch::at(&self.arena, batch).next();
-            self.take_back(batch, true);
-        }
-        for lane in self.lanes.iter() {
-            self.slabs.flush(&self.arena, &mut lock(lane));
-        }
-    }
-
-    /// Gives up to `bytes` of free memory back to the system and says how many.
-    pub(crate) fn give_back(&self, bytes: u64) -> u64 {
-        self.take_all_apart();
-        self.reclaim(true);
-        self.flush();
-        let warm = self.slabs.large.give_back_warm(&self.arena);
-        warm + self.slabs.pool.give_back(&self.arena, bytes.saturating_sub(warm).div_ceil(PAGE))
-            * PAGE
-    }
-
     /// Bytes of an entry's slot.
     pub(crate) fn slot_bytes(&self, view: &EntryView<'_>) -> u64 {
         let need = need(view.key_len() as usize, view.value_len(), view.expiry_ms().is_some());
@@ -344,16 +228,21 @@ impl Node {
         }
     }
 
+    /// Seals the open batches, but for those that promises depend on.
+    pub(super) fn seal_all(&self) {
+        for lane in self.lanes.iter() {
+            let sealed = lock(lane).retired.seal_early();
+            if let Some(sealed) = sealed {
+                self.retired.push(&self.arena, &sealed, || self.pins.advance());
+            }
+        }
+    }
+
     /// Frees every retired slot that no pin and no guard can reach. `all` takes the open batches too and
     /// waits for a pass that is under way. Returns the slots freed.
     pub(crate) fn reclaim(&self, all: bool) -> u64 {
         if all {
-            for lane in self.lanes.iter() {
-                let sealed = lock(lane).retired.seal_early();
-                if let Some(sealed) = sealed {
-                    self.retired.push(&self.arena, &sealed, || self.pins.advance());
-                }
-            }
+            self.seal_all();
         }
         let mut state = if all {
             lock(self.retired.state())
@@ -411,7 +300,7 @@ impl Node {
 
     /// Frees a batch that lists nothing any more. When memory is short it goes to a lane that has none for
     /// its next retirements: who removes something must find one there.
-    fn take_back(&self, batch: Location, is_short: bool) {
+    pub(super) fn take_back(&self, batch: Location, is_short: bool) {
         // First where nothing could be retired any more.
         let needs: [fn(&OpenBatch) -> bool; 2] = [|open| !open.has_room(), OpenBatch::wants_spare];
         for needs in needs.iter().filter(|_| is_short) {
