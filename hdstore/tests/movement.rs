@@ -1,7 +1,7 @@
 //! Entries move out of sparse pages: the limit can be used again for values of any size, and nobody who
 //! reads, holds, writes, clears or grows meanwhile sees anything of it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -36,9 +36,9 @@ impl Random {
         (self.0 >> 33) % bound
     }
 
-    /// A length between 8 and `8 << doublings`, each doubling as likely.
-    fn len(&mut self, doublings: u64) -> usize {
-        let least = 8 << self.below(doublings);
+    /// A length of an age: all ages have others, the next one those of twice the size.
+    fn len(&mut self, age: u64) -> usize {
+        let least = 16 << age.min(8);
         (least + self.below(least)) as usize
     }
 }
@@ -78,16 +78,15 @@ fn check_accounts(store: &Store) -> Stats {
 
 #[test]
 fn values_that_grow_and_shrink_again_fill_the_limit_at_every_size() {
-    const LIMIT: u64 = 64 * MIB;
+    const LIMIT: u64 = 32 * MIB;
     let store = store(LIMIT);
     let map = map_of(&store, "m");
     let (mut random, mut next) = (Random(7), 0);
     let mut present: Vec<u64> = Vec::new();
-    let mut lens = BTreeMap::new();
-    for doubling in (0..=8).chain((0..8).rev()) {
-        let len = 32 << doubling;
+    let mut lens: HashMap<u64, usize> = HashMap::new();
+    for len in [32, 128, 512, 2048, 8192, 2048, 512, 128, 32] {
         let (mut put_bytes, mut refused) = (0, 0);
-        while put_bytes < LIMIT / 3 || refused == 0 {
+        while put_bytes < LIMIT / 4 || refused == 0 {
             if map.insert(&next, &value(next, 1, len)).is_ok() {
                 present.push(next);
                 lens.insert(next, len);
@@ -103,7 +102,7 @@ fn values_that_grow_and_shrink_again_fill_the_limit_at_every_size() {
         let stats = check_accounts(&store);
         let taken = stats.live_bytes + stats.header_bytes + stats.rounding_bytes;
         assert!((taken + stats.index_bytes) * 100 >= LIMIT * 80, "at {len} B: {stats:#?}");
-        assert!(len < 128 || stats.live_bytes * 100 >= LIMIT * 60, "at {len} B: {stats:#?}");
+        assert!(len < 256 || stats.live_bytes * 100 >= LIMIT * 60, "at {len} B: {stats:#?}");
     }
     let stats = store.stats();
     assert_eq!(stats.entries, lens.len() as u64);
@@ -119,18 +118,18 @@ fn random_sizes_at_the_limit_leave_what_a_btree_map_holds() {
     let mut random = Random(seed());
     let clock = Arc::new(ManualClock::new(1_000));
     let store = Store::builder()
-        .memory_limit_bytes(24 * MIB)
+        .memory_limit_bytes(16 * MIB)
         .streams(3)
         .clock(Arc::clone(&clock))
         .in_memory()
         .expect("a store");
     let maps = [map_of(&store, "one"), map_of(&store, "two")];
     let mut model: BTreeMap<(usize, u64), (Vec<u8>, Option<u64>)> = BTreeMap::new();
-    let mut doublings = 3;
+    let mut age = 0;
     for version in 0..150_000u64 {
         if version % 10_000 == 0 {
-            // Most values of an age are of much the same size, so that whole classes fade.
-            doublings = 1 + random.below(11);
+            // Short values and long ones take turns, so that whole classes fade.
+            age = [2, 7, 0, 5, 1, 6, 3, 8][version as usize / 10_000 % 8];
         }
         let of = (random.below(2) as usize, random.below(100_000));
         let map = &maps[of.0];
@@ -148,7 +147,7 @@ fn random_sizes_at_the_limit_leave_what_a_btree_map_holds() {
                 model.retain(|key, _| key.0 != of.0);
             }
             draw => {
-                let value = value(of.1, version, random.len(doublings));
+                let value = value(of.1, version, random.len(age));
                 let expiry_ms = (draw < 6).then_some(1_000_000 + version);
                 let put = match expiry_ms {
                     Some(expiry_ms) => map.insert_expiring(&of.1, &value, expiry_ms),
@@ -204,9 +203,8 @@ fn readers_guards_and_writers_beside_entries_that_move_see_whole_values_and_none
             let mut random = Random(seed + writer);
             let mut held: BTreeMap<u64, usize> = BTreeMap::new();
             for version in 1..60_000u64 {
-                let doublings = 1 + version / 6_000;
                 let key = random.below(KEYS / WRITERS) * WRITERS + writer;
-                let len = random.len(doublings.min(10));
+                let len = random.len(version / 6_000);
                 match map.insert(&key, &value(key, version, len)) {
                     Ok(()) => {
                         newest[key as usize].store(version, Relaxed);
@@ -278,7 +276,7 @@ fn maps_that_are_cleared_dropped_and_grow_under_a_walk_lose_nothing_and_keep_not
             let mut random = Random(seed);
             let mut keys = Vec::new();
             for key in 0..100_000u64 {
-                let len = random.len(1 + key / 10_000);
+                let len = random.len(key / 10_000);
                 while map.insert(&key, &value(key, 1, len)).is_err() {
                     let victim = keys.swap_remove(random.below(keys.len() as u64) as usize);
                     assert!(map.remove(&victim).expect("removals work"));
