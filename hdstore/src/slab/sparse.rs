@@ -300,8 +300,158 @@ impl ClassLists {
     }
 }
 
-/// The class of a slot that may move, which large ones may not.
-pub(crate) fn class_of(arena: &Arena, location: Location) -> Option<Class> {
-    (!large::is_large(arena, location))
-        .then(|| PageMeta::of(arena, page_of(arena, location.offset())).class())
+/// The class of a slot whose page is set apart.
+pub(crate) fn class_if_apart(arena: &Arena, location: Location) -> Option<Class> {
+    if large::is_large(arena, location) {
+        return None;
+    }
+    let (class, is_apart) =
+        PageMeta::of(arena, page_of(arena, location.offset())).class_and_apart();
+    is_apart.then_some(class)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::arena::Budget;
+    use crate::arena::layout::Layout;
+    use crate::arena::os::PageKind;
+    use crate::slab::lane::Lane;
+
+    const LIMIT: u64 = 8 << 20;
+    const SLOT: u64 = 4096;
+
+    struct Bed {
+        arena: Arena,
+        slabs: Slabs,
+        lane: Lane,
+    }
+
+    impl Bed {
+        fn new() -> Bed {
+            let layout = Layout::new(LIMIT, 1, 1 << 20);
+            let budget = Arc::new(Budget::new(LIMIT));
+            let arena =
+                Arena::new(layout, budget, 0, None, PageKind::Small).expect("address space");
+            Bed { arena, slabs: Slabs::new(0, 1 << 20), lane: Lane::new() }
+        }
+
+        fn take(&mut self, need: u64) -> Option<Location> {
+            self.slabs.take(&self.arena, &mut self.lane, need).map(|slot| slot.location)
+        }
+
+        fn free(&mut self, location: Location) {
+            self.slabs.put(&self.arena, &mut self.lane, location);
+        }
+
+        fn flush(&mut self) {
+            self.slabs.flush(&self.arena, &mut self.lane);
+        }
+
+        fn page(&self, location: Location) -> PageId {
+            page_of(&self.arena, location.offset())
+        }
+
+        /// Fills the limit, then leaves of every page as many slots as `left` says for its number.
+        fn sparse(left: impl Fn(u64) -> usize) -> (Bed, Vec<Location>) {
+            let mut bed = Bed::new();
+            let all: Vec<_> = std::iter::from_fn(|| bed.take(SLOT)).collect();
+            let (mut kept, mut of_page) = (Vec::new(), std::collections::HashMap::new());
+            for location in all {
+                let page = bed.page(location);
+                let count = of_page.entry(page.0).or_insert(0);
+                *count += 1;
+                if *count <= left(page.0) { kept.push(location) } else { bed.free(location) }
+            }
+            bed.flush();
+            (bed, kept)
+        }
+    }
+
+    #[test]
+    fn the_sparsest_pages_are_chosen_and_what_they_hold_fits_the_others() {
+        // One page in four has a slot in use, the others two thirds of 64.
+        let (bed, kept) = Bed::sparse(|page| if page % 4 == 0 { 1 } else { 42 });
+        let outlook = bed.slabs.look_for_sparse(&bed.arena, 0);
+        assert_eq!(outlook.gain, bed.slabs.expected_gain(), "the counts say what the pages say");
+        let free =
+            bed.slabs.free_slots[usize::from(Class::of(SLOT).expect("a class").0)].load(Relaxed);
+        assert_eq!(outlook.gain / ALL, free / 64);
+        let set = bed.slabs.set_apart(&bed.arena, &outlook, 0);
+        assert_eq!(bed.slabs.sparse.apart(), outlook.gain / ALL);
+        for location in &kept {
+            let is_sparse = bed.page(*location).0 % 4 == 0;
+            assert!(!is_sparse || set.has(*location), "a fuller page was chosen before a sparser");
+            assert_eq!(set.has(*location), class_if_apart(&bed.arena, *location).is_some());
+        }
+        let class = Class::of(SLOT).expect("a class");
+        let must_move = kept.iter().filter(|location| set.has(**location)).count();
+        for _ in 0..must_move {
+            let slot = bed.slabs.take_elsewhere(&bed.arena, class).expect("room for each");
+            assert!(!set.has(slot.location), "moved to a page that shall become empty");
+        }
+    }
+
+    #[test]
+    fn no_slot_of_a_page_that_is_set_apart_is_given_out_and_when_empty_it_serves_other_sizes() {
+        let (mut bed, kept) = Bed::sparse(|page| 1 + page as usize % 30);
+        assert!(bed.take(100).is_none(), "no page is free as a whole");
+        let outlook = bed.slabs.look_for_sparse(&bed.arena, 0);
+        let set = bed.slabs.set_apart(&bed.arena, &outlook, 0);
+        let chosen = bed.slabs.sparse.apart();
+        assert!(chosen > 3);
+        let (apart, others): (Vec<_>, Vec<_>) =
+            kept.into_iter().partition(|location| set.has(*location));
+        // Slots come and go meanwhile, those of pages that are set apart, too.
+        let mut seen = HashSet::new();
+        for (index, location) in apart.iter().enumerate() {
+            bed.free(*location);
+            if let Some(taken) = bed.take(SLOT) {
+                assert!(!set.has(taken), "slot {index} was given out again");
+                assert!(seen.insert(taken.0), "given out twice");
+            }
+        }
+        assert_eq!((bed.slabs.sparse.apart(), bed.slabs.sparse.emptied()), (0, chosen));
+        bed.slabs.end_apart(&bed.arena, 1, true);
+        assert!(bed.take(100).is_some(), "an emptied page serves another size");
+        let mut taken: HashSet<u64> = others.iter().map(|location| location.0).collect();
+        taken.extend(seen);
+        while let Some(location) = bed.take(SLOT) {
+            assert!(taken.insert(location.0), "given out twice");
+        }
+        let pages = bed.slabs.pool.counts().ever - 1;
+        assert_eq!(taken.len() as u64, pages * (PAGE / SLOT), "slots were lost");
+    }
+
+    #[test]
+    fn pages_that_could_not_be_emptied_serve_again_and_are_expected_to_give_less() {
+        let (mut bed, kept) = Bed::sparse(|_| 5);
+        let mut gains = Vec::new();
+        let mut tried = vec![0; bed.slabs.pool.counts().ever.div_ceil(64) as usize];
+        for walk in 0..6 {
+            gains.push(bed.slabs.expected_gain());
+            let outlook = bed.slabs.look_for_sparse(&bed.arena, walk);
+            let set = bed.slabs.set_apart(&bed.arena, &outlook, walk);
+            for (tried, bits) in tried.iter_mut().zip(&set.bits) {
+                assert_eq!(*tried & bits, 0, "tried again at once");
+                *tried |= bits;
+            }
+            bed.slabs.end_apart(&bed.arena, walk + 1, true);
+        }
+        assert!(gains[1] <= gains[0] / 2, "{gains:?}");
+        // Something of them was freed: they are tried again.
+        kept.iter().step_by(2).for_each(|location| bed.free(*location));
+        bed.flush();
+        let outlook = bed.slabs.look_for_sparse(&bed.arena, 6);
+        assert!(outlook.wanted.iter().sum::<u64>() > 10);
+        let mut taken = 0;
+        while bed.take(SLOT).is_some() {
+            taken += 1;
+        }
+        let pages = bed.slabs.pool.counts().ever;
+        assert_eq!(taken, pages * (PAGE / SLOT) - (kept.len() as u64 / 2), "slots were lost");
+    }
 }

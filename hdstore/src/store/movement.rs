@@ -33,7 +33,7 @@ use crate::ids::Seq;
 use crate::index::table::{Found, TABLE_BYTES, Table};
 use crate::index::word::{BUCKET, Word};
 use crate::reclaim::pin::{OldestPin, Pinned};
-use crate::slab::sparse::{ALL, PageSet, class_of};
+use crate::slab::sparse::{ALL, PageSet, class_if_apart};
 use crate::sync::{Mutex, lock, try_lock};
 
 /// Buckets of a piece of a walk.
@@ -112,6 +112,16 @@ pub(super) enum Moved {
     Blocked,
     /// No walk is worth it.
     Nothing,
+}
+
+/// How a piece of a walk ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Piece {
+    Walked,
+    /// What was replaced waits for readers, and more must not.
+    Full,
+    /// No batch is left for what would be replaced.
+    NoPromise,
 }
 
 /// An entry whose new slot is filled.
@@ -253,9 +263,10 @@ impl Node {
             state.walk = self.begin_walk(state, asked);
         }
         let State { tables, walk: Some(walk), .. } = state else { return Moved::Nothing };
-        let is_walked = self.walk_piece(tables, walk);
+        let piece = self.walk_piece(tables, walk);
         let is_over = walk.map >= tables.len();
-        if is_walked && !is_over && self.slabs.sparse.apart() > 0 {
+        let is_left = !is_over && self.slabs.sparse.apart() > 0;
+        if piece == Piece::Walked && is_left {
             return Moved::Some;
         }
         self.seal_all();
@@ -269,6 +280,9 @@ impl Node {
         let is_waiting = left > 0 && self.retired.sealed_batches() > 0;
         if is_waiting && reader.is_some_and(|pin| pin.since_ms.is_none()) {
             return Moved::Blocked;
+        }
+        if piece == Piece::Full && is_left && self.may_move() {
+            return Moved::Some;
         }
         // What sleeping readers keep says nothing about the pages.
         let is_judged = left == 0 || (is_over && reader.is_none());
@@ -305,17 +319,17 @@ impl Node {
         self.retired.sealed_bytes() < self.unreclaimed_max_bytes() / 2
     }
 
-    /// Walks over a piece. False when that had to stop, since what was replaced waits for readers.
-    fn walk_piece(&self, tables: &[u64], walk: &mut Walk) -> bool {
+    /// Walks over a piece.
+    fn walk_piece(&self, tables: &[u64], walk: &mut Walk) -> Piece {
         let mut found = Vec::with_capacity(2 * ENTRIES_AT_A_TIME);
         let mut left = BUCKETS_PER_PIECE;
         let mut tries = 0;
         while left > 0 {
-            let Some(first) = tables.get(walk.map) else { return true };
+            let Some(first) = tables.get(walk.map) else { return Piece::Walked };
             if !self.may_move() {
                 self.reclaim(true);
                 if !self.may_move() {
-                    return false;
+                    return Piece::Full;
                 }
             }
             let table = Table::at(&self.arena, first + walk.stream * TABLE_BYTES);
@@ -334,7 +348,7 @@ impl Node {
                 self.reclaim(true);
                 tries += 1;
                 if tries == TRIES {
-                    return false;
+                    return Piece::NoPromise;
                 }
                 continue;
             }
@@ -349,7 +363,7 @@ impl Node {
                 (walk.map, walk.stream) = (walk.map + 1, 0);
             }
         }
-        true
+        Piece::Walked
     }
 
     /// Collects words of entries that should move, from the walk's bucket on. Returns the bucket after the
@@ -394,7 +408,7 @@ impl Node {
         for from in found {
             match self.copy(*from, pin) {
                 Copied::Ready(ready) => group.moved.push(ready),
-                // The others of its class are full after all: its page stays.
+                // The others of its class are full after all, and its page stays; or it need not move.
                 Copied::NoSlot => {}
                 Copied::NoPromise => {
                     group.is_whole = false;
@@ -419,7 +433,8 @@ impl Node {
     /// Copies an entry to another slot of its class.
     fn copy<'n>(&'n self, from: Found, pin: &Pinned<'_>) -> Copied<'n> {
         let view = view_pinned(&self.arena, from.word, pin);
-        let class = class_of(&self.arena, view.location());
+        // A page that was emptied meanwhile may be another's by now.
+        let class = class_if_apart(&self.arena, view.location());
         let Some(slot) = class.and_then(|class| self.slabs.take_elsewhere(&self.arena, class))
         else {
             return Copied::NoSlot;
@@ -459,7 +474,7 @@ impl Node {
 /// What came of copying an entry.
 enum Copied<'n> {
     Ready(Ready<'n>),
-    /// No page of its class has room.
+    /// No other page of its class has room, or it need not move any more.
     NoSlot,
     /// No retirement can be promised.
     NoPromise,
