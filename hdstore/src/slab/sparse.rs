@@ -1,10 +1,10 @@
-//! Sparse pages: which could be emptied if their slots' tenants moved to other pages of the class, and setting
-//! these apart so that they fill no further.
+//! Sparse pages: which could be emptied if their slots' tenants moved to other pages of the class, and
+//! setting these apart so that they fill no further.
 //!
 //! Invariant: a page that is set apart is in its class's list of such pages instead of the one with room, so
 //! no slot of it is given out, and what is freed goes straight to the page; when that was the last of its
-//! slots, to the pool as ever. Of a class as many pages are set apart as its free slots make up, so the others
-//! have room for every tenant and moving needs no fresh page. Setting apart ends for all pages at once.
+//! slots, to the pool as ever. Of a class as many pages are set apart as its free slots make up, so the
+//! others have room for every tenant and moving needs no fresh page. Setting apart ends for all pages at once.
 //!
 //! Caller: `store/movement.rs`, which moves the tenants. Cost of a look: 64 bytes for each page; whether
 //! it may find enough is known before, from a count by class. What may go wrong: a page
@@ -124,8 +124,8 @@ impl PageSet {
 }
 
 impl ClassMemory {
-    /// How much of what is set apart is expected to come free, when so many slots are free. A failure counts no
-    /// more when there are twice as many as there were at some time since.
+    /// How much of what is set apart is expected to come free, when so many slots are free. A failure counts
+    /// no more when there are twice as many as there were at some time since.
     fn share_at(&self, free_slots: u64) -> u64 {
         let least = self.free_slots.load(Relaxed);
         if free_slots >= least.saturating_mul(2) {
@@ -243,8 +243,8 @@ impl Slabs {
         set
     }
 
-    /// Ends the setting apart: pages that were not emptied serve their class again. `is_judged` says whether they
-    /// could have been, so that it says something of them.
+    /// Ends the setting apart: pages that were not emptied serve their class again. `is_judged` says whether
+    /// they could have been, so that it says something of them.
     pub(crate) fn end_apart(&self, arena: &Arena, walks: u32, is_judged: bool) {
         for class in (0..CLASSES as u8).map(Class) {
             let memory = &self.sparse.memory[usize::from(class.0)];

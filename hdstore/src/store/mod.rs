@@ -1,9 +1,10 @@
 //! The store: nodes, streams, maps, and the order of steps in each operation.
 //!
 //! Reading order: `access.rs` (how bytes are reached), `read.rs`, `put.rs`, `remove.rs`, `clear.rs`,
-//! `group.rs` with `stock.rs` (several changes at once); then `node.rs` (memory of a put), `detached.rs`
-//! (what was cleared), `movement.rs` (entries leave sparse pages), `maps.rs` and `dropping.rs` (making and dropping maps), `apply.rs`, `fill.rs`,
-//! `facts.rs`, `voids.rs` (restart), `sweep.rs` (expiry), `iter.rs`, `census.rs` (statistics).
+//! `group.rs` with `stock.rs` (several changes at once); then `node.rs` and `room.rs` (memory of a put),
+//! `detached.rs` (what was cleared), `movement.rs` (entries leave sparse pages), `maps.rs` and
+//! `dropping.rs` (making and dropping maps), `apply.rs`, `fill.rs`, `facts.rs`, `voids.rs` (restart),
+//! `sweep.rs` (expiry), `iter.rs`, `census.rs` (statistics).
 
 pub(crate) mod access;
 pub(crate) mod apply;
@@ -196,9 +197,9 @@ impl<L: Log> Store<L> {
         self.inner.streams
     }
 
-    /// Ends what is due: frees memory that no reader can reach any more, empties sparse pages at the limit, and
-    /// commits `ahead_bytes` of memory per node, so that puts need not. Call it from a thread of yours now and then; nothing depends on it
-    /// but latency.
+    /// Ends what is due: frees memory that no reader can reach any more, empties sparse pages at the limit,
+    /// and commits `ahead_bytes` of memory per node, so that puts need not. Call it from a thread of yours
+    /// now and then; nothing depends on it but latency.
     pub fn maintain(&self, ahead_bytes: u64) {
         self.inner.bury_all();
         for node in &self.inner.nodes {

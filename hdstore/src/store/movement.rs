@@ -237,8 +237,8 @@ impl Node {
         is_worth_it.then_some(gain)
     }
 
-    /// The gain that is worth a walk for whoever needs so many bytes, in 256ths of pages: a share of all pages,
-    /// and of the index that must be read for it.
+    /// The gain that is worth a walk for whoever needs so many bytes, in 256ths of pages: a share of all
+    /// pages, and of the index that must be read for it.
     fn worth(&self, state: &State, need: u64) -> u64 {
         let by_pages = self.slabs.pool.counts().ever / PAGES_PER_GAIN;
         // What comes free serves more puts the shorter their values are, and so may cost more.
