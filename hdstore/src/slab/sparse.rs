@@ -1,16 +1,17 @@
 //! Sparse pages: which could be emptied if their slots' tenants moved to other pages of the class, and
 //! setting these apart so that they fill no further.
 //!
-//! Invariant: a page that is set apart is in its class's list of such pages instead of the one with room, so
-//! no slot of it is given out, and what is freed goes straight to the page; when that was the last of its
-//! slots, to the pool as ever. Of a class as many pages are set apart as its free slots make up, so the
-//! others have room for every tenant and moving needs no fresh page. Setting apart ends for all pages at once.
+//! Invariant: a page that is set apart is in its class's list of such pages instead of the one with room,
+//! so no slot of it is given out, and what is freed goes straight to the page; when that was the last of
+//! its slots, to the pool as ever. Of a class as many pages are set apart as its free slots make up, so the
+//! others have room for every tenant and moving needs no fresh page. Setting apart ends for all pages at
+//! once.
 //!
-//! Caller: `store/movement.rs`, which moves the tenants. Cost of a look: 64 bytes for each page; whether
-//! it may find enough is known before, from a count by class. What may go wrong: a page
-//! holds what cannot move (index memory, batches, what a guard keeps). It is then left alone until something
-//! of it was freed or some walks have passed, and what is expected of its class halves, so that nobody walks
-//! for the same pages again and again. `docs/memory.md`, "Entries move", explains it.
+//! Caller: `store/movement.rs`, which moves the tenants. Cost of a look: 64 bytes for each page; whether it
+//! may find enough is known before, from a count by class. What may go wrong: a page holds what cannot move
+//! (index memory, batches, what a guard keeps). It is then left alone until something of it was freed or
+//! some walks have passed, and what is expected of its class halves, so that nobody walks for the same
+//! pages again and again. `docs/memory.md`, "Entries move", explains it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
