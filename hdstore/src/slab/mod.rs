@@ -76,24 +76,26 @@ impl Slabs {
 
     /// Takes a slot of at least `need` bytes; `None` when the memory at hand has none.
     pub(crate) fn take(&self, arena: &Arena, lane: &mut Lane, need: u64) -> Option<Slot> {
-        let location = match Class::of(need) {
-            Some(class) => {
-                let stash = &mut lane.stashes[usize::from(class.0)];
-                let location = match stash.pop() {
-                    Some(location) => Location(location),
-                    None => self.refill(arena, lane, class)?,
-                };
-                // The lines of the slot that comes next are on their way when it is taken: stores to lines
-                // that are far away fill the store buffer, and every locked step after them waits.
-                if let Some(next) = lane.stashes[usize::from(class.0)].top() {
-                    arena.prefetch_bytes(Location(next).offset(), class.slot_bytes().into());
-                }
-                location
-            }
-            None => self.large.take(arena, need)?,
+        match Class::of(need) {
+            Some(class) => self.take_of(arena, lane, class),
+            None => Some(Self::hand_out(arena, self.large.take(arena, need)?, || need)),
+        }
+    }
+
+    /// Takes a slot of a class.
+    #[inline]
+    pub(crate) fn take_of(&self, arena: &Arena, lane: &mut Lane, class: Class) -> Option<Slot> {
+        let stash = &mut lane.stashes[usize::from(class.0)];
+        let location = match stash.pop() {
+            Some(location) => Location(location),
+            None => self.refill(arena, lane, class)?,
         };
-        let bytes = || Class::of(need).map_or(need, |class| u64::from(class.slot_bytes()));
-        Some(Self::hand_out(arena, location, bytes))
+        // The lines of the slot that comes next are on their way when it is taken: stores to lines that are
+        // far away fill the store buffer, and every locked step after them waits.
+        if let Some(next) = lane.stashes[usize::from(class.0)].top() {
+            arena.prefetch_bytes(Location(next).offset(), class.slot_bytes().into());
+        }
+        Some(Self::hand_out(arena, location, || class.slot_bytes().into()))
     }
 
     /// Makes a free slot a tenant's: raises its generation.

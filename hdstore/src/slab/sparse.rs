@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
 
-use super::class::{CLASSES, Class};
+use super::class::{CLASSES, Class, ENTRY_CLASSES};
 use super::page::{PageId, PageMeta, page_of};
 use super::{ClassLists, Slabs, Slot, capacity_of, link, unlink};
 use crate::arena::Arena;
@@ -149,7 +149,7 @@ fn level(meta: &PageMeta<'_>, capacity: u64, walks: u32) -> Option<usize> {
     let is_left_alone = meta.tried().is_some_and(|(used_then, walk)| {
         used >= used_then && walks.wrapping_sub(walk) < WALKS_BETWEEN_TRIES
     });
-    (used < capacity && !is_left_alone && !meta.is_apart())
+    (meta.class().is_of_entries() && used < capacity && !is_left_alone && !meta.is_apart())
         .then_some((used * LEVELS as u64 / capacity) as usize)
 }
 
@@ -166,7 +166,7 @@ impl Slabs {
             let pages = free / capacity_of(Class(class as u8));
             if pages == 0 { 0 } else { pages * self.sparse.memory[class].share_at(free) }
         };
-        self.free_slots.iter().enumerate().map(of_class).sum()
+        self.free_slots[..ENTRY_CLASSES].iter().enumerate().map(of_class).sum()
     }
 
     /// Looks how many pages could be emptied. The stocks of free slots should be in their pages. `walks` is

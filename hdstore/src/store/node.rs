@@ -20,6 +20,7 @@ use crate::reclaim::hazard::Hazards;
 use crate::reclaim::pin::{OldestPin, Pins};
 use crate::reclaim::retire::{OpenBatch, RetiredQueue};
 use crate::slab::batch::{BATCH_BYTES, Batch};
+use crate::slab::class::Class;
 use crate::slab::lane::Lane;
 use crate::slab::{Slabs, Slot};
 use crate::store::detached::DetachedQueue;
@@ -169,7 +170,7 @@ impl Node {
         debug_assert!(bytes >= 64 && bytes.is_power_of_two());
         let slot = self.with_room(bytes, holding, || {
             let (_, mut lane) = self.lane();
-            self.slabs.take(&self.arena, &mut lane, bytes)
+            self.slabs.take_of(&self.arena, &mut lane, Class::of_index(bytes))
         })?;
         let offset = slot.location.offset();
         for word in 0..bytes / 8 {
