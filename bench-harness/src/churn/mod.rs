@@ -93,6 +93,8 @@ struct PatternResult {
     last_third_per_second: f64,
     memory_max_bytes: u64,
     unreclaimed_max_bytes: u64,
+    /// While values drift in size: the fewest bytes of live records since memory was full.
+    live_min_bytes: Option<u64>,
     rss_max_bytes: Option<u64>,
     disk_max_bytes: u64,
     disk_ratio_max: f64,
@@ -209,7 +211,11 @@ fn churn(
             if interrupt::requested() || ended {
                 stop.store(true, Relaxed);
             }
-            watch.look(start.elapsed().as_secs(), settings.store.disk_budget, &engine.figures());
+            let figures = engine.figures();
+            watch.look(start.elapsed().as_secs(), settings.store.disk_budget, &figures);
+            if pattern == Pattern::Drift && counts.refused_memory.load(Relaxed) > 0 && !ended {
+                watch.look_while_full(start.elapsed().as_secs(), &figures);
+            }
             let operations = counts.operations.load(Relaxed);
             if filled.load(Relaxed) == workers && !ended {
                 let began = *began.get_or_insert_with(Instant::now);
@@ -244,6 +250,7 @@ fn churn(
         last_third_per_second: third(2),
         memory_max_bytes: watch.memory_max_bytes,
         unreclaimed_max_bytes: watch.unreclaimed_max_bytes,
+        live_min_bytes: watch.live_min_bytes,
         rss_max_bytes: watch.rss_max_bytes,
         disk_max_bytes: watch.disk_max_bytes,
         disk_ratio_max: watch.ratio_max,
@@ -267,6 +274,7 @@ fn print(settings: &Settings, results: &Results) {
         "middle",
         "last third",
         "memory",
+        "least live",
         "disk",
         "ratio",
         "refused",
@@ -282,6 +290,7 @@ fn print(settings: &Settings, results: &Results) {
             units::per_second(result.middle_third_per_second),
             units::per_second(result.last_third_per_second),
             units::bytes(result.memory_max_bytes),
+            result.live_min_bytes.map_or_else(|| "-".to_owned(), units::bytes),
             units::bytes(result.disk_max_bytes),
             units::digits(result.disk_ratio_max),
             units::count(result.refused_memory + result.refused_disk),

@@ -12,6 +12,8 @@ use crate::system::memory;
 const LAG: usize = 5;
 /// Seconds without any operation that are a problem.
 const STILL_MAX_SECONDS: u64 = 15;
+/// While values drift in size, the share of the memory limit that live records have at least.
+const LIVE_MIN: f64 = 0.4;
 /// More problems are one problem.
 const TOLD: usize = 5;
 
@@ -30,6 +32,8 @@ pub struct Watch {
     pub unreclaimed_max_bytes: u64,
     /// Seconds with more on disk than the budget, while the store shrank.
     pub over_budget_seconds: u64,
+    /// The fewest bytes of live records since memory was full.
+    pub live_min_bytes: Option<u64>,
     /// Bounds that were broken.
     pub problems: Vec<String>,
     still_seconds: u64,
@@ -60,6 +64,18 @@ impl Watch {
         if let Some(trouble) = &now.trouble {
             self.problem(at_seconds, trouble.clone());
         }
+    }
+
+    /// Takes a second's figures in after memory was full, while whatever does not fit drives others out: the
+    /// limit must be usable for values of each size.
+    pub fn look_while_full(&mut self, at_seconds: u64, now: &Figures) {
+        let least = (LIVE_MIN * now.limit_bytes as f64) as u64;
+        let former = self.live_min_bytes.unwrap_or(u64::MAX);
+        if now.record_bytes < least && former >= least {
+            let found = now.record_bytes;
+            self.problem(at_seconds, format!("{found} B live of {least} B that fit at least"));
+        }
+        self.live_min_bytes = Some(former.min(now.record_bytes));
     }
 
     fn look_at_disk(&mut self, at_seconds: u64, ratio: f64, now: &Figures) {
@@ -131,6 +147,16 @@ mod tests {
         watch.look(1, 2.0, &Figures { committed_bytes: (1 << 30) + 1, ..figures(10, 10) });
         watch.look(2, 2.0, &Figures { trouble: Some("poisoned".to_owned()), ..figures(10, 10) });
         assert_eq!(watch.problems.len(), 2, "{:?}", watch.problems);
+    }
+
+    #[test]
+    fn memory_that_is_full_of_little_is_a_problem_told_once() {
+        let mut watch = Watch::default();
+        watch.look_while_full(1, &figures(10, 700));
+        assert_eq!(watch.problems, Vec::<String>::new());
+        (2..9).for_each(|second| watch.look_while_full(second, &figures(10, 300)));
+        assert_eq!(watch.problems.len(), 1, "{:?}", watch.problems);
+        assert_eq!(watch.live_min_bytes, Some(300 << 20));
     }
 
     #[test]

@@ -264,6 +264,11 @@ impl<'a> Table<'a> {
         Word(self.arena.word(place).load(Acquire))
     }
 
+    /// Whether a word still stands where it was found; asked under the stream's lock.
+    pub(crate) fn has(&self, found: &Found) -> bool {
+        self.load(found.place) == found.word
+    }
+
     /// Replaces a word: the one store by which readers see a new value, or none.
     #[inline]
     pub(crate) fn publish(&self, place: u64, word: Word) {

@@ -15,8 +15,14 @@ pub(crate) const SLOT_MAX: u32 = 32 * 1024;
 const LINEAR_MAX: u32 = 128;
 const LINEAR: u32 = (LINEAR_MAX - SLOT_MIN) / 8 + 1;
 const DOUBLINGS: u32 = SLOT_MAX.ilog2() - LINEAR_MAX.ilog2();
-/// Number of classes.
-pub(crate) const CLASSES: usize = (LINEAR + DOUBLINGS * 16) as usize;
+/// Number of classes that entries use.
+pub(crate) const ENTRY_CLASSES: usize = (LINEAR + DOUBLINGS * 16) as usize;
+/// The smallest piece of index memory.
+const INDEX_MIN: u32 = 64;
+/// Number of all classes. Index memory cannot move, so its pieces, 64 B, 128 B, ... 32 KiB, have classes of
+/// their own, the last ones: a page of entries is never held by a piece of the index.
+pub(crate) const CLASSES: usize =
+    ENTRY_CLASSES + (SLOT_MAX.ilog2() - INDEX_MIN.ilog2() + 1) as usize;
 
 static SLOT_BYTES: [u32; CLASSES] = {
     let mut bytes = [0; CLASSES];
@@ -45,6 +51,17 @@ impl Class {
         Some(Class((LINEAR + doubling * 16 + index) as u8))
     }
 
+    /// The class of a piece of index memory, a power of two from 64 on.
+    pub(crate) fn of_index(bytes: u64) -> Class {
+        debug_assert!(bytes.is_power_of_two() && bytes >= u64::from(INDEX_MIN));
+        Class((ENTRY_CLASSES as u32 + bytes.ilog2() - INDEX_MIN.ilog2()) as u8)
+    }
+
+    /// Whether its slots are entries', or what else is taken by its length, and not the index's.
+    pub(crate) fn is_of_entries(self) -> bool {
+        usize::from(self.0) < ENTRY_CLASSES
+    }
+
     /// Bytes of a slot of this class, a multiple of 8.
     ///
     /// # Panics
@@ -56,6 +73,9 @@ impl Class {
 
     const fn reckoned_slot_bytes(self) -> u32 {
         let class = self.0 as u32;
+        if class >= ENTRY_CLASSES as u32 {
+            return INDEX_MIN << (class - ENTRY_CLASSES as u32);
+        }
         if class < LINEAR {
             return SLOT_MIN + class * 8;
         }
@@ -84,7 +104,12 @@ mod tests {
             }
         }
         assert_eq!(Class::of(u64::from(SLOT_MAX) + 1), None);
-        assert_eq!(Class((CLASSES - 1) as u8).slot_bytes(), SLOT_MAX);
+        assert_eq!(Class((ENTRY_CLASSES - 1) as u8).slot_bytes(), SLOT_MAX);
+        for bytes in (6..=15).map(|power| 1 << power) {
+            let class = Class::of_index(bytes);
+            assert_eq!(u64::from(class.slot_bytes()), bytes);
+            assert!(!class.is_of_entries() && usize::from(class.0) < CLASSES);
+        }
     }
 
     #[test]

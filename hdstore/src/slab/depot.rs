@@ -45,10 +45,15 @@ impl Depot {
 
 impl Slabs {
     /// Takes a batch of slots, all of one class, that nobody can reach any more; false when the depot is
-    /// full.
+    /// full, or pages of the class are set apart.
     pub(crate) fn put_batch(&self, arena: &Arena, batch: Batch<'_>, class: Class) -> bool {
         let bytes = batch.bytes();
         if self.depot.bytes() + bytes > self.depot.bytes_max {
+            return false;
+        }
+        let mut lists = lock(&self.classes[usize::from(class.0)]);
+        // Slots of pages that are set apart go to their pages.
+        if !lists.may_wait() {
             return false;
         }
         #[cfg(asan)]
@@ -57,7 +62,6 @@ impl Slabs {
         }
         self.depot.bytes.fetch_add(bytes, Relaxed);
         self.depot.batches.fetch_add(1, Relaxed);
-        let mut lists = lock(&self.classes[usize::from(class.0)]);
         batch.set_next(lists.depot);
         lists.depot = Some(batch.location);
         let _ = arena;
@@ -114,6 +118,9 @@ impl Slabs {
     /// batches, which list nothing any more, as a list.
     pub(crate) fn flush_depot(&self, arena: &Arena) -> Option<Location> {
         let mut emptied = None;
+        if self.depot.batches() == 0 {
+            return emptied;
+        }
         for class in (0..CLASSES as u8).map(Class) {
             loop {
                 let taken = self.take_batch(arena, &mut lock(&self.classes[usize::from(class.0)]));
@@ -128,6 +135,7 @@ impl Slabs {
 
     fn give_to_pages(&self, arena: &Arena, class: Class, batch: Batch<'_>) {
         let mut lists = lock(&self.classes[usize::from(class.0)]);
+        self.add_free(class, batch.count());
         for slot in batch.slots() {
             self.give_to_page(arena, &mut lists, class, slot);
         }

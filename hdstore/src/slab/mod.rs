@@ -14,8 +14,9 @@ pub(crate) mod depot;
 pub(crate) mod lane;
 pub(crate) mod large;
 pub(crate) mod page;
+pub(crate) mod sparse;
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
 
@@ -30,6 +31,7 @@ use depot::Depot;
 use lane::{Lane, stash_max};
 use large::LargeSlots;
 use page::{PageId, PageMeta, PagePool, offset_of, page_of};
+use sparse::Sparse;
 
 /// A slot that was taken: where it is and its new generation.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +45,10 @@ pub(crate) struct Slabs {
     pub(crate) pool: PagePool,
     pub(crate) large: LargeSlots,
     pub(crate) depot: Depot,
+    pub(crate) sparse: Sparse,
     classes: Box<[CachePadded<Mutex<ClassLists>>]>,
+    /// By class, the free slots of its pages, those never used included; written under the class's lock.
+    free_slots: Box<[CachePadded<AtomicU64>]>,
 }
 
 /// Where the free slots of a class are, but for the lanes' stashes.
@@ -51,6 +56,8 @@ pub(crate) struct Slabs {
 struct ClassLists {
     /// The first page with room, as page number + 1.
     with_room: u64,
+    /// The first page that is set apart, likewise.
+    apart: u64,
     /// The first batch in the depot.
     depot: Option<Location>,
 }
@@ -61,37 +68,46 @@ impl Slabs {
             pool: PagePool::new(),
             large: LargeSlots::new(warm_max_bytes),
             depot: Depot::new(depot_max_bytes),
+            sparse: Sparse::new(),
             classes: (0..CLASSES).map(|_| CachePadded::default()).collect(),
+            free_slots: (0..CLASSES).map(|_| CachePadded::default()).collect(),
         }
     }
 
     /// Takes a slot of at least `need` bytes; `None` when the memory at hand has none.
     pub(crate) fn take(&self, arena: &Arena, lane: &mut Lane, need: u64) -> Option<Slot> {
-        let location = match Class::of(need) {
-            Some(class) => {
-                let stash = &mut lane.stashes[usize::from(class.0)];
-                let location = match stash.pop() {
-                    Some(location) => Location(location),
-                    None => self.refill(arena, lane, class)?,
-                };
-                // The lines of the slot that comes next are on their way when it is taken: stores to lines
-                // that are far away fill the store buffer, and every locked step after them waits.
-                if let Some(next) = lane.stashes[usize::from(class.0)].top() {
-                    arena.prefetch_bytes(Location(next).offset(), class.slot_bytes().into());
-                }
-                location
-            }
-            None => self.large.take(arena, need)?,
+        match Class::of(need) {
+            Some(class) => self.take_of(arena, lane, class),
+            None => Some(Self::hand_out(arena, self.large.take(arena, need)?, || need)),
+        }
+    }
+
+    /// Takes a slot of a class.
+    #[inline]
+    pub(crate) fn take_of(&self, arena: &Arena, lane: &mut Lane, class: Class) -> Option<Slot> {
+        let stash = &mut lane.stashes[usize::from(class.0)];
+        let location = match stash.pop() {
+            Some(location) => Location(location),
+            None => self.refill(arena, lane, class)?,
         };
+        // The lines of the slot that comes next are on their way when it is taken: stores to lines that are
+        // far away fill the store buffer, and every locked step after them waits.
+        if let Some(next) = lane.stashes[usize::from(class.0)].top() {
+            arena.prefetch_bytes(Location(next).offset(), class.slot_bytes().into());
+        }
+        Some(Self::hand_out(arena, location, || class.slot_bytes().into()))
+    }
+
+    /// Makes a free slot a tenant's: raises its generation.
+    #[inline]
+    fn hand_out(arena: &Arena, location: Location, bytes: impl FnOnce() -> u64) -> Slot {
         #[cfg(asan)]
-        arena.unpoison(
-            location.offset(),
-            Class::of(need).map_or(need, |class| u64::from(class.slot_bytes())),
-        );
+        arena.unpoison(location.offset(), bytes());
+        let _ = bytes;
         let word = arena.word(location.offset());
         let generation = generation_of(word.load(Relaxed)).wrapping_add(1);
         word.store(word_of_free_slot(generation), Relaxed);
-        Some(Slot { location, generation })
+        Slot { location, generation }
     }
 
     /// Frees a slot that nobody can reach any more.
@@ -102,8 +118,12 @@ impl Slabs {
         }
         let word = arena.word(location.offset());
         word.store(word_of_free_slot(generation_of(word.load(Relaxed))), Relaxed);
-        let class = PageMeta::of(arena, page_of(arena, location.offset())).class();
+        let (class, is_apart) =
+            PageMeta::of(arena, page_of(arena, location.offset())).class_and_apart();
         arena.poison(location.offset(), u64::from(class.slot_bytes()));
+        if is_apart {
+            return self.put_apart(arena, class, location);
+        }
         let stash = &mut lane.stashes[usize::from(class.0)];
         if stash.len() >= stash_max(class) {
             self.spill(arena, lane, class, stash_max(class) / 2);
@@ -128,8 +148,9 @@ impl Slabs {
             return lane.stashes[usize::from(class.0)].pop().map(Location);
         }
         let mut lists = lock(&self.classes[usize::from(class.0)]);
-        let first = self.take_from_pages(arena, &mut lists.with_room, class)?;
+        let first = self.take_from_pages(arena, &mut lists, class)?;
         let stash = &mut lane.stashes[usize::from(class.0)];
+        let before = stash.len();
         while stash.len() + 1 < stash_max(class) {
             // The pool is asked for the first slot only: a stash must not take the last page for slots nobody
             // needs.
@@ -138,15 +159,33 @@ impl Slabs {
             };
             stash.push(location.0);
         }
+        self.sub_free(class, (stash.len() - before) as u64 + 1);
         Some(first)
     }
 
-    fn take_from_pages(&self, arena: &Arena, list: &mut u64, class: Class) -> Option<Location> {
-        if *list == 0 {
+    fn take_from_pages(
+        &self,
+        arena: &Arena,
+        lists: &mut ClassLists,
+        class: Class,
+    ) -> Option<Location> {
+        if lists.with_room == 0 {
             let page = self.pool.take(arena, class)?;
-            link(arena, list, page);
+            link(arena, &mut lists.with_room, page);
+            self.add_free(class, capacity_of(class));
         }
-        Self::take_listed(arena, list, class)
+        Self::take_listed(arena, &mut lists.with_room, class)
+    }
+
+    /// Notes that pages of a class have so many free slots more. Under the class's lock.
+    fn add_free(&self, class: Class, slots: u64) {
+        let free = &self.free_slots[usize::from(class.0)];
+        free.store(free.load(Relaxed) + slots, Relaxed);
+    }
+
+    fn sub_free(&self, class: Class, slots: u64) {
+        let free = &self.free_slots[usize::from(class.0)];
+        free.store(free.load(Relaxed) - slots, Relaxed);
     }
 
     /// Takes a slot from the first page with room.
@@ -154,7 +193,6 @@ impl Slabs {
         let page = PageId(list.checked_sub(1)?);
         let meta = PageMeta::of(arena, page);
         let slot_bytes = u64::from(class.slot_bytes());
-        let capacity = PAGE / slot_bytes;
         let location = if meta.free_head() != 0 {
             let location = Location(meta.free_head());
             meta.set_free_head(arena.word(location.offset() + 8).load(Relaxed));
@@ -165,7 +203,7 @@ impl Slabs {
             meta.set_carved(index + 1);
             Location::from_offset(offset_of(arena, page) + index * slot_bytes)
         };
-        if meta.free_count() == 0 && meta.carved() == capacity {
+        if meta.free_count() == 0 && meta.carved() == capacity_of(class) {
             unlink(arena, list, page);
         }
         Some(location)
@@ -178,6 +216,7 @@ impl Slabs {
             return;
         }
         let mut lists = lock(&self.classes[usize::from(class.0)]);
+        self.add_free(class, (stash.len() - keep) as u64);
         while stash.len() > keep {
             let Some(location) = stash.pop() else { break };
             self.give_to_page(arena, &mut lists, class, Location(location));
@@ -194,9 +233,14 @@ impl Slabs {
         if !meta.listed() {
             link(arena, &mut lists.with_room, page);
         }
-        let capacity = PAGE / u64::from(class.slot_bytes());
-        if meta.free_count() == meta.carved() && meta.carved() <= capacity {
-            unlink(arena, &mut lists.with_room, page);
+        if meta.free_count() == meta.carved() && meta.carved() <= capacity_of(class) {
+            self.sub_free(class, capacity_of(class));
+            if meta.is_apart() {
+                unlink(arena, &mut lists.apart, page);
+                self.sparse.note_emptied(class);
+            } else {
+                unlink(arena, &mut lists.with_room, page);
+            }
             arena.unpoison(offset_of(arena, page), PAGE);
             self.pool.put(arena, page);
         }
@@ -244,6 +288,11 @@ impl Slabs {
         };
         lane.stashes.iter().enumerate().map(of).sum()
     }
+}
+
+/// Slots of a page.
+fn capacity_of(class: Class) -> u64 {
+    PAGE / u64::from(class.slot_bytes())
 }
 
 /// Puts a page at the head of its class's list.

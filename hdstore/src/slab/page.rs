@@ -23,6 +23,12 @@ pub(crate) struct PageId(pub(crate) u64);
 const STATE_FREE: u64 = 1;
 const STATE_USED: u64 = 2;
 const STATE_GIVEN_BACK: u64 = 3;
+/// In the word of state and class, so that whoever frees a slot has it at hand: the page is set apart.
+const APART: u64 = 1 << 32;
+/// Words of a page, of which the first stays when it is taken.
+const WORDS: u64 = PAGE_META / 8;
+/// Where the note of a try to empty the page has the number of the walk.
+const WALK_SHIFT: u32 = 32;
 
 /// The words of a page in the page table.
 pub(crate) struct PageMeta<'a> {
@@ -62,6 +68,33 @@ impl<'a> PageMeta<'a> {
 
     pub(crate) fn class(&self) -> Class {
         Class((self.get(0) >> 8) as u8)
+    }
+
+    /// The class of its slots, and whether it is set apart.
+    #[inline]
+    pub(crate) fn class_and_apart(&self) -> (Class, bool) {
+        let word = self.get(0);
+        (Class((word >> 8) as u8), word & APART != 0)
+    }
+
+    /// Whether no slot of it is given out, so that it becomes empty.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.get(0) & APART != 0
+    }
+
+    pub(crate) fn set_apart(&self, is_apart: bool) {
+        self.set(0, if is_apart { self.get(0) | APART } else { self.get(0) & !APART });
+    }
+
+    /// Slots that were in use when the page could not be emptied, and the walk that tried.
+    pub(crate) fn tried(&self) -> Option<(u64, u32)> {
+        let note = self.get(7);
+        let used = (note & ((1 << WALK_SHIFT) - 1)).checked_sub(1)?;
+        Some((used, (note >> WALK_SHIFT) as u32))
+    }
+
+    pub(crate) fn set_tried(&self, used: u64, walk: u32) {
+        self.set(7, (used + 1) | u64::from(walk) << WALK_SHIFT);
     }
 
     pub(crate) fn in_use(&self) -> bool {
@@ -169,7 +202,7 @@ impl PagePool {
         pool.free_head = meta.next();
         pool.free_pages -= 1;
         meta.set_state(STATE_USED, class, meta.kind());
-        for clear in 1..7 {
+        for clear in 1..WORDS {
             meta.set(clear, 0);
         }
         Some(page)

@@ -12,7 +12,7 @@
 use super::access::{find_locked, hash_locked, live_bytes, need};
 use super::facts::Facts;
 use super::maps::{MapCore, MapsById};
-use super::node::{NoRoom, Prepared};
+use super::node::{Holding, NoRoom, Prepared};
 use super::put::Spares;
 use super::read::GROUP;
 use super::voids::Voids;
@@ -86,7 +86,7 @@ impl<L: Log> Loading<L> {
         let per_stream = entries / u64::from(inner.streams);
         for stream in 0..inner.streams {
             let place = inner.place(core, StreamId(stream));
-            let mut spare = Spares::new(place.node);
+            let mut spare = Spares::under_lock(place.node);
             let _locked = inner.lock_stream(&place);
             let buckets = buckets_for(per_stream);
             if place.table.buckets() != 0 || buckets < 2 {
@@ -234,8 +234,8 @@ impl<L: Log> Loading<L> {
         };
         inner.check_lengths(key, value.len() as u64)?;
         let parts = EntryParts { key, value_len: value.len() as u64, expiry_ms, flags: LIVE };
-        let take = || {
-            let prepared = inner.prepare_filled(place.node, &parts)?;
+        let take = |holding| {
+            let prepared = inner.prepare_filled(place.node, &parts, holding)?;
             let Some(slot) = prepared.slot() else { return Ok(prepared) };
             super::access::fill(&place.node.arena, slot, &parts, value);
             Ok(prepared)
@@ -299,7 +299,7 @@ impl<L: Log> Loading<L> {
         place: &Place<'p>,
         id: &RecordId<'_>,
         mut ready: Option<Prepared<'p>>,
-        take: impl Fn() -> Result<Prepared<'p>, Error>,
+        take: impl Fn(Holding) -> Result<Prepared<'p>, Error>,
     ) -> Result<bool, Error> {
         let inner = &*self.store.inner;
         let (arena, hash) = (&place.node.arena, id.hash);
@@ -315,7 +315,15 @@ impl<L: Log> Loading<L> {
             }
             let prepared = match ready.take() {
                 Some(prepared) => prepared,
-                None => take()?,
+                None => match take(Holding::StreamLock) {
+                    Ok(prepared) => prepared,
+                    Err(error) if !error.is_capacity() => return Err(error),
+                    Err(_) => {
+                        drop(locked);
+                        ready = Some(take(Holding::Nothing)?);
+                        continue;
+                    }
+                },
             };
             let Some(slot) = prepared.slot() else { return Ok(false) };
             write_seq(arena, slot.location, id.seq);
@@ -367,9 +375,10 @@ impl<L: Log> Inner<L> {
         &self,
         node: &'n super::Node,
         parts: &EntryParts<'_>,
+        holding: Holding,
     ) -> Result<Prepared<'n>, Error> {
         let need = need(parts.key, parts.value_len, parts.expiry_ms);
-        node.prepare(Some(need)).map_err(|NoRoom| self.capacity(node, need))
+        node.prepare(Some(need), holding).map_err(|NoRoom| self.capacity(node, need))
     }
 
     /// Removes a key's entry if it is older than `seq`.
@@ -383,8 +392,10 @@ impl<L: Log> Inner<L> {
         if !is_older(&self.lock_stream(place)) {
             return Ok(());
         }
-        let prepared =
-            place.node.prepare(None).map_err(|NoRoom| self.capacity(place.node, BATCH_BYTES))?;
+        let prepared = place
+            .node
+            .prepare(None, Holding::Nothing)
+            .map_err(|NoRoom| self.capacity(place.node, BATCH_BYTES))?;
         let locked = self.lock_stream(place);
         let old = find_locked(arena, place.table, place.table.homes(hash), key, &locked);
         let Some((found, view)) = old.filter(|(_, view)| view.seq() < seq) else { return Ok(()) };

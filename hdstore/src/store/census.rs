@@ -6,15 +6,22 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Inner, MapCore, Store};
+use crossbeam_utils::CachePadded;
+
+use super::{Inner, MapCore, Node, Store};
 use crate::arena::CommittedBytes;
-use crate::arena::layout::{PAGE_META, STREAM_HEAD, SUPERBLOCK};
+use crate::arena::layout::{PAGE, PAGE_META, STREAM_HEAD, SUPERBLOCK};
 use crate::entry::layout::HEADER;
 use crate::ids::{MapId, StreamId};
 use crate::index::table::{TABLE_BYTES, TableCounts};
 use crate::log::Log;
+use crate::slab::Slabs;
+use crate::slab::batch::BATCH_BYTES;
 use crate::slab::class::Class;
+use crate::slab::lane::Lane;
+use crate::sync::{Mutex, lock};
 
 /// What a store holds and what it costs. All sizes in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +57,10 @@ pub struct Stats {
     pub unreclaimed_max_bytes: u64,
     /// Entries, expired ones that were not swept included.
     pub entries: u64,
+    /// Entries that were moved out of sparse pages so far.
+    pub moved_entries: u64,
+    /// Pages that came free by that.
+    pub emptied_pages: u64,
     /// Committed bytes by node and kind of page.
     pub committed: Vec<CommittedBytes>,
     /// Nodes whose memory the kernel took a request to place for.
@@ -170,7 +181,7 @@ impl<L: Log> Inner<L> {
         stats.detached_bytes += left_bytes;
         stats.header_bytes = stats.entries * HEADER;
         stats.rounding_bytes = slot_bytes.saturating_sub(stats.live_bytes + stats.header_bytes);
-        stats.log_bytes = self.log_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        stats.log_bytes = self.log_bytes.load(Relaxed);
         stats.committed_bytes = stats.log_bytes;
         let map_table = self.map_table_bytes();
         for node in &self.nodes {
@@ -188,6 +199,8 @@ impl<L: Log> Inner<L> {
             stats.unreclaimed_bytes += waiting + held;
             stats.held_by_guards_bytes += held;
             stats.unreclaimed_max_bytes += node.unreclaimed_max_bytes();
+            stats.moved_entries += node.movement.moved();
+            stats.emptied_pages += node.slabs.sparse.emptied();
             let committed = node.arena.committed();
             stats.committed_bytes += committed.total();
             stats.committed.push(committed);
@@ -196,6 +209,36 @@ impl<L: Log> Inner<L> {
             stats.limit_bytes = node.arena.budget().limit_bytes();
         }
         stats
+    }
+}
+
+impl Node {
+    /// Bytes of retired slots: waiting for pins, and held by guards alone.
+    pub(crate) fn unreclaimed_bytes(&self) -> (u64, u64) {
+        let open: u64 = self.lanes.iter().map(|lane| lock(lane).retired.open_bytes()).sum();
+        (self.retired.sealed_bytes() + open, self.retired.held_bytes())
+    }
+
+    /// Bytes that batches take.
+    pub(crate) fn batch_bytes(&self) -> u64 {
+        let of_lane = |lane: &CachePadded<Mutex<Lane>>| {
+            let lane = lock(lane);
+            lane.retired.batches() + lane.begun_batches()
+        };
+        let open: u64 = self.lanes.iter().map(of_lane).sum();
+        let class = Class::of(BATCH_BYTES).map_or(0, |class| class.slot_bytes());
+        (open + self.retired.sealed_batches() + self.slabs.depot.batches()) * u64::from(class)
+    }
+
+    /// Bytes that are committed and free: in the pool, in pages, in stashes, in warm large slots.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        let stashed_in = |lane| Slabs::stashed_bytes(&self.arena, &lock(lane));
+        let stashed: u64 = self.lanes.iter().map(|lane| stashed_in(lane)).sum();
+        self.slabs.pool.counts().free * PAGE
+            + self.slabs.free_bytes_in_pages(&self.arena)
+            + stashed
+            + self.slabs.depot.bytes()
+            + self.slabs.large.warm_bytes()
     }
 }
 

@@ -11,7 +11,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, Ordering::Relaxed};
 
-use super::node::{NoRoom, Node};
+use super::node::{Holding, NoRoom, Node};
 use crate::arena::Arena;
 use crate::ids::Location;
 use crate::index::detach::Pieces;
@@ -112,7 +112,7 @@ impl Node {
     }
 
     fn take_record(&self) -> Result<Location, NoRoom> {
-        self.with_room(RECORD_BYTES, || {
+        self.with_room(RECORD_BYTES, Holding::Nothing, || {
             let (_, mut lane) = self.lane();
             self.slabs.take(&self.arena, &mut lane, RECORD_BYTES)
         })

@@ -9,7 +9,7 @@ use super::Place;
 use super::access::{fill_head, fill_piece, find_locked, view_prepared};
 use super::apply::{Loading, RecordId, check_seq};
 use super::maps::MapCore;
-use super::node::Prepared;
+use super::node::{Holding, Prepared};
 use crate::entry::layout::LIVE;
 use crate::entry::view::EntryParts;
 use crate::error::Error;
@@ -76,7 +76,7 @@ impl<L: Log> Loading<L> {
             }
         }
         let parts = EntryParts { key, value_len, expiry_ms, flags: LIVE };
-        let prepared = inner.prepare_filled(place.node, &parts)?;
+        let prepared = inner.prepare_filled(place.node, &parts, Holding::Nothing)?;
         if let Some(slot) = prepared.slot() {
             fill_head(&place.node.arena, slot, &parts);
         }
@@ -115,7 +115,7 @@ impl<'l, L: Log> Filling<'l, L> {
         let key = self.key().to_vec();
         let hash = self.loading.store.inner.hash.of(&key);
         let id = RecordId { map: self.map.spec.id, key: &key, hash, seq };
-        let none_left = || Err(self.loading.store.inner.capacity(place.node, 0));
+        let none_left = |_| Err(self.loading.store.inner.capacity(place.node, 0));
         self.loading.enter(&place, &id, Some(self.prepared), none_left)
     }
 }

@@ -17,7 +17,7 @@
 use std::borrow::Cow;
 
 use super::access::{Locked, fill, find_locked, find_pinned, hash_locked, live_bytes, need};
-use super::node::{NoRoom, Node, Prepared};
+use super::node::{Holding, NoRoom, Node, Prepared};
 use super::put::{Condition, Done};
 use super::stock::Stock;
 use super::{Inner, MapCore, Place};
@@ -230,7 +230,7 @@ impl<L: Log> Inner<L> {
         for change in changes {
             let need = change.need();
             let each = node
-                .prepare(need)
+                .prepare(need, Holding::Nothing)
                 .map_err(|NoRoom| self.capacity(node, need.unwrap_or(BATCH_BYTES)))?;
             if let (Some(slot), Some((value, expiry_ms))) = (each.slot(), &change.value) {
                 let (key, value_len) = (&*change.of.key, value.len() as u64);

@@ -198,6 +198,7 @@ impl<L: Log> Inner<L> {
             }
             let map_word = node.arena.layout().maps + u64::from(slot) * 8;
             node.arena.word(map_word).store(base, Relaxed);
+            node.movement.add_tables(base);
             tables.push(base);
         }
         if maps.free_slots.pop().is_none() {
@@ -211,6 +212,7 @@ impl<L: Log> Inner<L> {
         for (node, base) in self.nodes.iter().zip(tables) {
             let map_word = node.arena.layout().maps + u64::from(slot) * 8;
             node.arena.word(map_word).store(0, Relaxed);
+            node.movement.remove_tables(*base);
             node.free_now(Location::from_offset(*base));
         }
     }

@@ -1,9 +1,10 @@
 //! The store: nodes, streams, maps, and the order of steps in each operation.
 //!
 //! Reading order: `access.rs` (how bytes are reached), `read.rs`, `put.rs`, `remove.rs`, `clear.rs`,
-//! `group.rs` with `stock.rs` (several changes at once); then `node.rs` (memory of a put), `detached.rs`
-//! (what was cleared), `maps.rs` and `dropping.rs` (making and dropping maps), `apply.rs`, `fill.rs`,
-//! `facts.rs`, `voids.rs` (restart), `sweep.rs` (expiry), `iter.rs`, `census.rs` (statistics).
+//! `group.rs` with `stock.rs` (several changes at once); then `node.rs` and `room.rs` (memory of a put),
+//! `detached.rs` (what was cleared), `movement.rs` (entries leave sparse pages), `maps.rs` and
+//! `dropping.rs` (making and dropping maps), `apply.rs`, `fill.rs`, `facts.rs`, `voids.rs` (restart),
+//! `sweep.rs` (expiry), `iter.rs`, `census.rs` (statistics).
 
 pub(crate) mod access;
 pub(crate) mod apply;
@@ -16,10 +17,12 @@ pub(crate) mod fill;
 pub(crate) mod group;
 pub(crate) mod iter;
 mod maps;
+mod movement;
 pub(crate) mod node;
 pub(crate) mod put;
 pub(crate) mod read;
 pub(crate) mod remove;
+mod room;
 pub(crate) mod stamps;
 mod stock;
 pub(crate) mod sweep;
@@ -45,6 +48,7 @@ use crate::sync::{Mutex, RwLock, lock};
 use access::Locked;
 pub(crate) use maps::MapCore;
 use maps::Maps;
+use movement::Movement;
 use node::Node;
 
 /// Where the superblock has the seed of the index hash.
@@ -82,7 +86,7 @@ impl<L: Log> std::fmt::Debug for Store<L> {
 pub(crate) struct Inner<L: Log> {
     pub(crate) nodes: Vec<Node>,
     pub(crate) streams: u32,
-    locks: Box<[CachePadded<Mutex<()>>]>,
+    locks: Arc<[CachePadded<Mutex<()>>]>,
     pub(crate) hash: IndexHash,
     pub(crate) pins: Arc<Pins>,
     pub(crate) log: L,
@@ -120,6 +124,8 @@ impl<L: Log> Store<L> {
         let unreclaimed = builder.unreclaimed_max_bytes.unwrap_or((limit_bytes / 32).max(1 << 20));
         let budget = Arc::new(Budget::new(limit_bytes));
         let pins = Arc::new(Pins::new());
+        let locks: Arc<[_]> =
+            (0..builder.streams).map(|_| CachePadded::new(Mutex::new(()))).collect();
         let seed = builder.hash_seed.unwrap_or_else(random_seed);
         let mut nodes = Vec::with_capacity(count);
         for (index, numa) in topology.nodes().iter().enumerate() {
@@ -140,13 +146,14 @@ impl<L: Log> Store<L> {
             {
                 arena.word(word as u64 * 8).store(value, Relaxed);
             }
-            nodes.push(Node::new(arena, Arc::clone(&pins), lanes, unreclaimed));
+            let movement = Movement::new(Arc::clone(&locks), index, count);
+            nodes.push(Node::new(arena, Arc::clone(&pins), movement, lanes, unreclaimed));
         }
         Ok(Store {
             inner: Arc::new(Inner {
                 nodes,
                 streams: builder.streams,
-                locks: (0..builder.streams).map(|_| CachePadded::new(Mutex::new(()))).collect(),
+                locks,
                 hash: IndexHash::new(seed),
                 pins,
                 log,
@@ -190,14 +197,15 @@ impl<L: Log> Store<L> {
         self.inner.streams
     }
 
-    /// Ends what is due: frees memory that no reader can reach any more, and commits `ahead_bytes` of memory
-    /// per node, so that puts need not. Call it from a thread of yours now and then; nothing depends on it
-    /// but latency.
+    /// Ends what is due: frees memory that no reader can reach any more, empties sparse pages at the limit,
+    /// and commits `ahead_bytes` of memory per node, so that puts need not. Call it from a thread of yours
+    /// now and then; nothing depends on it but latency.
     pub fn maintain(&self, ahead_bytes: u64) {
         self.inner.bury_all();
         for node in &self.inner.nodes {
             node.take_apart(detached::BUCKETS_PER_ROUND);
             node.reclaim(true);
+            node.move_ahead();
             let pages = ahead_bytes.div_ceil(crate::arena::layout::PAGE);
             node.slabs.pool.commit_ahead(&node.arena, pages);
         }

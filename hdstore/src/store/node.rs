@@ -1,21 +1,18 @@
 //! A node: one arena with its slabs, lanes, published guards and retired slots.
 //!
 //! Invariant: what `prepare` hands out is either used and then settled, or abandoned; both in `Prepared`'s
-//! hands, so a failing put leaks neither a slot nor a promise. Lock order: cleared tables, then retired
-//! queue, then lane, then class, then pool.
+//! hands, so a failing put leaks neither a slot nor a promise. Lock order: moving entries (and of a stream
+//! what they move in), then cleared tables, then retired queue, then lane, then class, then pool.
 //!
 //! Cost: two short locks of the thread's own lane per put. The bound on unreclaimed memory is kept here.
 
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
 use crate::arena::Arena;
-use crate::arena::layout::{LARGE_STEP, PAGE};
-use crate::arena::os::UNIT;
 use crate::entry::layout::need;
 use crate::entry::view::EntryView;
 use crate::ids::Location;
@@ -23,9 +20,12 @@ use crate::reclaim::hazard::Hazards;
 use crate::reclaim::pin::{OldestPin, Pins};
 use crate::reclaim::retire::{OpenBatch, RetiredQueue};
 use crate::slab::batch::{BATCH_BYTES, Batch};
+use crate::slab::class::Class;
 use crate::slab::lane::Lane;
 use crate::slab::{Slabs, Slot};
-use crate::store::detached::{BUCKETS_PER_ROUND, DetachedQueue, Taken};
+use crate::store::detached::DetachedQueue;
+use crate::store::movement::Movement;
+use crate::store::room::{PATIENCE_STEP, PATIENCE_STEPS};
 use crate::sync::{Mutex, MutexGuard, lock, sleep, thread_locals, try_lock};
 
 /// Sealed batches that are worth a look at all pins.
@@ -37,17 +37,22 @@ pub(crate) struct Node {
     pub(crate) slabs: Slabs,
     pub(crate) hazards: Hazards,
     pub(super) detached: DetachedQueue,
+    pub(super) movement: Movement,
     pub(super) pins: Arc<Pins>,
     /// A power of two of them.
-    lanes: Box<[CachePadded<Mutex<Lane>>]>,
-    retired: RetiredQueue,
+    pub(super) lanes: Box<[CachePadded<Mutex<Lane>>]>,
+    pub(super) retired: RetiredQueue,
     unreclaimed_max_bytes: u64,
     batch_max_bytes: u64,
 }
 
-/// How long a put waits for readers that are inside a call when the bound is reached: a second in all.
-const PATIENCE_STEP: Duration = Duration::from_micros(250);
-const PATIENCE_STEPS: u32 = 4_000;
+/// What whoever asks for memory holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holding {
+    Nothing,
+    /// A stream's lock: no entry may move for it.
+    StreamLock,
+}
 
 /// The memory at hand has no room.
 #[derive(Debug)]
@@ -82,6 +87,7 @@ impl Node {
     pub(crate) fn new(
         arena: Arena,
         pins: Arc<Pins>,
+        movement: Movement,
         lanes: usize,
         unreclaimed_max_bytes: u64,
     ) -> Node {
@@ -91,6 +97,7 @@ impl Node {
             slabs: Slabs::new(warm_max, unreclaimed_max_bytes / 2),
             hazards: Hazards::new(),
             detached: DetachedQueue::new(),
+            movement,
             pins,
             lanes: (0..lanes).map(|_| CachePadded::new(Mutex::new(Lane::new()))).collect(),
             retired: RetiredQueue::new(),
@@ -115,61 +122,15 @@ impl Node {
 
     /// Takes a slot of `need` bytes if given, and promises room for one retirement. Makes room when there is
     /// none.
-    pub(crate) fn prepare(&self, need: Option<u64>) -> Result<Prepared<'_>, NoRoom> {
+    pub(crate) fn prepare(
+        &self,
+        need: Option<u64>,
+        holding: Holding,
+    ) -> Result<Prepared<'_>, NoRoom> {
         if self.detached.is_any() {
             self.take_few_apart();
         }
-        self.with_room(need.unwrap_or(BATCH_BYTES), || self.try_prepare(need))
-    }
-
-    /// Tries to take memory; when there is none, takes cleared tables apart until there is, then collects
-    /// what is free but elsewhere.
-    pub(super) fn with_room<T>(
-        &self,
-        need: u64,
-        attempt: impl Fn() -> Option<T>,
-    ) -> Result<T, NoRoom> {
-        if let Some(taken) = attempt() {
-            return Ok(taken);
-        }
-        self.make_room_of_tables(need, &attempt)
-    }
-
-    #[cold]
-    fn make_room_of_tables<T>(
-        &self,
-        need: u64,
-        attempt: &impl Fn() -> Option<T>,
-    ) -> Result<T, NoRoom> {
-        let mut patience = PATIENCE_STEPS;
-        while self.detached.is_any() {
-            match self.take_apart(BUCKETS_PER_ROUND) {
-                Taken::Some => {}
-                // A reader inside a call will leave.
-                Taken::Blocked(Some(pin)) if pin.since_ms.is_none() && patience > 0 => {
-                    patience -= 1;
-                    sleep(PATIENCE_STEP);
-                }
-                Taken::Blocked(_) | Taken::Nothing => break,
-            }
-            if let Some(taken) = attempt() {
-                return Ok(taken);
-            }
-        }
-        loop {
-            self.make_room(need);
-            if let Some(taken) = attempt() {
-                return Ok(taken);
-            }
-            // What was replaced or removed comes free when the readers of that time leave; one that is inside
-            // a call will.
-            let is_passing = self.pins.oldest().is_none_or(|pin| pin.since_ms.is_none());
-            if self.retired.sealed_batches() == 0 || !is_passing || patience == 0 {
-                return Err(NoRoom);
-            }
-            patience -= 1;
-            sleep(PATIENCE_STEP);
-        }
+        self.with_room(need.unwrap_or(BATCH_BYTES), holding, || self.try_prepare(need))
     }
 
     fn try_prepare(&self, need: Option<u64>) -> Option<Prepared<'_>> {
@@ -190,6 +151,13 @@ impl Node {
         Some(Prepared { node: self, lane: index, slot })
     }
 
+    /// Promises room for one retirement, with a slot that is at hand.
+    pub(super) fn promise_for(&self, slot: Slot) -> Option<Prepared<'_>> {
+        let mut prepared = self.try_prepare(None)?;
+        prepared.slot = Some(slot);
+        Some(prepared)
+    }
+
     /// A batch of another lane, which does not need it as much as one that has none.
     #[cold]
     fn spare_of_others(&self, but: usize) -> Option<Location> {
@@ -198,11 +166,11 @@ impl Node {
     }
 
     /// Takes memory for the index, filled with zeros; its bytes are a power of two from 64 on.
-    pub(crate) fn take_index_memory(&self, bytes: u64) -> Result<u64, NoRoom> {
+    pub(crate) fn take_index_memory(&self, bytes: u64, holding: Holding) -> Result<u64, NoRoom> {
         debug_assert!(bytes >= 64 && bytes.is_power_of_two());
-        let slot = self.with_room(bytes, || {
+        let slot = self.with_room(bytes, holding, || {
             let (_, mut lane) = self.lane();
-            self.slabs.take(&self.arena, &mut lane, bytes)
+            self.slabs.take_of(&self.arena, &mut lane, Class::of_index(bytes))
         })?;
         let offset = slot.location.offset();
         for word in 0..bytes / 8 {
@@ -213,7 +181,7 @@ impl Node {
 
     /// Takes zeroed memory for the table headers of a map.
     pub(crate) fn take_tables(&self, bytes: u64) -> Option<u64> {
-        let prepared = self.prepare(Some(bytes)).ok()?;
+        let prepared = self.prepare(Some(bytes), Holding::Nothing).ok()?;
         let slot = prepared.slot()?;
         let offset = slot.location.offset();
         for word in 0..bytes.div_ceil(8) {
@@ -227,45 +195,6 @@ impl Node {
     pub(crate) fn free_now(&self, location: Location) {
         let (_, mut lane) = self.lane();
         self.slabs.put(&self.arena, &mut lane, location);
-    }
-
-    /// Collects what is free but elsewhere: retired slots, stashes, warm large slots, free pages.
-    #[cold]
-    fn make_room(&self, need: u64) {
-        self.reclaim(true);
-        self.flush();
-        // Slab pages are committed two megabytes at a time, and their part of the page table with them.
-        let step = need.max(UNIT) + LARGE_STEP;
-        let budget = self.arena.budget();
-        if budget.committed_bytes() + step <= budget.limit_bytes() {
-            return;
-        }
-        self.slabs.large.give_back_warm(&self.arena);
-        if need > u64::from(crate::slab::class::SLOT_MAX) {
-            self.slabs.pool.give_back(&self.arena, need.div_ceil(PAGE));
-        }
-    }
-
-    /// Gives the free slots of depot and lanes to their pages.
-    fn flush(&self) {
-        let mut emptied = self.slabs.flush_depot(&self.arena);
-        while let Some(batch) = emptied {
-            emptied = Batch::at(&self.arena, batch).next();
-            self.take_back(batch, true);
-        }
-        for lane in self.lanes.iter() {
-            self.slabs.flush(&self.arena, &mut lock(lane));
-        }
-    }
-
-    /// Gives up to `bytes` of free memory back to the system and says how many.
-    pub(crate) fn give_back(&self, bytes: u64) -> u64 {
-        self.take_all_apart();
-        self.reclaim(true);
-        self.flush();
-        let warm = self.slabs.large.give_back_warm(&self.arena);
-        warm + self.slabs.pool.give_back(&self.arena, bytes.saturating_sub(warm).div_ceil(PAGE))
-            * PAGE
     }
 
     /// Bytes of an entry's slot.
@@ -300,16 +229,21 @@ impl Node {
         }
     }
 
+    /// Seals the open batches, but for those that promises depend on.
+    pub(super) fn seal_all(&self) {
+        for lane in self.lanes.iter() {
+            let sealed = lock(lane).retired.seal_early();
+            if let Some(sealed) = sealed {
+                self.retired.push(&self.arena, &sealed, || self.pins.advance());
+            }
+        }
+    }
+
     /// Frees every retired slot that no pin and no guard can reach. `all` takes the open batches too and
     /// waits for a pass that is under way. Returns the slots freed.
     pub(crate) fn reclaim(&self, all: bool) -> u64 {
         if all {
-            for lane in self.lanes.iter() {
-                let sealed = lock(lane).retired.seal_early();
-                if let Some(sealed) = sealed {
-                    self.retired.push(&self.arena, &sealed, || self.pins.advance());
-                }
-            }
+            self.seal_all();
         }
         let mut state = if all {
             lock(self.retired.state())
@@ -367,7 +301,7 @@ impl Node {
 
     /// Frees a batch that lists nothing any more. When memory is short it goes to a lane that has none for
     /// its next retirements: who removes something must find one there.
-    fn take_back(&self, batch: Location, is_short: bool) {
+    pub(super) fn take_back(&self, batch: Location, is_short: bool) {
         // First where nothing could be retired any more.
         let needs: [fn(&OpenBatch) -> bool; 2] = [|open| !open.has_room(), OpenBatch::wants_spare];
         for needs in needs.iter().filter(|_| is_short) {
@@ -379,6 +313,10 @@ impl Node {
             }
         }
         self.slabs.put_empty(&self.arena, &mut self.lane().1, batch);
+    }
+
+    pub(crate) fn unreclaimed_max_bytes(&self) -> u64 {
+        self.unreclaimed_max_bytes
     }
 
     /// Whether another overwrite may leave its old value behind without a look at the pins.
@@ -418,39 +356,6 @@ impl Node {
             sleep(PATIENCE_STEP);
         }
         Err(self.pins.oldest())
-    }
-
-    pub(crate) fn unreclaimed_max_bytes(&self) -> u64 {
-        self.unreclaimed_max_bytes
-    }
-
-    /// Bytes of retired slots: waiting for pins, and held by guards alone.
-    pub(crate) fn unreclaimed_bytes(&self) -> (u64, u64) {
-        let open: u64 = self.lanes.iter().map(|lane| lock(lane).retired.open_bytes()).sum();
-        (self.retired.sealed_bytes() + open, self.retired.held_bytes())
-    }
-
-    /// Bytes that batches take.
-    pub(crate) fn batch_bytes(&self) -> u64 {
-        let of_lane = |lane: &CachePadded<Mutex<Lane>>| {
-            let lane = lock(lane);
-            lane.retired.batches() + lane.begun_batches()
-        };
-        let open: u64 = self.lanes.iter().map(of_lane).sum();
-        let class =
-            crate::slab::class::Class::of(BATCH_BYTES).map_or(0, |class| class.slot_bytes());
-        (open + self.retired.sealed_batches() + self.slabs.depot.batches()) * u64::from(class)
-    }
-
-    /// Bytes that are committed and free: in the pool, in pages, in stashes, in warm large slots.
-    pub(crate) fn free_bytes(&self) -> u64 {
-        let stashed_in = |lane| Slabs::stashed_bytes(&self.arena, &lock(lane));
-        let stashed: u64 = self.lanes.iter().map(|lane| stashed_in(lane)).sum();
-        self.slabs.pool.counts().free * PAGE
-            + self.slabs.free_bytes_in_pages(&self.arena)
-            + stashed
-            + self.slabs.depot.bytes()
-            + self.slabs.large.warm_bytes()
     }
 }
 

@@ -12,7 +12,7 @@
 //! taken anew, since after a crash a prefix of the stream must come back.
 
 use super::access::{Locked, fill, find_locked, find_pinned, hash_locked, live_bytes, need};
-use super::node::{NoRoom, Node};
+use super::node::{Holding, NoRoom, Node};
 use super::{Inner, MapCore, Place};
 use crate::clock::Clock;
 use crate::entry::layout::{KEY_MAX, LIVE};
@@ -130,8 +130,10 @@ impl<L: Log> Inner<L> {
                 self.may_retire(place.node)?;
             }
         }
-        let prepared =
-            place.node.prepare(Some(need)).map_err(|NoRoom| self.capacity(place.node, need))?;
+        let prepared = place
+            .node
+            .prepare(Some(need), Holding::Nothing)
+            .map_err(|NoRoom| self.capacity(place.node, need))?;
         let mut spare = Spares::new(place.node);
         spare.take(place.table.wants()).map_err(|bytes| self.capacity(place.node, bytes))?;
         let Some(slot) = prepared.slot() else { return Err(self.capacity(place.node, need)) };
@@ -257,12 +259,19 @@ impl<L: Log> Inner<L> {
 /// Memory for a table's growth, given back when it was not needed.
 pub(crate) struct Spares<'a> {
     node: &'a Node,
+    holding: Holding,
     pub(crate) spare: Spare,
 }
 
 impl<'a> Spares<'a> {
+    /// For memory that is taken before the stream's lock.
     pub(crate) fn new(node: &'a Node) -> Spares<'a> {
-        Spares { node, spare: Spare::default() }
+        Spares { node, holding: Holding::Nothing, spare: Spare::default() }
+    }
+
+    /// For memory that is taken under it.
+    pub(crate) fn under_lock(node: &'a Node) -> Spares<'a> {
+        Spares { node, holding: Holding::StreamLock, spare: Spare::default() }
     }
 
     /// Takes what is wanted and not there yet; `Err` with the bytes that could not be had.
@@ -276,8 +285,8 @@ impl<'a> Spares<'a> {
 
     #[cold]
     fn take_wanted(&mut self, wants: Wants) -> Result<(), u64> {
-        let node = self.node;
-        let take = |bytes: u64| node.take_index_memory(bytes).map_err(|NoRoom| bytes);
+        let (node, holding) = (self.node, self.holding);
+        let take = |bytes: u64| node.take_index_memory(bytes, holding).map_err(|NoRoom| bytes);
         let spare = &mut self.spare;
         if wants.bucket_0 && spare.bucket_0.is_none() {
             spare.bucket_0 = Some(take(64)?);

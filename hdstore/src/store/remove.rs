@@ -1,7 +1,7 @@
 //! Removing: a fact with its own stamp, logged like a put.
 
 use super::access::{find_locked, find_pinned, live_bytes};
-use super::node::NoRoom;
+use super::node::{Holding, NoRoom};
 use super::{Inner, MapCore};
 use crate::entry::view::EntryView;
 use crate::error::Error;
@@ -33,8 +33,10 @@ impl<L: Log> Inner<L> {
             }
         }
         self.may_retire(place.node)?;
-        let prepared =
-            place.node.prepare(None).map_err(|NoRoom| self.capacity(place.node, BATCH_BYTES))?;
+        let prepared = place
+            .node
+            .prepare(None, Holding::Nothing)
+            .map_err(|NoRoom| self.capacity(place.node, BATCH_BYTES))?;
         loop {
             let change = Change::Absence { key };
             let mut room = self.log.reserve(map.spec.id, stream, change).map_err(Error::Log)?;

@@ -7,7 +7,7 @@
 //!
 //! Caller: `group.rs`. Cost: two visits of the thread's lane for each key that is new.
 
-use super::node::{NoRoom, Node};
+use super::node::{Holding, NoRoom, Node};
 use crate::ids::Location;
 use crate::index::table::{Spare, Table, Wants};
 use crate::index::word::BUCKET;
@@ -35,7 +35,8 @@ impl<'n> Stock<'n> {
     pub(super) fn take_for_inserts(&mut self, count: usize) -> Result<(), u64> {
         self.for_inserts.reserve(count.saturating_sub(self.for_inserts.len()));
         while self.for_inserts.len() < count {
-            let piece = self.node.take_index_memory(BUCKET).map_err(|NoRoom| BUCKET)?;
+            let taken = self.node.take_index_memory(BUCKET, Holding::Nothing);
+            let piece = taken.map_err(|NoRoom| BUCKET)?;
             self.for_inserts.push(piece);
         }
         Ok(())
@@ -43,7 +44,7 @@ impl<'n> Stock<'n> {
 
     /// Takes a piece for growth, if there is one.
     pub(super) fn take_for_growth(&mut self, bytes: u64) {
-        if let Ok(piece) = self.node.take_index_memory(bytes) {
+        if let Ok(piece) = self.node.take_index_memory(bytes, Holding::Nothing) {
             self.for_growth.push((bytes, piece));
         }
     }

@@ -15,7 +15,7 @@ use super::Inner;
 use super::access::{live_bytes, view_locked};
 use super::apply::Loading;
 use super::maps::MapCore;
-use super::node::NoRoom;
+use super::node::{Holding, NoRoom};
 use crate::error::Error;
 use crate::ids::{MapId, Seq, StreamId};
 use crate::index::word::Word;
@@ -125,7 +125,7 @@ impl<L: Log> Inner<L> {
         loop {
             let prepared = place
                 .node
-                .prepare(None)
+                .prepare(None, Holding::Nothing)
                 .map_err(|NoRoom| self.capacity(place.node, BATCH_BYTES))?;
             let locked = self.lock_stream(&place);
             let mut older = None;
