@@ -34,9 +34,12 @@ pub fn placed(store: &Store) -> Map<U64, Bytes> {
     store.map("placed", MapOptions::default().placed_by_owner()).expect("a map")
 }
 
-/// What a store should hold: by map and key the value and its expiry.
+/// A map and one of its keys.
+type Place = (&'static str, Vec<u8>);
+
+/// What a store should hold: by place the value and its expiry.
 #[derive(Clone, Debug, Default)]
-pub struct Model(pub BTreeMap<(&'static str, Vec<u8>), (Vec<u8>, Option<u64>)>);
+pub struct Model(pub BTreeMap<Place, (Vec<u8>, Option<u64>)>);
 
 impl Model {
     pub fn clear(&mut self, map: &str) {

@@ -24,8 +24,11 @@ pub struct Made {
 /// Longer than a record may be: in parts.
 const LONG: usize = 70_000;
 
-/// The name of each, and how it is made in an empty directory.
-pub const STORES: [(&str, fn(&Path) -> Made); 5] = [
+/// Makes a store in an empty directory.
+pub type Make = fn(&Path) -> Made;
+
+/// The name of each, and how it is made.
+pub const STORES: [(&str, Make); 5] = [
     ("clean", clean),
     ("compacted", compacted),
     ("interrupted", interrupted),

@@ -207,11 +207,14 @@ fn has_parts_beyond_a_gap(world: &World) -> bool {
     by_number.range(gap..).any(|(_, has_part)| *has_part)
 }
 
+/// A key and its value.
+type Put = (u64, Vec<u8>);
+
 #[test]
 fn a_long_value_of_which_parts_lie_beyond_a_missing_block_comes_back_when_the_process_dies() {
     let world = World::new(7);
     let (mut stepper, store, map) = open(&world);
-    let done: Arc<Mutex<Vec<(u64, Vec<u8>)>>> = Arc::default();
+    let done: Arc<Mutex<Vec<Put>>> = Arc::default();
     let dead: Arc<Mutex<Vec<(World, usize)>>> = Arc::default();
     let (of_watcher, so_far, before) = (Arc::clone(&dead), Arc::clone(&done), world.clone());
     let mut seed = 0;
