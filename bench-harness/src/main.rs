@@ -55,6 +55,10 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Command) -> Result<Outcome, Failure> {
+    // The child of `restart` knows its parent, and inherits what that one was told.
+    if !matches!(command, Command::FillUntilKilled(_)) {
+        system::parent::die_as_told()?;
+    }
     system::interrupt::install()
         .map_err(|error| Failure::environment(format!("cannot watch for Ctrl-C: {error}")))?;
     match command {

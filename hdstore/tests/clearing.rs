@@ -399,3 +399,39 @@ fn on_several_nodes_each_frees_what_is_its_own() {
     assert_eq!(used_bytes(&store), before_bytes);
     holds_the_books(&store);
 }
+
+#[test]
+fn dropping_a_map_of_a_full_store_keeps_nobody_waiting_for_a_reader() {
+    let store = Store::builder().memory_limit_bytes(32 << 20).streams(8).in_memory();
+    let store = store.expect("a store");
+    let map = store.map::<U64, Bytes>("full", MapOptions::default()).expect("a map");
+    let other = store.map::<U64, Bytes>("other", MapOptions::default()).expect("a map");
+    other.insert(&1, b"read").expect("room");
+    // As long as a record of what was detached, so that none is left for these.
+    let full = (0..).take_while(|key| map.insert(key, &[1; 56]).is_ok()).count();
+    assert!(full > 10_000, "{full} entries");
+    let (inside, entered) = std::sync::mpsc::channel();
+    let (leave, left) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let (reader, store) = (other.clone(), &store);
+        scope.spawn(move || {
+            let read = reader.get_with(&1, |_| {
+                inside.send(()).expect("somebody waits");
+                left.recv().expect("somebody lets it go");
+            });
+            assert!(read.is_ok());
+        });
+        entered.recv().expect("the reader begins");
+        let start = std::time::Instant::now();
+        assert!(store.drop_map("full").expect("dropped"));
+        let took = start.elapsed();
+        leave.send(()).expect("the reader is there");
+        assert!(took < std::time::Duration::from_millis(500), "{took:?} under the maps' lock");
+    });
+    // What could not be detached then is detached by upkeep.
+    let start = std::time::Instant::now();
+    while store.stats().entries > 1 || other.insert(&2, &[2; 1 << 20]).is_err() {
+        assert!(start.elapsed().as_secs() < 20, "{:#?}", store.stats());
+        store.maintain(0);
+    }
+}

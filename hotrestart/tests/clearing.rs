@@ -331,6 +331,42 @@ fn a_stream_whose_maps_were_all_dropped_gives_no_seq_twice_and_calls_nothing_dur
 }
 
 #[test]
+fn a_stream_whose_last_records_were_compacted_away_gives_no_seq_twice_after_a_clean_close() {
+    let dir = dir();
+    let placed = |store: &Store, name| -> Map<U64, Bytes> {
+        store.map(name, MapOptions::default().placed_by_owner()).expect("a map")
+    };
+    let part = |map: &Map<U64, Bytes>, stream| map.in_stream(StreamId(stream)).expect("a part");
+    let store = builder().open(dir.path()).expect("open");
+    let former = placed(&store, "former");
+    let last = (0..100).map(|key| {
+        let part = part(&former, 1);
+        part.insert(&key, &[1; 500]).expect("room");
+        part.get(&key).expect("readable").expect("there").seq()
+    });
+    let last = last.max().expect("some");
+    drop(former);
+    assert!(store.drop_map("former").expect("dropped"));
+    let other = placed(&store, "other");
+    for round in 0..40_u64 {
+        (0..200).for_each(|key| {
+            part(&other, 0).insert(&key, &[round as u8; 3_000]).expect("room");
+        });
+    }
+    assert!(store.stats().chunks_freed > 10, "{:#?}", store.stats());
+    drop(other);
+    store.close().expect("a clean close");
+    let dropped = inspected(dir.path()).totals.dropped_records;
+    assert_eq!(dropped, 0, "nothing is left of what the stream gave");
+
+    let store = builder().open(dir.path()).expect("open");
+    let other = placed(&store, "other");
+    part(&other, 1).insert(&1, b"after").expect("room");
+    let seq = part(&other, 1).get(&1).expect("readable").expect("there").seq();
+    assert!(seq > last, "seq {seq:?} was given before, as was {last:?}");
+}
+
+#[test]
 fn dropped_maps_give_their_tables_back_though_nothing_is_compacted() {
     let dir = dir();
     let store = builder().streams(256).open(dir.path()).expect("a new store");

@@ -317,6 +317,9 @@ pub struct FillArgs {
     /// The shared table of issued and acknowledged versions.
     #[arg(long)]
     pub table: PathBuf,
+    /// The parent, with which it dies.
+    #[arg(long)]
+    pub parent: u32,
 }
 
 /// A disk budget.

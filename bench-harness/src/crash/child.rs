@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use rustix::process::{Signal, set_parent_process_death_signal};
-
 use super::table::{Stage, Table};
 use crate::cli::args::FillArgs;
 use crate::cli::settings::{PhaseSettings, Settings};
@@ -17,6 +15,7 @@ use crate::failure::Failure;
 use crate::measure::phase;
 use crate::outcome::Outcome;
 use crate::report::progress;
+use crate::system::parent;
 use crate::workload::choice::Choice;
 
 /// Longer than any parent waits: the end of the child is SIGKILL.
@@ -24,9 +23,7 @@ const FOREVER_SECONDS: f64 = 1e8;
 
 /// Runs the hidden subcommand.
 pub fn command(args: &FillArgs) -> Result<Outcome, Failure> {
-    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| {
-        Failure::environment(format!("cannot tie the filling process to its parent: {error}"))
-    })?;
+    parent::die_with(args.parent)?;
     progress::silence();
     let settings: Settings = serde_json::from_str(&args.settings)
         .map_err(|error| Failure::usage(format!("settings of the filling process: {error}")))?;

@@ -10,3 +10,4 @@ pub mod host;
 pub mod interrupt;
 pub mod memory;
 pub mod page_cache;
+pub mod parent;

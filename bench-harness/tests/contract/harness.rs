@@ -13,10 +13,14 @@ pub struct Run {
     pub err: String,
 }
 
+/// Names the process with which a run is to die: a test that is killed leaves none behind.
+pub const DIES_WITH: &str = "BENCH_HARNESS_DIES_WITH";
+
 /// Runs `bench-harness` with these arguments.
 pub fn run(arguments: &[&str]) -> Run {
     let output = Command::new(env!("CARGO_BIN_EXE_bench-harness"))
         .args(arguments)
+        .env(DIES_WITH, std::process::id().to_string())
         .output()
         .expect("the program starts");
     Run {

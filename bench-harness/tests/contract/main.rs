@@ -4,5 +4,6 @@
 //! ones.
 
 mod harness;
+mod orphans;
 mod refusals;
 mod runs;

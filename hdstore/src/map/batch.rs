@@ -124,8 +124,18 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         let stream_of = self.streams().map_err(|source| PutManyError { done: 0, source })?;
         for (number, group) in entries.chunks(GROUP).enumerate() {
             let done = number * GROUP;
-            let keys: Result<Vec<_>, _> = group.iter().map(|(key, _)| K::encode(key)).collect();
-            let keys = keys.map_err(|source| PutManyError { done, source })?;
+            let mut keys = Vec::with_capacity(group.len());
+            let mut refused = None;
+            for (key, _) in group {
+                match K::encode(key) {
+                    Ok(key) => keys.push(key),
+                    // The puts before it stand for themselves.
+                    Err(source) => {
+                        refused = Some(PutManyError { done: done + keys.len(), source });
+                        break;
+                    }
+                }
+            }
             let places = self.inner.fetch_group(&self.core, &keys, &stream_of, &self.inner.pin());
             for (index, (place, (key, (_, value)))) in
                 places.iter().flatten().zip(keys.iter().zip(group)).enumerate()
@@ -144,6 +154,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
                     last[stream] = Some(ticket);
                 }
             }
+            refused.map_or(Ok(()), Err)?;
         }
         for ticket in last {
             self.settle(ticket).map_err(|source| PutManyError { done: entries.len(), source })?;

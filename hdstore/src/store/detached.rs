@@ -128,6 +128,24 @@ impl Node {
         Ok(Record { node: self, location: Some(location) })
     }
 
+    /// The same for who must not wait for readers: other threads wait for what it has locked.
+    pub(crate) fn record_at_once(&self) -> Result<Record<'_>, NoRoom> {
+        loop {
+            let taken = {
+                let (_, mut lane) = self.lane();
+                self.slabs.take(&self.arena, &mut lane, RECORD_BYTES)
+            };
+            let location = taken.map(|slot| slot.location);
+            let location = location.or_else(|| lock(&self.detached.state).reserve.take());
+            if location.is_some() {
+                return Ok(Record { node: self, location });
+            }
+            if self.take_apart(BUCKETS_PER_ROUND) != Taken::Some {
+                return Err(NoRoom);
+            }
+        }
+    }
+
     /// Takes up to `buckets` buckets apart, if readers have left them.
     pub(crate) fn take_apart(&self, buckets: u64) -> Taken {
         let mut state = lock(&self.detached.state);

@@ -2,8 +2,8 @@
 //!
 //! Order: the log forgets the map, durably (its one record); handles are refused from then on; the name is
 //! free; each stream's table is detached like a cleared one. What cannot be detached at once, since memory
-//! for a record of the queue is short and a reader sleeps, is detached by later upkeep; the table headers go
-//! when the last handle has.
+//! for a record of the queue is short and a reader has not left, is detached by later upkeep; the table
+//! headers go when the last handle has.
 //!
 //! Invariants: a put that holds its stream's lock when the map goes is part of what is dropped; one that
 //! comes later is refused. Until the log has forgotten the map nothing changes here, and after that nothing
@@ -103,7 +103,8 @@ impl<L: Log> Inner<L> {
     /// Detaches a table of a dropped map; false when there is no memory for the record.
     fn detach_dropped(&self, core: &MapCore<L>, stream: StreamId) -> bool {
         let place = self.place(core, stream);
-        let Ok(record) = place.node.record() else { return false };
+        // Under the lock of all maps: what finds no memory now is left to upkeep.
+        let Ok(record) = place.node.record_at_once() else { return false };
         let locked = self.lock_stream(&place);
         let counts = place.table.counts();
         if counts.buckets == 0 {

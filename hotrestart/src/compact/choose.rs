@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use hdstore::{Stamp, Stamps};
 
+use super::implied::kept_share;
 use crate::chunks::catalogue::{Chunk, Forgettable};
 use crate::format::{ChunkId, LineKind};
 use crate::log::{DiskLog, Shared};
@@ -26,8 +27,24 @@ pub(crate) struct Known {
     pub(crate) chunk: Chunk,
     /// The share of its bytes that is live, by the last estimate.
     pub(crate) live: f64,
+    /// The share of its facts of absence that no other of them implies, by its sample.
+    kept_facts: f64,
     /// A part of this run is in it, which was being put when it was looked at last.
     pending: Option<u64>,
+}
+
+impl Known {
+    fn new(chunk: Chunk, pending: Option<u64>) -> Known {
+        let kept_facts = kept_share(&chunk.samples, chunk.absences);
+        Known { chunk, live: 1.0, kept_facts, pending }
+    }
+
+    /// The share of its facts that must be kept: what a survey let go and what is implied may be the same.
+    fn kept_facts(&self) -> f64 {
+        let Chunk { forgettable, absences, .. } = &self.chunk;
+        let not_let_go = 1.0 - f64::from(forgettable.count()) / f64::from((*absences).max(1));
+        not_let_go.min(self.kept_facts)
+    }
 }
 
 /// All chunks that may be chosen.
@@ -40,12 +57,12 @@ pub(crate) struct Candidates {
 
 impl Candidates {
     pub(crate) fn add(&mut self, chunk: Chunk) {
-        self.known.push(Known { chunk, live: 1.0, pending: None });
+        self.known.push(Known::new(chunk, None));
     }
 
     /// Adds a chunk that is no victim as long as this run is being put.
     pub(crate) fn add_pending(&mut self, chunk: Chunk, run: u64) {
-        self.known.push(Known { chunk, live: 1.0, pending: Some(run) });
+        self.known.push(Known::new(chunk, Some(run)));
     }
 
     /// All of them, in no order.
@@ -53,10 +70,10 @@ impl Candidates {
         self.known.iter().map(|known| &known.chunk)
     }
 
-    /// Facts of absence that cannot be forgotten, as far as is known.
+    /// Facts of absence that neither compaction leaves behind nor a survey has let go, as far as is known.
     pub(crate) fn facts(&self) -> u64 {
-        let left = |known: &Known| known.chunk.absences - known.chunk.forgettable.count();
-        self.known.iter().map(|known| u64::from(left(known))).sum()
+        let kept = |known: &Known| known.kept_facts() * f64::from(known.chunk.absences);
+        self.known.iter().map(kept).sum::<f64>() as u64
     }
 
     /// Notes what may be forgotten.
@@ -104,7 +121,7 @@ impl Candidates {
         order.truncate(best);
         for index in &order {
             let known = &mut self.known[*index];
-            known.live = live_share(&known.chunk, stamps, log);
+            known.live = live_share(known, stamps, log);
         }
         let estimates: Vec<(f64, f64)> = order
             .iter()
@@ -126,7 +143,7 @@ impl Candidates {
         for _ in 0..RENEWED.min(self.known.len()) {
             self.next = (self.next + 1) % self.known.len();
             let known = &mut self.known[self.next];
-            known.live = live_share(&known.chunk, stamps, log);
+            known.live = live_share(known, stamps, log);
         }
     }
 }
@@ -161,7 +178,8 @@ fn score(live: f64, age: u64) -> f64 {
 }
 
 /// The share of a chunk's bytes that is live, by its sample. Padding is garbage like any other.
-fn live_share(chunk: &Chunk, stamps: &Stamps<DiskLog>, log: &Shared) -> f64 {
+fn live_share(known: &Known, stamps: &Stamps<DiskLog>, log: &Shared) -> f64 {
+    let chunk = &known.chunk;
     if chunk.samples.is_empty() {
         return 0.0;
     }
@@ -185,8 +203,7 @@ fn live_share(chunk: &Chunk, stamps: &Stamps<DiskLog>, log: &Shared) -> f64 {
         live += 1;
         std::ops::ControlFlow::Continue(())
     });
-    let kept = 1.0 - f64::from(chunk.forgettable.count()) / f64::from(chunk.absences.max(1));
-    (live as f64 + facts as f64 * kept) / f64::from(chunk.places)
+    (live as f64 + facts as f64 * known.kept_facts()) / f64::from(chunk.places)
 }
 
 #[cfg(test)]

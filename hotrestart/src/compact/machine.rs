@@ -19,6 +19,7 @@ use hdstore::{IndexHash, Stamps};
 
 use super::choose::Candidates;
 use super::facts::{Left, Survey, Surveys};
+use super::implied::note_implied;
 use super::lines;
 use super::round::{Copying, Round};
 use super::state::State;
@@ -315,6 +316,10 @@ impl Compactor {
             (Ok(lines), None) => match survivors::pending_run(&lines, &self.shared.runs) {
                 Some(run) => self.candidates.add_pending(chunk, run),
                 None => {
+                    let mut chunk = chunk;
+                    if at.start == 0 {
+                        note_implied(&mut chunk, &lines, &buf);
+                    }
                     self.work = Work::Copy((chunk, lines, buf, Position::default()));
                     return;
                 }

@@ -2,10 +2,10 @@
 //!
 //! Invariants: a record is left behind only when memory holds something newer of its key, when its table was
 //! cleared later, when its map was dropped, or when it is a fact of absence, or a clear, that no older record
-//! can contradict. A survivor keeps its stamp and its body checksum:
-//! the checksum is carried from the victim, never reckoned anew over memory that may have gone bad. An entry
-//! is copied from memory after its slot was seen to hold exactly that stamp; facts of absence and values in
-//! parts are copied from the victim's bytes, which its blocks' checksums cover.
+//! can contradict, or a fact that a newer one of the victim implies (`implied.rs`). A survivor keeps its
+//! stamp and its body checksum: the checksum is carried from the victim, never reckoned anew over memory that
+//! may have gone bad. An entry is copied from memory after its slot was seen to hold exactly that stamp; facts
+//! of absence and values in parts are copied from the victim's bytes, which its blocks' checksums cover.
 //!
 //! Caller: the compactor's state machine. Cost of an entry: two cache misses, run side by side with others',
 //! and a copy if it is current. Nothing is locked but the table of runs.
@@ -153,7 +153,7 @@ pub(crate) struct Sources<'a> {
     pub(crate) victim: &'a [u8],
     /// The age of the victim's records.
     pub(crate) clock: u64,
-    /// Whether the fact of absence with this number among the victim's may be forgotten.
+    /// Whether the fact of absence with this number among the victim's may be left behind.
     pub(crate) may_forget: &'a dyn Fn(usize) -> bool,
 }
 
@@ -320,7 +320,10 @@ fn copy_bytes(
 }
 
 /// A record of a victim, whose blocks have been checked, but not that its directory agrees with them.
-fn record_at<'a>(victim: &'a [u8], line: &Line) -> Result<(Record<'a>, &'a [u8]), Stop> {
+///
+/// # Errors
+/// `Damaged`, when it is not what the directory lists there.
+pub(super) fn record_at<'a>(victim: &'a [u8], line: &Line) -> Result<(Record<'a>, &'a [u8]), Stop> {
     let offset = line.line.offset as usize;
     let damaged = Stop::Damaged { offset };
     let bytes = victim.get(offset..).ok_or(damaged)?;

@@ -433,6 +433,11 @@ pub(super) fn is_of_run(record: &Record<'_>) -> bool {
     record.kind == RecordKind::Part || record.is_run_head()
 }
 
+/// Whether a record's bytes are those that were put.
+pub(super) fn is_as_put(record: &Record<'_>) -> bool {
+    record.computed_crc().is_none_or(|computed| computed == record.body_crc)
+}
+
 pub(super) fn applied<'a>(record: &Record<'a>) -> Applied<'a> {
     let change = match record.kind {
         RecordKind::Absence => Change::Absence { key: record.key },

@@ -58,7 +58,7 @@ pub(crate) struct Plan {
     /// Ends that are known without looking at blocks, of writers of lives that are undecided: life, writer,
     /// blocks that count.
     pub(crate) ends: Vec<(u64, u32, u64)>,
-    /// Files with blocks that count and may not be flushed.
+    /// Files with blocks that count, or stay behind those, and may not be flushed.
     pub(crate) unflushed: Vec<String>,
     /// Files without any block that counts. They may go once nothing turned out to be missing.
     pub(crate) unused: Vec<String>,
@@ -67,6 +67,19 @@ pub(crate) struct Plan {
     newest_chunk: u64,
     /// Held chunks that were found, and their files.
     held: BTreeMap<ChunkId, String>,
+}
+
+impl Plan {
+    /// Has the last chunk of survivors flushed: behind what counts of it may be copies that were written and
+    /// never flushed, and whoever holds the chunk is promised that none of its bytes changes any more.
+    fn flush_end_of(&mut self, life: u64, writer: u32) {
+        let is_own = |settled: &&Settled| {
+            (settled.file.header.life.0, settled.file.header.writer.0) == (life, writer)
+        };
+        if let Some(last) = self.settled.iter().rev().find(is_own) {
+            self.unflushed.push(last.file.name.clone());
+        }
+    }
 }
 
 /// The one undecided life that counts.
@@ -145,6 +158,9 @@ pub(crate) fn make(
                     let same_boot = life.boot == boot;
                     settle_open(&mut plan, chunks, life.number.0, &freed, (valid, same_boot));
                 }
+            }
+            if life.compactor() == Some(writer) {
+                plan.flush_end_of(life.number.0, writer);
             }
             missing |= plan.problems.len() > before;
         }

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use super::fold::{Fold, GROUP, Source, applied, is_of_run};
+use super::fold::{Fold, GROUP, Source, applied, is_as_put, is_of_run};
 use super::plan::Settled;
 use super::read::ChunkReader;
 use super::runs::{Added, Part, PartPlace, PartState, Run};
@@ -40,8 +40,11 @@ impl Fold<'_> {
         for index in &put_by {
             let bytes = reader.read_one(&settled[*index].file.name, self.chunk_size)?;
             self.note_bytes(bytes.len());
+            let is_copied = settled[*index].file.header.origin == ChunkOrigin::Survivors;
             self.payloads(&settled[*index], &bytes, None, |_, payload| {
-                self.drop_older(Records::new(payload).map_while(Result::ok))
+                let records = Records::new(payload).map_while(Result::ok);
+                // A copy that went bad supersedes nothing: it will not be entered either (`Fold::note`).
+                self.drop_older(records.filter(|record| !is_copied || is_as_put(record)))
             })?;
         }
         self.loading.drop_void().map_err(OpenError::Memory)?;

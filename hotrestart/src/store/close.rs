@@ -108,8 +108,12 @@ impl Store {
         let mut manifests =
             self.shared.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let next_file = self.shared.supply.next_file();
+        // What a stream gave last may be in no chunk any more: its map was dropped, or its fact forgotten.
+        let durable = self.shared.counters.durable.iter().map(|seq| seq.load(Ordering::Acquire));
+        let given = durable.max().unwrap_or(0);
         manifests.update(|manifest| {
             manifest.closed_cleanly = true;
+            manifest.seq_start = manifest.seq_start.max(given + 1);
             manifest.memory_bytes = memory_bytes;
             manifest.next_file = next_file;
             manifest.latest_time_ms = manifest.latest_time_ms.max(running.clock.0.wall_ms());

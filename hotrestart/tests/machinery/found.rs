@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use hotrestart::codec::{Bytes, U64};
 use hotrestart::format::manifest::MANIFEST_NAMES;
+use hotrestart::format::{ChunkHeader, ChunkWalk, RecordKind, Records, Walked};
 use hotrestart::io::sim::{Fault, FaultPlan};
 use hotrestart::io::{Disk, IoErrorClass, IoOperation};
 use hotrestart::{Durability, Map, MapOptions, OpenError, Stepper, Store};
@@ -184,4 +185,79 @@ fn an_opening_removes_nothing_by_a_manifest_that_was_written_and_not_flushed() {
         store.abandon();
     }
     assert!(cuts.load(Ordering::Relaxed) > 100, "{cuts:?}");
+}
+
+/// Whether a part of a value lies behind a block that is missing.
+fn has_parts_beyond_a_gap(world: &World) -> bool {
+    let mut by_number = std::collections::BTreeMap::new();
+    for entry in world.disk.list().expect("a list") {
+        let content = world.disk.content(&entry.name).unwrap_or_default();
+        let Ok(header) = ChunkHeader::decode(content.get(..4096).unwrap_or_default()) else {
+            continue;
+        };
+        for walked in ChunkWalk::new(&content, header.binding()) {
+            let Walked::Block { header, payload, .. } = walked else { continue };
+            let is_part = |record: Result<hotrestart::format::Record<'_>, _>| {
+                record.is_ok_and(|record| record.kind == RecordKind::Part)
+            };
+            by_number.insert(header.number.0, Records::new(payload).any(is_part));
+        }
+    }
+    let gap = (0..).find(|number| !by_number.contains_key(number)).expect("numbers go on");
+    by_number.range(gap..).any(|(_, has_part)| *has_part)
+}
+
+/// A key and its value.
+type Put = (u64, Vec<u8>);
+
+#[test]
+fn a_long_value_of_which_parts_lie_beyond_a_missing_block_comes_back_when_the_process_dies() {
+    let world = World::new(7);
+    let (mut stepper, store, map) = open(&world);
+    let done: Arc<Mutex<Vec<Put>>> = Arc::default();
+    let dead: Arc<Mutex<Vec<(World, usize)>>> = Arc::default();
+    let (of_watcher, so_far, before) = (Arc::clone(&dead), Arc::clone(&done), world.clone());
+    let mut seed = 0;
+    world.disk.watch(move |moment| {
+        seed += 1;
+        let next = before.after(moment, End::Process, seed);
+        let mut dead = of_watcher.lock().expect("nobody panics here");
+        if dead.len() < 60 && has_parts_beyond_a_gap(&next) {
+            dead.push((next, so_far.lock().expect("nobody panics here").len()));
+        }
+    });
+    for key in 0..12_u64 {
+        let value: Vec<u8> = (0..150_000 + key).map(|at| (at / 100 + key) as u8).collect();
+        while map.insert(&key, &value).is_err() {
+            (0..20).for_each(|_| stepper.step());
+        }
+        done.lock().expect("nobody panics here").push((key, value));
+    }
+    world.disk.unwatch();
+    drop(map);
+    store.abandon();
+    let dead = std::mem::take(&mut *dead.lock().expect("nobody panics here"));
+    assert!(dead.len() > 10, "only {} deaths", dead.len());
+    let done = done.lock().expect("nobody panics here");
+    let mut relogged = 0;
+    for (world, acknowledged) in dead {
+        let (_, store, map) = open(&world);
+        relogged += store.recovery().relogged;
+        for (key, value) in &done[..acknowledged] {
+            let found = map.get_owned(key).expect("readable");
+            assert!(found.as_ref() == Some(value), "key {key} of {acknowledged}");
+        }
+        // And it is in the log of the life that found it.
+        drop(map);
+        let next = world.end(End::PowerTakesAll);
+        store.abandon();
+        let (_, store, map) = open(&next);
+        for (key, value) in &done[..acknowledged] {
+            let found = map.get_owned(key).expect("readable");
+            assert!(found.as_ref() == Some(value), "key {key} of {acknowledged}, later");
+        }
+        drop(map);
+        store.abandon();
+    }
+    assert!(relogged > 10, "only {relogged} values were beyond what the disk held");
 }

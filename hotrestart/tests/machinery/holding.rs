@@ -3,7 +3,7 @@
 //! Hazards: a hold that was acknowledged is forgotten; a held chunk is freed, used again or removed, or its
 //! stable bytes change; one that was released comes back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hotrestart::io::IoErrorClass;
 use hotrestart::io::sim::SimDisk;
@@ -21,6 +21,8 @@ const HOLDS_MOST: usize = 2;
 pub struct Holding {
     /// By hold, its files and the bytes of each that must not change.
     kept: BTreeMap<HoldId, Vec<(String, Vec<u8>)>>,
+    /// Holds of stores without a record: they are forgotten when the store ends.
+    of_nothing: BTreeSet<HoldId>,
     /// Whether a hold is being made, which a store may find or not.
     is_holding: bool,
     /// The hold that is being released, which a store may find or not.
@@ -36,6 +38,9 @@ impl Holding {
         let files = hold.files().iter();
         let files = files.map(|file| (file.name.clone(), bytes(&file.name, file.stable_bytes)));
         self.kept.insert(hold.id(), files.collect());
+        if hold.files().is_empty() {
+            self.of_nothing.insert(hold.id());
+        }
         self.is_holding = false;
     }
 
@@ -44,7 +49,7 @@ impl Holding {
         let listed: Vec<HoldId> = store.holds().iter().map(|hold| hold.id).collect();
         let is_open = |id: &HoldId| self.releasing == Some(*id);
         for (id, files) in self.kept.iter().filter(|(id, _)| !is_open(id)) {
-            if !listed.contains(id) {
+            if !listed.contains(id) && !self.of_nothing.contains(id) {
                 return Err(format!("hold {id} is forgotten: {listed:?}"));
             }
             for (name, bytes) in files {

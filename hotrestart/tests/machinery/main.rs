@@ -17,6 +17,7 @@ mod holding;
 mod oracle;
 mod script;
 mod steps;
+mod storms;
 mod widths;
 mod world;
 

@@ -254,7 +254,7 @@ impl Script {
     }
 
     /// Puts a value.
-    fn put(&mut self, place: Place, len: usize, lives_ms: Option<u64>) -> Result<(), Stuck> {
+    pub fn put(&mut self, place: Place, len: usize, lives_ms: Option<u64>) -> Result<(), Stuck> {
         self.map(place.0).map_err(|error| self.must_be_poison(&error))?;
         self.next_version += 1;
         let version = self.next_version;
@@ -283,7 +283,7 @@ impl Script {
         self.settle(MAPS[place.0].1, place.1, done, seq.is_some())
     }
 
-    fn remove(&mut self, place: Place) -> Result<(), Stuck> {
+    pub fn remove(&mut self, place: Place) -> Result<(), Stuck> {
         self.map(place.0).map_err(|error| self.must_be_poison(&error))?;
         // What has expired and was not swept is an entry still, and its removal is a fact like any other.
         let before = self.entries();
@@ -435,7 +435,8 @@ impl Script {
                 let lives_ms = 1 + self.random.below(400);
                 self.put(place, small, Some(lives_ms))?;
             }
-            75..=87 => self.remove(place)?,
+            75..=85 => self.remove(place)?,
+            86..=87 => self.come_and_go(place)?,
             88 if self.random.one_in(4) => self.drop_map(place.0)?,
             88..=89 => self.clear(place)?,
             90..=91 => self.sweep()?,
