@@ -2,7 +2,7 @@
 //! freed is caught.
 //!
 //! The sanitizer knows allocations, not slots of a mapping, so the slabs tell it. The first 16 bytes of a
-//! free slot stay readable: they hold its generation and the link of its list. Without the sanitizer nothing
+//! free slot stay readable: the second word holds the link of its list. Without the sanitizer nothing
 //! here exists at run time.
 #![cfg_attr(asan, allow(unsafe_code))] // calls of the sanitizer; docs/unsafe.md
 

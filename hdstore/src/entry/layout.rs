@@ -13,38 +13,24 @@ pub const KEY_MAX: usize = 65_535;
 /// The longest value, in bytes, whatever the memory limit.
 pub const VALUE_MAX: u64 = 1 << 30;
 
-const GENERATION_SHIFT: u32 = 48;
 const FLAGS_SHIFT: u32 = 56;
 const SEQ_MASK: u64 = (1 << 48) - 1;
 
 /// The entry has an expiry time.
 pub(crate) const HAS_EXPIRY: u8 = 1;
-/// The slot holds an entry.
-pub(crate) const LIVE: u8 = 4;
 
 const _: () = assert!(HEADER == 16 && EXPIRY == 8, "the byte budget of docs/format.md");
 
 /// The first word of a slot.
 #[inline]
-pub(crate) fn word0(seq: Seq, generation: u8, flags: u8) -> u64 {
+pub(crate) fn word0(seq: Seq, flags: u8) -> u64 {
     debug_assert!(seq <= Seq::MAX);
-    seq.0 | u64::from(generation) << GENERATION_SHIFT | u64::from(flags) << FLAGS_SHIFT
-}
-
-/// The first word of a slot that holds nothing: only its generation counts.
-#[inline]
-pub(crate) fn word_of_free_slot(generation: u8) -> u64 {
-    u64::from(generation) << GENERATION_SHIFT
+    seq.0 | u64::from(flags) << FLAGS_SHIFT
 }
 
 #[inline]
 pub(crate) fn seq_of(word0: u64) -> Seq {
     Seq(word0 & SEQ_MASK)
-}
-
-#[inline]
-pub(crate) fn generation_of(word0: u64) -> u8 {
-    (word0 >> GENERATION_SHIFT) as u8
 }
 
 #[inline]
@@ -81,8 +67,8 @@ mod tests {
 
     #[test]
     fn words_give_back_what_went_in() {
-        let word = word0(Seq::MAX, 0xab, LIVE | HAS_EXPIRY);
-        assert_eq!((seq_of(word), generation_of(word), flags_of(word)), (Seq::MAX, 0xab, 5));
+        let word = word0(Seq::MAX, HAS_EXPIRY);
+        assert_eq!((seq_of(word), flags_of(word)), (Seq::MAX, HAS_EXPIRY));
         let word = word1(KEY_MAX, VALUE_MAX);
         assert_eq!((key_len_of(word), value_len_of(word)), (65_535, 1 << 30));
     }

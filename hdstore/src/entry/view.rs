@@ -47,10 +47,6 @@ impl<'a> EntryView<'a> {
         layout::seq_of(self.word0)
     }
 
-    pub(crate) fn generation(&self) -> u8 {
-        layout::generation_of(self.word0)
-    }
-
     pub(crate) fn value_len(&self) -> u64 {
         layout::value_len_of(self.word1)
     }
@@ -93,7 +89,6 @@ pub(crate) struct EntryParts<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) value_len: u64,
     pub(crate) expiry_ms: Option<u64>,
-    pub(crate) flags: u8,
 }
 
 /// Writes everything but the seq and the value of an entry into a slot.
@@ -102,9 +97,8 @@ pub(crate) struct EntryParts<'a> {
 /// The caller took the slot for at least `layout::need` of these lengths and has not published it.
 pub(crate) unsafe fn write_head(arena: &Arena, slot: Slot, parts: &EntryParts<'_>) {
     let offset = slot.location.offset();
-    let expiry = if parts.expiry_ms.is_some() { HAS_EXPIRY } else { 0 };
-    let flags = parts.flags | expiry;
-    arena.word(offset).store(layout::word0(Seq(0), slot.generation, flags), Relaxed);
+    let flags = if parts.expiry_ms.is_some() { HAS_EXPIRY } else { 0 };
+    arena.word(offset).store(layout::word0(Seq(0), flags), Relaxed);
     arena.word(offset + 8).store(layout::word1(parts.key.len(), parts.value_len), Relaxed);
     let mut at = offset + HEADER;
     if let Some(expiry_ms) = parts.expiry_ms {
@@ -138,10 +132,7 @@ fn value_offset(arena: &Arena, location: Location) -> u64 {
 pub(crate) fn write_seq(arena: &Arena, location: Location, seq: Seq) {
     let word = arena.word(location.offset());
     let old = word.load(Relaxed);
-    word.store(
-        layout::word0(seq, layout::generation_of(old), layout::flags_of(old)),
-        std::sync::atomic::Ordering::Release,
-    );
+    word.store(layout::word0(seq, layout::flags_of(old)), std::sync::atomic::Ordering::Release);
 }
 
 /// # Safety

@@ -16,7 +16,7 @@ use super::segments::{Path, path};
 use super::word::{BUCKET, WORDS, Word, address, second, tag_of};
 use crate::arena::Arena;
 use crate::arena::layout::SUPERBLOCK;
-use crate::ids::{MapId, StreamId};
+use crate::ids::{MapId, Seq, StreamId};
 use crate::sync::fence;
 
 /// Bytes of a table's header: all that an empty table costs.
@@ -259,6 +259,21 @@ impl<'a> Table<'a> {
         word.has_tag(tag).then_some(word)
     }
 
+    /// The same for an entry with a seq: none where every word says that it has another.
+    #[inline]
+    pub(crate) fn likely_with_seq(&self, homes: Homes, seq: Seq) -> Option<Word> {
+        if self.shape() != homes.shape {
+            return None;
+        }
+        let tag = tag_of(homes.hash);
+        let place = [homes.home, homes.other].into_iter().find_map(|base| {
+            let mask = self.words_where(base, |word| (word.tag() == tag) & word.may_have(seq));
+            (mask != 0).then(|| base + u64::from(mask.trailing_zeros()) * 8)
+        });
+        let word = self.load(place?);
+        word.has_tag(tag).then_some(word)
+    }
+
     #[inline]
     pub(super) fn load(&self, place: u64) -> Word {
         Word(self.arena.word(place).load(Acquire))
@@ -316,8 +331,13 @@ impl<'a> Table<'a> {
     /// the slot, and to the next search, while the bucket's line is on its way.
     #[inline(always)]
     fn with_tag(&self, base: u64, tag: u64) -> u32 {
+        self.words_where(base, |word| word.tag() == tag)
+    }
+
+    #[inline(always)]
+    fn words_where(&self, base: u64, is_it: impl Fn(Word) -> bool) -> u32 {
         let words = self.arena.line(base);
-        let bit = |index: usize| u32::from(Word(words[index]).tag() == tag) << index;
+        let bit = |index: usize| u32::from(is_it(Word(words[index]))) << index;
         (0..WORDS as usize).fold(0, |mask, index| mask | bit(index))
     }
 

@@ -12,7 +12,7 @@ use super::word::{Word, second, tag_of};
 use crate::arena::layout::Layout;
 use crate::arena::os::PageKind;
 use crate::arena::{Arena, Budget};
-use crate::ids::Location;
+use crate::ids::{Location, Seq};
 
 const VERSIONS: u64 = 64;
 
@@ -71,7 +71,7 @@ impl Testbed {
     fn filled(&self, key: usize, version: u64) -> Word {
         let location = Location(key as u64 * VERSIONS + version + 1);
         self.arena.word(location.offset()).store(location.0, Relaxed);
-        Word::entry(tag_of(self.hashes[key]), 1, location)
+        Word::entry(tag_of(self.hashes[key]), Seq(1), location)
     }
 
     fn is_key(&self, word: Word, key: usize) -> bool {

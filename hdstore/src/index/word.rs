@@ -1,14 +1,14 @@
 //! Index words and the arithmetic of addresses: pure functions.
 
 use crate::hash::IndexHash;
-use crate::ids::Location;
+use crate::ids::{Location, Seq};
 
 /// Words of a bucket.
 pub(crate) const WORDS: u64 = 8;
 /// Bytes of a bucket.
 pub(crate) const BUCKET: u64 = 64;
 
-const GENERATION_SHIFT: u32 = Location::BITS;
+const SEQ_SHIFT: u32 = Location::BITS;
 const TAG_SHIFT: u32 = 50;
 /// Where the tag stands in a hash: above the bits that choose a bucket of any table of this size.
 const HASH_TAG_SHIFT: u32 = IndexHash::BITS - 14;
@@ -21,9 +21,10 @@ pub(crate) struct Word(pub(crate) u64);
 impl Word {
     pub(crate) const EMPTY: Word = Word(0);
 
+    /// The word of an entry with this seq, of which the lowest byte is kept.
     #[inline]
-    pub(crate) fn entry(tag: u64, generation: u8, location: Location) -> Word {
-        Word(location.0 | u64::from(generation) << GENERATION_SHIFT | tag << TAG_SHIFT)
+    pub(crate) fn entry(tag: u64, seq: Seq, location: Location) -> Word {
+        Word(location.0 | (seq.0 & 0xff) << SEQ_SHIFT | tag << TAG_SHIFT)
     }
 
     pub(crate) fn link(offset: u64) -> Word {
@@ -57,8 +58,11 @@ impl Word {
         Location(self.0 & Location::MASK)
     }
 
-    pub(crate) fn generation(self) -> u8 {
-        (self.0 >> GENERATION_SHIFT) as u8
+    /// Whether the entry's seq may be this one: that it is not, is said without a look at its slot of all but
+    /// one in 256.
+    #[inline]
+    pub(crate) fn may_have(self, seq: Seq) -> bool {
+        (self.0 >> SEQ_SHIFT) as u8 == seq.0 as u8
     }
 
     /// An entry's word, as opposed to an empty one or a link.
@@ -115,8 +119,9 @@ mod tests {
     #[test]
     fn a_tag_is_never_that_of_a_link_and_no_entry_is_the_empty_word() {
         assert_ne!(tag_of((1 << IndexHash::BITS) - 1), TAG_LINK);
-        let word = Word::entry(0, 0, Location(1));
+        let word = Word::entry(0, Seq(0x1_00), Location(1));
         assert!(word.is_entry() && word.has_tag(0) && !Word::EMPTY.has_tag(0));
+        assert!(word.may_have(Seq(0x7_00)) && !word.may_have(Seq(0x1_01)));
         assert!(Word::link(64).is_link() && !Word::link(64).is_entry());
     }
 }

@@ -1,8 +1,8 @@
 //! Slabs: slots of every size out of one pool of pages.
 //!
 //! Invariant: a free slot is in exactly one place: a lane's stash, a batch of the depot or its page's list
-//! (slab slots), or the large slots' free lists. A slot's generation byte survives while it is free and is
-//! raised when it is taken, so a word that named the former tenant never matches the next one.
+//! (slab slots), or the large slots' free lists. What a free slot of a batch or a stash holds is nobody's
+//! business: its former tenant's bytes stay until the next one writes.
 //!
 //! Callers: `store/node.rs`. Cost of a take: a stash operation; once in up to 123 of them a class's lock;
 //! without batches in the depot, once in up to 31 a class's lock and as many list steps, and once per 256 KiB
@@ -22,7 +22,6 @@ use crossbeam_utils::CachePadded;
 
 use crate::arena::Arena;
 use crate::arena::layout::PAGE;
-use crate::entry::layout::{generation_of, word_of_free_slot};
 use crate::ids::Location;
 use crate::sync::{Mutex, lock};
 use batch::Batch;
@@ -33,11 +32,10 @@ use large::LargeSlots;
 use page::{PageId, PageMeta, PagePool, offset_of, page_of};
 use sparse::Sparse;
 
-/// A slot that was taken: where it is and its new generation.
+/// A slot that was taken and is its taker's alone until it is published: where it is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
     pub(crate) location: Location,
-    pub(crate) generation: u8,
 }
 
 /// All slabs of a node.
@@ -98,16 +96,13 @@ impl Slabs {
         Some(Self::hand_out(arena, location, || class.slot_bytes().into()))
     }
 
-    /// Makes a free slot a tenant's: raises its generation.
+    /// Makes a free slot its taker's.
     #[inline]
     fn hand_out(arena: &Arena, location: Location, bytes: impl FnOnce() -> u64) -> Slot {
         #[cfg(asan)]
         arena.unpoison(location.offset(), bytes());
-        let _ = bytes;
-        let word = arena.word(location.offset());
-        let generation = generation_of(word.load(Relaxed)).wrapping_add(1);
-        word.store(word_of_free_slot(generation), Relaxed);
-        Slot { location, generation }
+        let _ = (arena, bytes);
+        Slot { location }
     }
 
     /// Frees a slot that nobody can reach any more.
@@ -116,8 +111,6 @@ impl Slabs {
             arena.poison(location.offset(), large::committed_bytes(arena, location));
             return self.large.put(arena, location);
         }
-        let word = arena.word(location.offset());
-        word.store(word_of_free_slot(generation_of(word.load(Relaxed))), Relaxed);
         let (class, is_apart) =
             PageMeta::of(arena, page_of(arena, location.offset())).class_and_apart();
         arena.poison(location.offset(), u64::from(class.slot_bytes()));

@@ -18,7 +18,6 @@ use super::read::GROUP;
 use super::voids::Voids;
 use super::{Inner, Place, Store};
 use crate::arena::layout::load_overdraft;
-use crate::entry::layout::LIVE;
 use crate::entry::view::{EntryParts, write_seq};
 use crate::error::Error;
 use crate::ids::{MapId, Seq, StreamId};
@@ -233,7 +232,7 @@ impl<L: Log> Loading<L> {
             Change::Clear => return Ok(self.apply_clear(record.map, record.stream, record.seq)),
         };
         inner.check_lengths(key, value.len() as u64)?;
-        let parts = EntryParts { key, value_len: value.len() as u64, expiry_ms, flags: LIVE };
+        let parts = EntryParts { key, value_len: value.len() as u64, expiry_ms };
         let take = |holding| {
             let prepared = inner.prepare_filled(place.node, &parts, holding)?;
             let Some(slot) = prepared.slot() else { return Ok(prepared) };
@@ -327,7 +326,7 @@ impl<L: Log> Loading<L> {
             };
             let Some(slot) = prepared.slot() else { return Ok(false) };
             write_seq(arena, slot.location, id.seq);
-            let new = Word::entry(tag_of(hash), slot.generation, slot.location);
+            let new = Word::entry(tag_of(hash), id.seq, slot.location);
             let live = super::access::view_prepared(arena, &prepared).map_or(0, |v| live_bytes(&v));
             let replaced = match old {
                 Some((found, view)) => {

@@ -10,7 +10,6 @@ use super::access::{fill_head, fill_piece, find_locked, view_prepared};
 use super::apply::{Loading, RecordId, check_seq};
 use super::maps::MapCore;
 use super::node::{Holding, Prepared};
-use crate::entry::layout::LIVE;
 use crate::entry::view::EntryParts;
 use crate::error::Error;
 use crate::ids::{MapId, Seq, StreamId};
@@ -75,7 +74,7 @@ impl<L: Log> Loading<L> {
                 return Ok(None);
             }
         }
-        let parts = EntryParts { key, value_len, expiry_ms, flags: LIVE };
+        let parts = EntryParts { key, value_len, expiry_ms };
         let prepared = inner.prepare_filled(place.node, &parts, Holding::Nothing)?;
         if let Some(slot) = prepared.slot() {
             fill_head(&place.node.arena, slot, &parts);

@@ -22,7 +22,6 @@ use super::put::{Condition, Done};
 use super::stock::Stock;
 use super::{Inner, MapCore, Place};
 use crate::clock::Clock;
-use crate::entry::layout::LIVE;
 use crate::entry::view::{EntryParts, EntryView, write_seq};
 use crate::error::Error;
 use crate::ids::{Location, MapId, Seq, StreamId};
@@ -234,7 +233,7 @@ impl<L: Log> Inner<L> {
                 .map_err(|NoRoom| self.capacity(node, need.unwrap_or(BATCH_BYTES)))?;
             if let (Some(slot), Some((value, expiry_ms))) = (each.slot(), &change.value) {
                 let (key, value_len) = (&*change.of.key, value.len() as u64);
-                let parts = EntryParts { key, value_len, expiry_ms: *expiry_ms, flags: LIVE };
+                let parts = EntryParts { key, value_len, expiry_ms: *expiry_ms };
                 fill(&node.arena, slot, &parts, value);
             }
             prepared.push(each);
@@ -280,7 +279,7 @@ impl<L: Log> Inner<L> {
             let value_len = change.value.as_ref().map_or(0, |(value, _)| value.len());
             let live = (change.of.key.len() + value_len) as u64;
             let slot_bytes = node.slabs.slot_bytes_for(arena, slot.location, need);
-            let new = Word::entry(tag_of(*hash), slot.generation, slot.location);
+            let new = Word::entry(tag_of(*hash), seq, slot.location);
             match old {
                 Some((at, _, old_live, old_slot)) => {
                     table.replace((old_live, old_slot), (live, slot_bytes));

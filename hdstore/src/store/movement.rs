@@ -27,7 +27,6 @@ use super::node::{Node, Prepared};
 use crate::arena::Arena;
 use crate::arena::layout::PAGE;
 use crate::arena::os::UNIT;
-use crate::entry::layout::LIVE;
 use crate::entry::view::{EntryParts, write_seq};
 use crate::ids::Seq;
 use crate::index::table::{Found, TABLE_BYTES, Table};
@@ -450,12 +449,11 @@ impl Node {
             key: view.key(),
             value_len: view.value_len(),
             expiry_ms: view.expiry_ms(),
-            flags: LIVE,
         };
         fill(&self.arena, slot, &parts, view.value());
         Copied::Ready(Ready {
             from,
-            to: Word::entry(from.word.tag(), slot.generation, slot.location),
+            to: Word::entry(from.word.tag(), view.seq(), slot.location),
             prepared,
             seq: view.seq(),
             slot_bytes: self.slabs.slot_bytes(&self.arena, slot.location),

@@ -15,7 +15,7 @@ use super::access::{Locked, fill, find_locked, find_pinned, hash_locked, live_by
 use super::node::{Holding, NoRoom, Node};
 use super::{Inner, MapCore, Place};
 use crate::clock::Clock;
-use crate::entry::layout::{KEY_MAX, LIVE};
+use crate::entry::layout::KEY_MAX;
 use crate::entry::view::{EntryParts, EntryView, write_seq};
 use crate::error::Error;
 use crate::ids::{Location, Seq, StreamId};
@@ -141,7 +141,6 @@ impl<L: Log> Inner<L> {
             key: entry.key,
             value_len: entry.value.len() as u64,
             expiry_ms: entry.expiry_ms,
-            flags: LIVE,
         };
         let change =
             Change::Entry { key: entry.key, value: entry.value, expiry_ms: entry.expiry_ms };
@@ -151,7 +150,6 @@ impl<L: Log> Inner<L> {
         let mut room = reserve()?;
         self.prefetch_entry(place, homes);
         fill(&place.node.arena, slot, &parts, entry.value);
-        let new = Word::entry(tag_of(hash), slot.generation, slot.location);
         loop {
             self.log.write(&mut room, map.spec.id, stream, change);
             let locked = self.lock_stream(place);
@@ -175,6 +173,7 @@ impl<L: Log> Inner<L> {
                 continue;
             }
             write_seq(&place.node.arena, slot.location, seq);
+            let new = Word::entry(tag_of(hash), seq, slot.location);
             let slot_bytes =
                 place.node.slabs.slot_bytes_for(&place.node.arena, slot.location, need);
             let live = (entry.key.len() + entry.value.len()) as u64;

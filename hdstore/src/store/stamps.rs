@@ -97,8 +97,9 @@ impl<L: Log> Stamps<L> {
                 let homes = place.table.prefetch(stamp.hash);
                 Some((place, homes))
             });
-            for (place, homes) in places.iter().flatten() {
-                if let Some(word) = place.table.likely(*homes) {
+            for (stamp, place) in group.iter().zip(&places) {
+                let Some((place, homes)) = place else { continue };
+                if let Some(word) = place.table.likely_with_seq(*homes, stamp.seq) {
                     place.node.arena.prefetch(word.location().offset());
                 }
             }
