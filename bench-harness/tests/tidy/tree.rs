@@ -19,7 +19,7 @@ pub fn root() -> PathBuf {
         .to_owned()
 }
 
-/// Every file whose path ends in `suffix`, as text.
+/// Every file whose path ends in `suffix`, as text. Golden files of the format are none.
 pub fn files(suffix: &str) -> Vec<Source> {
     let listed = Command::new("git")
         .args(["ls-files", "--cached", "--others", "--exclude-standard"])
@@ -32,6 +32,9 @@ pub fn files(suffix: &str) -> Vec<Source> {
     for path in listed.lines().filter(|path| path.ends_with(suffix)) {
         // A file deleted and not yet committed is still listed.
         let Ok(bytes) = std::fs::read(root().join(path)) else { continue };
+        if path.ends_with(".pack") {
+            continue;
+        }
         let text = String::from_utf8(bytes).unwrap_or_else(|_| panic!("{path} is not UTF-8"));
         found.push(Source { path: path.to_owned(), text });
     }

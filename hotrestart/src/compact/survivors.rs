@@ -4,8 +4,9 @@
 //! cleared later, when its map was dropped, or when it is a fact of absence, or a clear, that no older record
 //! can contradict, or a fact that a newer one of the victim implies (`implied.rs`). A survivor keeps its
 //! stamp and its body checksum: the checksum is carried from the victim, never reckoned anew over memory that
-//! may have gone bad. An entry is copied from memory after its slot was seen to hold exactly that stamp; facts
-//! of absence and values in parts are copied from the victim's bytes, which its blocks' checksums cover.
+//! may have gone bad. An entry is copied from memory after its slot was seen to hold exactly that stamp;
+//! facts of absence and values in parts are copied from the victim's bytes, which its blocks' checksums
+//! cover.
 //!
 //! Caller: the compactor's state machine. Cost of an entry: two cache misses, run side by side with others',
 //! and a copy if it is current. Nothing is locked but the table of runs.

@@ -73,8 +73,8 @@ fn mixed(seed: u64, len: usize) -> Vec<u8> {
     (0..len as u64).map(|at| (seed * 131 + at * 7 + at / 253) as u8).collect()
 }
 
-/// Two lives with two and three writers, closed cleanly: entries of all maps, keys and values of many lengths, a
-/// value in parts, expiries, removals, a clear, a drop, a group.
+/// Two lives with two and three writers, closed cleanly: entries of all maps, keys and values of many
+/// lengths, a value in parts, expiries, removals, a clear, a drop, a group.
 fn clean(path: &Path) -> Made {
     let (mut maker, mut model) = (Maker::new(path, 1), Model::default());
     maker.open(maker.builder(2).streams(crate::listing::STREAMS).chunk_bytes(CHUNK), 11);
