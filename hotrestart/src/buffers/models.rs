@@ -206,6 +206,35 @@ fn a_span_is_closed_by_whoever_comes_first_and_what_was_taken_from_it_is_written
 }
 
 #[test]
+fn a_span_that_a_long_record_passes_by_is_not_forgotten_when_its_turn_is_sealed() {
+    model(3, || {
+        // A record so long does not end the span: it is looked for in the ring, beside it.
+        const LONG: usize = 4 * LEN;
+        let (ring, oracle) = (ring(8), Arc::new(Oracle::default()));
+        for id in 1..4 {
+            oracle.put(&ring, id).expect("room");
+        }
+        let putter = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || {
+                let room = ring.reserve((LONG, 1), First::May, never(), || true).expect("room");
+                room.turn()
+            })
+        };
+        ring.seal_turn(0);
+        let turn = putter.join().expect("no panic");
+        ring.close();
+        // Nobody is at anything any more.
+        for each in 0..=turn {
+            assert!(
+                ring.sealed(each).is_some(),
+                "turn {each} waits for ever; the room was in {turn}"
+            );
+        }
+    });
+}
+
+#[test]
 fn a_group_lies_in_one_turn_and_is_written_whole_whenever_that_is_sealed() {
     model(4, || {
         // Two records a turn: where one place is left the group begins the next turn.

@@ -225,6 +225,14 @@ impl Ring {
             if index == 0 && first == First::MayNot {
                 return Err(NoRoom::Begins);
             }
+            // A record that is too long for the span has left it open, and its turn may have ended since: a
+            // lane notes one span, and what is noted of this turn would make the ring forget the other.
+            if let Some(span) = &mut lane
+                && span.is_open()
+                && span.turn != turn
+            {
+                self.close_span(span);
+            }
             let wish = lane.as_ref().map(|span| span.wish(turn, len, count));
             let reserved = wish.filter(|wish| fits(*wish)).unwrap_or((len, count));
             let word = self.control(turn, STATE);

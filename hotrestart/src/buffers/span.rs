@@ -24,8 +24,8 @@ const SHARE: usize = if cfg!(loom) { 1 } else { 16 };
 /// The longest span, in bytes: what is lost at its end, where a record does not fit, is half a record.
 const SPAN_MAX_BYTES: usize = 16 << 10;
 
-/// Longer records do not end a span that has no room for them.
-const SHORT_BYTES: usize = SPAN_MAX_BYTES / 8;
+/// Longer records do not end a span that has no room for them. Models have room for few bytes.
+const SHORT_BYTES: usize = if cfg!(loom) { 32 } else { SPAN_MAX_BYTES / 8 };
 
 /// What a lane has in a turn.
 #[derive(Debug, Default)]
@@ -97,6 +97,7 @@ impl Span {
         (bytes, words): (usize, usize),
     ) {
         if self.turn != turn {
+            debug_assert!(!self.is_open(), "the rest of a span of another turn is nobody's");
             *self = Span { turn, ..Span::default() };
         }
         self.bytes += len;
