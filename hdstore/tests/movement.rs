@@ -450,3 +450,34 @@ fn a_sleeping_batch_stops_movement_within_its_bound_and_it_goes_on_when_that_end
     }
     check_accounts(&store);
 }
+
+#[test]
+fn a_walk_ends_when_a_reader_sleeps_and_nothing_is_left_to_note_what_it_would_move() {
+    /// Keys that go, but for one in so many: their pages have two or three entries each, and none comes free.
+    const GONE: u64 = 130_000;
+    const KEPT: u64 = 4_000;
+    let store = Store::builder()
+        .memory_limit_bytes(16 * MIB)
+        .streams(8)
+        .hash_seed(1)
+        .unreclaimed_max_bytes(8 * MIB)
+        .in_memory()
+        .expect("a store");
+    let map = map_of(&store, "m");
+    let keys = (0..).take_while(|key| map.insert(key, &value(*key, 1, 8)).is_ok()).count() as u64;
+    assert!(keys > 2 * GONE, "{keys}");
+    (0..GONE).filter(|key| key % KEPT != 0).for_each(|key| _ = map.remove(&key).expect("removed"));
+    let (sender, refused) = std::sync::mpsc::channel();
+    let overwriting = std::thread::spawn(move || {
+        let batch = store.read_batch();
+        let overwrite = |key: &u64| map.insert(key, &value(*key, 2, 8)).err();
+        let error = (GONE..keys).find_map(|key| overwrite(&key));
+        sender.send(error).expect("somebody waits");
+        drop(batch);
+        map.insert(&0, &value(0, 2, 8)).expect("what waited for the reader is free");
+        check_accounts(&store);
+    });
+    let error = refused.recv_timeout(Duration::from_secs(30)).expect("no put goes on for ever");
+    assert!(error.expect("nothing is left to note what is replaced").is_capacity());
+    overwriting.join().expect("no panic");
+}

@@ -333,6 +333,7 @@ impl Node {
             }
             let table = Table::at(&self.arena, first + walk.stream * TABLE_BYTES);
             let (bucket, is_end, group);
+            let left_before = left;
             {
                 let pin = self.pins.pin();
                 let (clears, buckets) = (table.clears(), table.buckets());
@@ -349,6 +350,9 @@ impl Node {
                 if tries == TRIES {
                     return Piece::NoPromise;
                 }
+                // The same buckets again. A piece that ended here would count as walked, and a walk that
+                // cannot go on would begin it anew for ever.
+                left = left_before;
                 continue;
             }
             tries = 0;

@@ -147,9 +147,16 @@ impl<L: Log> Inner<L> {
         let reserve = || self.log.reserve(map.spec.id, stream, change).map_err(Error::Log);
         // An atomic step waits until all writes before it are in the cache: reserving comes before the
         // copies, and the line of the entry that is to be replaced while they are made.
+        // A long value is copied before all the same: nobody's block waits for that.
+        let is_long = need > u64::from(SLOT_MAX);
+        if is_long {
+            fill(&place.node.arena, slot, &parts, entry.value);
+        }
         let mut room = reserve()?;
         self.prefetch_entry(place, homes);
-        fill(&place.node.arena, slot, &parts, entry.value);
+        if !is_long {
+            fill(&place.node.arena, slot, &parts, entry.value);
+        }
         loop {
             self.log.write(&mut room, map.spec.id, stream, change);
             let locked = self.lock_stream(place);

@@ -7,7 +7,7 @@
 //!
 //! Invariant: whoever cannot have memory is told so without a walk over anything: what a walk would gain is
 //! known by counts. Callers: `node.rs`, `detached.rs` (what an entry, the index and lists need). Who holds a
-//! stream's lock says so, and no entry moves for it. Cost: nothing when there is memory; some microseconds
+//! stream's lock says so: no entry moves for it, and no reader is waited for. Cost: nothing when there is memory; some microseconds
 //! when there is none. `docs/memory.md`, "The limit", has the order.
 
 use std::time::Duration;
@@ -50,8 +50,12 @@ impl Node {
         holding: Holding,
         attempt: &impl Fn() -> Option<T>,
     ) -> Result<T, NoRoom> {
-        let mut patience = PATIENCE_STEPS;
-        let mut walks = if holding == Holding::Nothing { WALKS_PER_PUT } else { 0 };
+        // Who holds a stream's lock waits for nobody either: an entry may be about to move, under a pin, that
+        // waits for this very lock.
+        let (mut patience, mut walks) = match holding {
+            Holding::Nothing => (PATIENCE_STEPS, WALKS_PER_PUT),
+            Holding::StreamLock => (0, 0),
+        };
         while self.detached.is_any() {
             match self.take_apart(BUCKETS_PER_ROUND) {
                 Taken::Some => {}
