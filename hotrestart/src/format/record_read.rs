@@ -193,6 +193,8 @@ impl<'a> Iterator for Records<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
+        // Not what lies behind a long value's first bytes: who reads records only passes over that.
+        self.fetched = self.fetched.max(self.offset);
         while self.fetched < self.payload.len() && self.fetched < self.offset + AHEAD_BYTES {
             self.fetch_ahead();
         }
