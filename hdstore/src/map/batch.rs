@@ -120,7 +120,20 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     /// came before it.
     #[doc(alias = "putAll")]
     pub fn put_many(&self, entries: &[(&K::Encode, &V::Encode)]) -> Result<(), PutManyError> {
-        let mut last: Vec<Option<L::Ticket>> = Vec::new();
+        let mut last = Vec::new();
+        let put = self.put_groups(entries, &mut last);
+        // Also those before one that failed: what is said to be done is as durable as the map's level says.
+        let settled = last.into_iter().try_for_each(|ticket| self.settle(ticket));
+        put?;
+        settled.map_err(|source| PutManyError { done: entries.len(), source })
+    }
+
+    /// Puts, and notes the last ticket of each stream.
+    fn put_groups(
+        &self,
+        entries: &[(&K::Encode, &V::Encode)],
+        last: &mut Vec<Option<L::Ticket>>,
+    ) -> Result<(), PutManyError> {
         let stream_of = self.streams().map_err(|source| PutManyError { done: 0, source })?;
         for (number, group) in entries.chunks(GROUP).enumerate() {
             let done = number * GROUP;
@@ -155,9 +168,6 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
                 }
             }
             refused.map_or(Ok(()), Err)?;
-        }
-        for ticket in last {
-            self.settle(ticket).map_err(|source| PutManyError { done: entries.len(), source })?;
         }
         Ok(())
     }

@@ -7,8 +7,8 @@
 //!
 //! Invariant: whoever cannot have memory is told so without a walk over anything: what a walk would gain is
 //! known by counts. Callers: `node.rs`, `detached.rs` (what an entry, the index and lists need). Who holds a
-//! stream's lock says so: no entry moves for it, and no reader is waited for. Cost: nothing when there is memory; some microseconds
-//! when there is none. `docs/memory.md`, "The limit", has the order.
+//! stream's lock says so: no entry moves for it, and no reader is waited for. Cost: nothing when there is
+//! memory; some microseconds when there is none. `docs/memory.md`, "The limit", has the order.
 
 use std::time::Duration;
 
@@ -93,10 +93,7 @@ impl Node {
             // What was replaced or removed comes free when the readers of that time leave; one that is inside
             // a call will.
             let is_passing = self.pins.oldest().is_none_or(|pin| pin.since_ms.is_none());
-            if self.retired.sealed_batches() == 0 || !is_passing {
-                return Err(NoRoom);
-            }
-            if patience == 0 {
+            if self.retired.sealed_batches() == 0 || !is_passing || patience == 0 {
                 // What the walk has set apart may have a slot.
                 let is_ended = walks > 0 && self.end_movement();
                 return is_ended.then(attempt).flatten().ok_or(NoRoom);

@@ -243,7 +243,7 @@ fn fill_file(
 }
 
 fn copy_of(region: &Arc<Region>) -> Vec<u8> {
-    super::ring::copy_region(region)
+    super::room::copy_region(region)
 }
 
 /// A copy of a simulation's shared memory, as another process would find it if this one died now. Only for

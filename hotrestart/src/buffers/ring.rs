@@ -367,6 +367,11 @@ impl Ring {
         self.state(turn).bytes()
     }
 
+    /// Whether a turn is sealed: the active one is while no buffer is free for the next.
+    pub(crate) fn is_sealed(&self, turn: u64) -> bool {
+        self.state(turn).is_sealed()
+    }
+
     /// Seals the active buffer if it is this turn's and holds anything.
     pub(crate) fn seal_turn(&self, turn: u64) {
         loop {
@@ -483,15 +488,4 @@ pub(crate) struct SealedTurn {
     pub(crate) payload_len: usize,
     pub(crate) number: u64,
     pub(crate) ends_chunk: bool,
-}
-
-/// A copy of a whole region, for recovery in a simulation.
-pub(crate) fn copy_region(region: &Arc<Region>) -> Vec<u8> {
-    let mut copy = vec![0; region.len()];
-    // SAFETY: the region has that many bytes; its store is dead, or stepped by this thread, so nobody writes
-    // them.
-    unsafe {
-        std::ptr::copy_nonoverlapping(region.base().as_ptr(), copy.as_mut_ptr(), copy.len());
-    }
-    copy
 }

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 
 use super::layout::{Geometry, Owner};
 use super::recover::parse;
-use super::ring::{First, Ring, copy_region};
+use super::ring::{First, Ring};
+use super::room::copy_region;
 use crate::format::block::{BLOCK_HEADER_LEN, sealed_len};
 use crate::format::chunk::CHUNK_HEADER_LEN;
 use crate::format::directory::{DIRECTORY_HEADER_LEN, LINE_LEN, TABLE_LEN};

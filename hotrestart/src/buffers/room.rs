@@ -5,9 +5,12 @@
 //! rooms; `log.rs` and `group.rs` fill them. Cost of a commit: one store.
 #![allow(unsafe_code)] // the bytes of a room; docs/unsafe.md
 
+use std::sync::Arc;
+
 use super::layout::{NO_RECORD, TABLE, commit_word};
 use super::ring::Ring;
 use crate::format::record::write_padding;
+use crate::io::Region;
 use crate::sync::Ordering;
 
 /// More than a core has under way at once would only wait for each other.
@@ -106,4 +109,15 @@ impl Drop for Room<'_> {
         write_padding(self.bytes());
         self.set_words(NO_RECORD);
     }
+}
+
+/// A copy of a whole region, for recovery in a simulation.
+pub(crate) fn copy_region(region: &Arc<Region>) -> Vec<u8> {
+    let mut copy = vec![0; region.len()];
+    // SAFETY: the region has that many bytes; its store is dead, or stepped by this thread, so nobody writes
+    // them.
+    unsafe {
+        std::ptr::copy_nonoverlapping(region.base().as_ptr(), copy.as_mut_ptr(), copy.len());
+    }
+    copy
 }

@@ -214,8 +214,9 @@ impl Writer {
         let seal = self.filling_since_ms.map(|(_, since)| since + self.intervals.write_ms);
         let flush = self.blocks.dirty_since_ms().map(|since| since + self.intervals.flush_ms);
         // A sealed turn that is not whole yet, or has no chunk, is looked at again soon.
-        let stuck =
-            (self.next_turn < self.ring.active_turn() || self.closing).then_some(now_ms + 1);
+        let active = self.ring.active_turn();
+        let is_waiting = self.next_turn < active || self.ring.is_sealed(active) || self.closing;
+        let stuck = is_waiting.then_some(now_ms + 1);
         [seal, flush, stuck].into_iter().flatten().min().map(|at| at.saturating_sub(now_ms).max(1))
     }
 }
