@@ -13,9 +13,11 @@ use hotrestart::format::{
 use hotrestart::{Builder, Map, MapOptions, RecoveryMode, Store};
 
 const CHUNK: u64 = 256 << 10;
-const LIMIT: u64 = 24 << 20;
+const LIMIT: u64 = 16 << 20;
+/// How many keys are held and removed.
+const HELD: u64 = 3_000;
 /// The keys of which every second one's copies go bad: chunks with nothing else need no memory.
-const KEYS: std::ops::Range<u64> = 1 << 40..(1 << 40) + 60;
+const KEYS: std::ops::Range<u64> = 1 << 40..(1 << 40) + 120;
 /// Bytes of a block's header, and where its checksum stands and what it covers begins.
 const BLOCK_HEADER: usize = 64;
 const CRC_AT: std::ops::Range<usize> = 4..8;
@@ -74,22 +76,32 @@ fn older_versions_stay_when_their_bad_copies_are_loaded_last_for_want_of_memory(
     let directory = home.path().join("store");
     let store = builder().open(&directory).expect("a store");
     let map = map_of(&store);
-    KEYS.for_each(|key| map.insert(&key, b"the older version").expect("room"));
-    // What is removed later, and held: to load it takes the memory that the rest needs.
-    (0..3_000).for_each(|key| map.insert(&key, &[1; 3_000]).expect("room"));
+    // What is removed later, and held: to load it takes the memory that the rest needs. The older versions are
+    // in many chunks, so that in any order some are loaded before memory is short.
+    for key in 0..HELD {
+        map.insert(&key, &[1; 3_000]).expect("room");
+        if key % 25 == 0 {
+            map.insert(&(KEYS.start + key / 25), b"the older version").expect("room");
+        }
+    }
     store.hold().expect("held");
-    (0..3_000).for_each(|key| assert!(map.remove(&key).expect("room"), "{key}"));
     let value = |round: u64| [(round % 251) as u8; 3_000];
-    let full = (10_000..).find(|key| map.insert(key, &value(0)).is_err()).expect("it gets full");
+    // The facts of absence are in many chunks, too: else what was removed takes no memory once one is loaded.
+    for key in 0..HELD {
+        assert!(map.remove(&key).expect("room"), "{key}");
+        map.insert(&(10_000 + key), &value(0)).expect("room");
+    }
+    let is_full = |key: &u64| map.insert(key, &value(0)).is_err();
+    let full = (10_000 + HELD..).find(is_full).expect("it gets full");
     // A little room, for overwrites.
-    let rest = 10_000..full - 900;
+    let rest = 10_000..full - 1_200;
     (rest.end..full).for_each(|key| assert!(map.remove(&key).expect("room"), "{key}"));
     let mut newer = KEYS;
     for round in 1..8_u64 {
         for key in rest.clone() {
             map.insert(&key, &value(round)).expect("room");
             // Each in another chunk.
-            if key % 90 == 0
+            if key % 40 == 0
                 && let Some(key) = newer.next()
             {
                 map.insert(&key, &newer_version()).expect("room");
@@ -97,13 +109,16 @@ fn older_versions_stay_when_their_bad_copies_are_loaded_last_for_want_of_memory(
         }
     }
     assert!(store.stats().chunks_freed > 20, "{:#?}", store.stats());
+    // No room is left, so that most chunks find no memory at first, with bad copies among them.
+    let last = (full..).find(is_full).expect("it gets full");
     drop(map);
     store.close().expect("a clean close");
     let files = std::fs::read_dir(&directory).expect("a directory").flatten();
     let chunks = files.filter(|file| file.file_name().to_string_lossy().starts_with("chunk-"));
     let spoilt: usize = chunks.map(|chunk| spoil_copies(&chunk.path())).sum();
     assert!(spoilt > 20, "only {spoilt} copies");
-    for seed in 1..4 {
+    let expected = (rest.count() as u64) + (last - full) + KEYS.count() as u64;
+    for seed in 1..7 {
         let salvaged = home.path().join(format!("salvaged {seed}"));
         std::fs::create_dir(&salvaged).expect("a directory");
         for file in std::fs::read_dir(&directory).expect("a directory").flatten() {
@@ -123,7 +138,7 @@ fn older_versions_stay_when_their_bad_copies_are_loaded_last_for_want_of_memory(
         };
         let found = (of(b"the older version"), of(&newer_version()));
         assert_eq!(found, (spoilt, KEYS.count() - spoilt), "order {seed}");
-        assert_eq!(map.len(), (rest.clone().count() + KEYS.count()) as u64, "order {seed}");
+        assert_eq!(map.len(), expected, "order {seed}");
         drop(map);
         store.abandon();
         std::fs::remove_dir_all(&salvaged).expect("it can go");

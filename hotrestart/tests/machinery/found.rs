@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use hotrestart::codec::{Bytes, U64};
 use hotrestart::format::manifest::MANIFEST_NAMES;
-use hotrestart::format::{ChunkHeader, ChunkWalk, RecordKind, Records, Walked};
+use hotrestart::format::{ChunkHeader, ChunkOrigin, ChunkWalk, RecordKind, Records, Walked};
 use hotrestart::io::sim::{Fault, FaultPlan};
 use hotrestart::io::{Disk, IoErrorClass, IoOperation};
-use hotrestart::{Durability, Map, MapOptions, OpenError, Stepper, Store};
+use hotrestart::{Durability, Hold, HoldError, Map, MapOptions, OpenError, Stepper, Store};
 
 use crate::world::{BEGIN_MS, End, World};
 
@@ -260,4 +260,77 @@ fn a_long_value_of_which_parts_lie_beyond_a_missing_block_comes_back_when_the_pr
         store.abandon();
     }
     assert!(relogged > 10, "only {relogged} values were beyond what the disk held");
+}
+
+/// Whether copies were written behind others of their chunk, and not flushed.
+fn has_unflushed_copies(world: &World) -> bool {
+    world.disk.list().expect("a list").iter().any(|entry| {
+        let content = world.disk.content(&entry.name).unwrap_or_default();
+        let header = ChunkHeader::decode(content.get(..4096).unwrap_or_default());
+        let is_of_survivors = header.is_ok_and(|header| header.origin == ChunkOrigin::Survivors);
+        is_of_survivors && world.disk.unflushed_writes(&entry.name) > 0
+    })
+}
+
+fn held(stepper: &mut Stepper, store: &Store) -> Hold {
+    for _ in 0..20_000 {
+        match store.hold() {
+            Ok(hold) => return hold,
+            Err(HoldError::Busy { .. } | HoldError::Log(_)) => stepper.step(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("nothing is held");
+}
+
+#[test]
+fn a_held_chunk_keeps_copies_that_were_written_and_not_flushed_before_the_process_died() {
+    let world = World::new(3);
+    let (mut stepper, store, map) = open(&world);
+    let dead: Arc<Mutex<Vec<World>>> = Arc::default();
+    let (of_watcher, before) = (Arc::clone(&dead), world.clone());
+    let mut seed = 0;
+    world.disk.watch(move |moment| {
+        seed += 1;
+        let mut dead = of_watcher.lock().expect("nobody panics here");
+        if dead.len() < 100 {
+            let next = before.after(moment, End::Process, seed);
+            dead.extend(has_unflushed_copies(&next).then_some(next));
+        }
+    });
+    let keys = 200;
+    let mut round = 1;
+    while store.stats().chunks_freed < 40 {
+        // Some are put less often, so that there is always something to copy.
+        for key in (0..keys).filter(|key| key % round == 0) {
+            while map.insert(&key, &vec![round as u8; 6_000]).is_err() {
+                stepper.step();
+            }
+        }
+        (0..50).for_each(|_| stepper.step());
+        round = round % 7 + 1;
+    }
+    world.disk.unwatch();
+    drop(map);
+    store.abandon();
+    let dead = std::mem::take(&mut *dead.lock().expect("nobody panics here"));
+    assert!(dead.len() > 40, "only {} deaths", dead.len());
+    let mut changed = 0;
+    for world in dead {
+        let (mut stepper, store, map) = open(&world);
+        let hold = held(&mut stepper, &store);
+        let stable = |world: &World| -> Vec<Vec<u8>> {
+            let of = |file: &hotrestart::HeldFile| {
+                let content = world.disk.content(&file.name).expect("a held file is there");
+                content[..file.stable_bytes as usize].to_vec()
+            };
+            hold.files().iter().map(of).collect()
+        };
+        let promised = stable(&world);
+        let next = world.end(End::PowerTakesAll);
+        drop(map);
+        store.abandon();
+        changed += usize::from(stable(&next) != promised);
+    }
+    assert_eq!(changed, 0, "bytes of held chunks changed");
 }
