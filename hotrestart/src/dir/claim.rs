@@ -35,12 +35,12 @@ pub(super) fn bound(manifest: &Manifest, files: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::format::manifest::{BuffersPlace, Life, LifeState};
     use crate::format::{BootId, ChunkId, FileNumber, FreedBlocks, LifeNumber, MapId, StoreId};
 
-    fn manifest(lives: u64, writers: usize) -> Manifest {
+    pub(in crate::dir) fn manifest(lives: u64, writers: usize) -> Manifest {
         let life = |number| Life {
             number: LifeNumber(number),
             boot: BootId([1; 16]),

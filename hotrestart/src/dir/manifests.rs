@@ -161,3 +161,25 @@ impl Manifests {
 fn is_no_space(error: &IoError) -> bool {
     matches!(error.class, IoErrorClass::NoSpace { .. })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dir::claim::tests::manifest;
+    use crate::io::sim::SimDisk;
+
+    #[test]
+    fn after_each_change_either_copy_alone_says_all_of_it() {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+        let copies = read(&*disk).expect("readable");
+        let mut manifests = Manifests::new(Arc::clone(&disk), manifest(1, 2), &copies);
+        for time_ms in 1..6 {
+            manifests.update(|manifest| manifest.latest_time_ms = time_ms).expect("room");
+            for name in MANIFEST_NAMES {
+                let bytes = disk.read_small(name, MANIFEST_LEN_MAX).expect("it is there");
+                let copy = Manifest::decode(&bytes).expect("valid");
+                assert_eq!(copy.latest_time_ms, time_ms, "{name}");
+            }
+        }
+    }
+}
