@@ -76,8 +76,8 @@ fn older_versions_stay_when_their_bad_copies_are_loaded_last_for_want_of_memory(
     let directory = home.path().join("store");
     let store = builder().open(&directory).expect("a store");
     let map = map_of(&store);
-    // What is removed later, and held: to load it takes the memory that the rest needs. The older versions are
-    // in many chunks, so that in any order some are loaded before memory is short.
+    // What is removed later, and held: to load it takes the memory that the rest needs. The older versions
+    // are in many chunks, so that in any order some are loaded before memory is short.
     for key in 0..HELD {
         map.insert(&key, &[1; 3_000]).expect("room");
         if key % 25 == 0 {
