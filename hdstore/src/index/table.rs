@@ -247,27 +247,23 @@ impl<'a> Table<'a> {
     /// The first word that may be the key's home, for prefetching its slot; no promise.
     #[inline]
     pub(crate) fn likely(&self, homes: Homes) -> Option<Word> {
-        if self.shape() != homes.shape {
-            return None;
-        }
-        let tag = tag_of(homes.hash);
-        let place = [homes.home, homes.other].into_iter().find_map(|base| {
-            let mask = self.with_tag(base, tag);
-            (mask != 0).then(|| base + u64::from(mask.trailing_zeros()) * 8)
-        });
-        let word = self.load(place?);
-        word.has_tag(tag).then_some(word)
+        self.likely_where(homes, |_| true)
     }
 
     /// The same for an entry with a seq: none where every word says that it has another.
     #[inline]
     pub(crate) fn likely_with_seq(&self, homes: Homes, seq: Seq) -> Option<Word> {
+        self.likely_where(homes, |word| word.may_have(seq))
+    }
+
+    #[inline(always)]
+    fn likely_where(&self, homes: Homes, may_be: impl Fn(Word) -> bool) -> Option<Word> {
         if self.shape() != homes.shape {
             return None;
         }
         let tag = tag_of(homes.hash);
         let place = [homes.home, homes.other].into_iter().find_map(|base| {
-            let mask = self.words_where(base, |word| (word.tag() == tag) & word.may_have(seq));
+            let mask = self.words_where(base, |word| (word.tag() == tag) & may_be(word));
             (mask != 0).then(|| base + u64::from(mask.trailing_zeros()) * 8)
         });
         let word = self.load(place?);

@@ -7,11 +7,11 @@
 //! it, which it does when the block is on the device. The turn counts the uses of buffers from 0; turn n
 //! lies in buffer n mod count, and holds the block whose number stands in its control area.
 //!
-//! Who calls: puts (`reserve`, `Room::commit`) from any thread; the writer (`seal_turn`, `sealed`,
-//! `release`) from one. What may go wrong: no buffer is free, and the caller waits up to its deadline.
-//! A sealed turn waits for its rooms, never for a stream's lock; a room that is dropped becomes
-//! padding (`room.rs`). Cost of a reservation: the lock of the thread's own lane, and for one in some twenty
-//! records of 250 bytes a compare-exchange on a line shared by the putting threads of this writer.
+//! Who calls: puts (`reserve`, `Room::commit`) from any thread; the writer (`seal_turn`, `sealed`, `release`)
+//! from one. What may go wrong: no buffer is free, and the caller waits up to its deadline. A sealed turn
+//! waits for its rooms, never for a stream's lock; a room that is dropped becomes padding (`room.rs`). Cost
+//! of a reservation: the lock of the thread's own lane, and for one in sixteen records of 250 bytes at most
+//! (`span.rs` has the test) a compare-exchange on a line shared by the putting threads of this writer.
 #![allow(unsafe_code)] // the region's bytes and words; docs/unsafe.md
 
 use std::sync::{Arc, OnceLock};
