@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hotrestart::format::crc::crc32c;
 use hotrestart::io::sim::{FaultPlan, SimDisk};
 use hotrestart::io::{
     AlignedBuf, Completion, Disk, FileHandle, Fill, IoBuf, IoChoice, IoError, IoErrorClass, IoKind,
@@ -71,7 +72,7 @@ fn finish(queue: &mut dyn Queue) -> Vec<Completion> {
 
 fn results(queue: &mut dyn Queue) -> Vec<String> {
     let line = |done: Completion| {
-        let crc = done.buf.as_ref().map(|buf| crc32c::crc32c(buf));
+        let crc = done.buf.as_ref().map(|buf| crc32c(buf));
         format!("{}: {} {crc:?}", done.token, outcome(done.result))
     };
     finish(queue).into_iter().map(line).collect()
@@ -114,7 +115,7 @@ fn script(disk: &dyn Disk) -> Vec<String> {
 
     let reopened = disk.open("chunk-0", OpenMode::Read).expect("it is there");
     let content = read_all(&mut *queue, &reopened, 256 << 10);
-    log.push(crc32c::crc32c(&content).to_string());
+    log.push(crc32c(&content).to_string());
     for (token, offset, len) in [(1, 252 << 10, 8192), (2, 1 << 20, 4096), (3, 4096, 4096)] {
         let buf = AlignedBuf::zeroed(16_384).into();
         queue.submit(token, Op::Read { file: reopened.clone(), offset, buf, len });
@@ -143,7 +144,7 @@ fn script(disk: &dyn Disk) -> Vec<String> {
     log.push(outcome(disk.remove("empty")));
     log.push(outcome(disk.sync_dir()));
     let fresh = disk.open("chunk-2", OpenMode::ReadWrite).expect("it was renamed");
-    log.push(crc32c::crc32c(&read_all(&mut *queue, &fresh, 64 << 10)).to_string());
+    log.push(crc32c(&read_all(&mut *queue, &fresh, 64 << 10)).to_string());
     let listed = disk.list().expect("the directory can be read");
     log.extend(listed.iter().map(|entry| format!("{} {}", entry.name, entry.len)));
     log
@@ -211,9 +212,7 @@ fn random_script(disk: &dyn Disk, seed: u64) -> Vec<String> {
         log.extend(results(&mut *queue));
     }
     for file in &files {
-        log.push(
-            crc32c::crc32c(&read_all(&mut *queue, file, (BLOCKS * 4096) as usize)).to_string(),
-        );
+        log.push(crc32c(&read_all(&mut *queue, file, (BLOCKS * 4096) as usize)).to_string());
     }
     log
 }

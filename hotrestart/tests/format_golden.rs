@@ -4,6 +4,7 @@
 
 use hotrestart::format::block::{self, BLOCK_HEADER_LEN};
 use hotrestart::format::chunk::CHUNK_HEADER_LEN;
+use hotrestart::format::crc::crc32c;
 use hotrestart::format::directory::{DirectoryLine, LineKind};
 use hotrestart::format::manifest::{
     BuffersPlace, DurabilityCode, HeldChunk, Life, LifeState, MapRecord, StreamRecord,
@@ -36,7 +37,7 @@ const STORE: StoreId = StoreId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14
 #[test]
 fn the_checksum_is_castagnoli() {
     assert_eq!(crc(0, b"123456789"), 0xe306_9283);
-    assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
+    assert_eq!(crc32c(b"123456789"), 0xe306_9283);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use hotrestart::format::block::{self, BLOCK_HEADER_LEN, sealed_len};
 use hotrestart::format::chunk::CHUNK_HEADER_LEN;
+use hotrestart::format::crc::crc32c;
 use hotrestart::format::directory::{DirectoryLine, LineKind};
 use hotrestart::format::manifest::{
     BuffersPlace, DurabilityCode, Life, LifeState, ManifestError, MapRecord,
@@ -148,7 +149,7 @@ fn resealed(at: usize, bytes: &[u8]) -> Vec<u8> {
     let mut encoded = manifest().encode();
     encoded[at..at + bytes.len()].copy_from_slice(bytes);
     encoded[32..36].fill(0);
-    let crc = crc32c::crc32c(&encoded);
+    let crc = crc32c(&encoded);
     encoded[32..36].copy_from_slice(&crc.to_le_bytes());
     encoded
 }
@@ -174,7 +175,7 @@ fn a_newer_store_is_refused_by_name() {
 
     let mut header = chunk_header();
     header[8] = 7;
-    let crc = crc32c::crc32c(&header[..4092]);
+    let crc = crc32c(&header[..4092]);
     header[4092..].copy_from_slice(&crc.to_le_bytes());
     assert_eq!(ChunkHeader::decode(&header), Err(ChunkHeaderError::Version { found: 7 }));
 }
@@ -345,7 +346,7 @@ proptest! {
         let len = encoded.len() as u64;
         encoded[24..32].copy_from_slice(&len.to_le_bytes());
         encoded[32..36].fill(0);
-        let crc = crc32c::crc32c(&encoded);
+        let crc = crc32c(&encoded);
         encoded[32..36].copy_from_slice(&crc.to_le_bytes());
         let _ = Manifest::decode(&encoded);
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hotrestart::codec::{Bytes, U64};
+use hotrestart::format::crc::crc32c;
 use hotrestart::{Builder, Durability, IoChoice, MapOptions, OpenError, RecoveryMode, Store};
 
 fn builder() -> Builder {
@@ -200,7 +201,7 @@ fn a_store_is_refused_by_name_of_what_is_wrong() {
         let len = u64::from_le_bytes(bytes[24..32].try_into().expect("eight bytes")) as usize;
         let crc = {
             bytes[32..36].fill(0);
-            crc32c::crc32c(&bytes[..len])
+            crc32c(&bytes[..len])
         };
         bytes[32..36].copy_from_slice(&crc.to_le_bytes());
         fs::write(&path, bytes).expect("a manifest");

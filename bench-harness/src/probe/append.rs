@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hotrestart::format::crc::crc32c;
 use memmap2::MmapMut;
 
 use super::disk;
@@ -149,7 +150,7 @@ fn append(
             made.extend_from_slice(&[0; HEADER - 8]);
             keys.append(number, &mut made);
             values.append(number, number as u32, &mut made);
-            let check = crc32c::crc32c(&made[HEADER..]);
+            let check = crc32c(&made[HEADER..]);
             made[8..12].copy_from_slice(&check.to_le_bytes());
             place.copy_from_slice(&made);
             let target = (spread(number) % slots as u64) as usize * slot_bytes;

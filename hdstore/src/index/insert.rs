@@ -9,7 +9,9 @@
 
 use std::sync::atomic::Ordering::Release;
 
-use super::table::{BUCKET_0, IDENTITY, OVERFLOW, OVERFLOW_BITS, Spare, Table, WALK, Wants};
+use super::table::{
+    BUCKET_0, COUNT_MASK, Homes, IDENTITY, OVERFLOW, OVERFLOW_BITS, Spare, Table, WALK, Wants,
+};
 use super::word::{WORDS, Word, address, second};
 use crate::ids::Location;
 
@@ -18,22 +20,20 @@ impl Table<'_> {
     /// are full. `Err` when that needs memory that `spare` does not have.
     pub(crate) fn insert(
         &self,
-        hash: u64,
+        homes: Homes,
         word: Word,
         spare: &mut Spare,
         hash_of: impl Fn(Location) -> u64,
     ) -> Result<(), Wants> {
-        let mut buckets = self.buckets();
-        if buckets == 0 {
+        if self.buckets() == 0 {
             let Some(bucket) = spare.bucket_0.take() else {
                 return Err(Wants { bucket_0: true, ..Wants::default() });
             };
             self.arena.word(self.header + BUCKET_0).store(bucket, Release);
-            buckets = 1;
-            self.publish_buckets(buckets);
+            self.publish_buckets(1);
         }
-        let home = self.bucket(address(hash, buckets));
-        let other = self.bucket(address(second(hash), buckets));
+        let Homes { shape, home, other, .. } = self.still(homes);
+        let buckets = shape & COUNT_MASK;
         // The emptier of the two: buckets that have not split yet in this round of growth get twice as many
         // keys as those that have, and only both places together keep the load even.
         let (first, then) = if self.free_words(other) > self.free_words(home) {

@@ -80,10 +80,12 @@ pub(crate) struct Wants {
 /// Where a search for a hash begins: its two buckets, as long as the table has this shape.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Homes {
-    hash: u64,
-    shape: u64,
-    home: u64,
-    other: u64,
+    pub(super) hash: u64,
+    pub(super) shape: u64,
+    pub(super) home: u64,
+    pub(super) other: u64,
+    /// The word that a look ahead found there, and where: the key's own, but for one in some thousand.
+    likely: Option<Found>,
 }
 
 /// What a table holds.
@@ -222,17 +224,23 @@ impl<'a> Table<'a> {
         if place == 0 { NOTHING } else { place }
     }
 
+    /// Where a search begins that began at `homes`: there, if the table still has their shape.
+    #[inline]
+    pub(super) fn still(&self, homes: Homes) -> Homes {
+        if self.shape() == homes.shape { homes } else { self.homes(homes.hash) }
+    }
+
     /// Where a search for `hash` begins, by the shape that the table has now.
     #[inline]
     pub(crate) fn homes(&self, hash: u64) -> Homes {
         let shape = self.shape();
         let buckets = shape & COUNT_MASK;
         if buckets == 0 {
-            return Homes { hash, shape, home: NOTHING, other: NOTHING };
+            return Homes { hash, shape, home: NOTHING, other: NOTHING, likely: None };
         }
         let home = self.bucket(address(hash, buckets));
         let other = self.bucket(address(second(hash), buckets));
-        Homes { hash, shape, home, other }
+        Homes { hash, shape, home, other, likely: None }
     }
 
     /// Fetches the lines that a search for `hash` begins with, and says where they are.
@@ -244,20 +252,25 @@ impl<'a> Table<'a> {
         homes
     }
 
-    /// The first word that may be the key's home, for prefetching its slot; no promise.
+    /// The first word that may be the key's, for prefetching its slot; no promise. A search from these homes
+    /// looks at it first.
     #[inline]
-    pub(crate) fn likely(&self, homes: Homes) -> Option<Word> {
-        self.likely_where(homes, |_| true)
+    pub(crate) fn likely(&self, homes: &mut Homes) -> Option<Word> {
+        if homes.likely.is_none() {
+            homes.likely = self.likely_where(homes, |_| true);
+        }
+        homes.likely.map(|found| found.word)
     }
 
     /// The same for an entry with a seq: none where every word says that it has another.
     #[inline]
-    pub(crate) fn likely_with_seq(&self, homes: Homes, seq: Seq) -> Option<Word> {
-        self.likely_where(homes, |word| word.may_have(seq))
+    pub(crate) fn likely_with_seq(&self, homes: &mut Homes, seq: Seq) -> Option<Word> {
+        homes.likely = self.likely_where(homes, |word| word.may_have(seq));
+        homes.likely.map(|found| found.word)
     }
 
     #[inline(always)]
-    fn likely_where(&self, homes: Homes, may_be: impl Fn(Word) -> bool) -> Option<Word> {
+    fn likely_where(&self, homes: &Homes, may_be: impl Fn(Word) -> bool) -> Option<Found> {
         if self.shape() != homes.shape {
             return None;
         }
@@ -266,8 +279,8 @@ impl<'a> Table<'a> {
             let mask = self.words_where(base, |word| (word.tag() == tag) & may_be(word));
             (mask != 0).then(|| base + u64::from(mask.trailing_zeros()) * 8)
         });
-        let word = self.load(place?);
-        word.has_tag(tag).then_some(word)
+        let found = Found { place: place?, word: self.load(place?) };
+        found.word.has_tag(tag).then_some(found)
     }
 
     #[inline]
@@ -275,7 +288,8 @@ impl<'a> Table<'a> {
         Word(self.arena.word(place).load(Acquire))
     }
 
-    /// Whether a word still stands where it was found; asked under the stream's lock.
+    /// Whether a word still stands where it was found.
+    #[inline]
     pub(crate) fn has(&self, found: &Found) -> bool {
         self.load(found.place) == found.word
     }
@@ -290,17 +304,17 @@ impl<'a> Table<'a> {
     /// before, if the caller's pin or lock began since: then they count only if the table still has their
     /// shape.
     #[inline]
-    pub(crate) fn find(
-        &self,
-        mut homes: Homes,
-        mut is_key: impl FnMut(Word) -> bool,
-    ) -> Option<Found> {
+    pub(crate) fn find(&self, homes: Homes, mut is_key: impl FnMut(Word) -> bool) -> Option<Found> {
         let tag = tag_of(homes.hash);
-        if self.shape() != homes.shape {
-            homes = self.homes(homes.hash);
+        let mut homes = self.still(homes);
+        if let Some(found) = homes.likely
+            && self.has(&found)
+            && is_key(found.word)
+        {
+            return Some(found);
         }
         loop {
-            let Homes { hash, shape, home, other } = homes;
+            let Homes { hash, shape, home, other, .. } = homes;
             self.arena.prefetch(other);
             if let Some(found) = self.scan(home, tag, &mut is_key) {
                 return Some(found);

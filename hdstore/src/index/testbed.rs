@@ -91,9 +91,11 @@ impl Testbed {
         let mut spare = self.spare(Wants { bucket_0: table.buckets() == 0, ..Wants::default() });
         let word = self.filled(key, 0);
         let hash_of = |location| self.hash_of(location);
-        if let Err(wants) = table.insert(self.hashes[key], word, &mut spare, hash_of) {
+        if let Err(wants) = table.insert(table.homes(self.hashes[key]), word, &mut spare, hash_of) {
             spare = self.spare(wants);
-            table.insert(self.hashes[key], word, &mut spare, hash_of).expect("all is at hand");
+            table
+                .insert(table.homes(self.hashes[key]), word, &mut spare, hash_of)
+                .expect("all is at hand");
         }
         table.add(0, 0);
     }

@@ -32,10 +32,12 @@ use large::LargeSlots;
 use page::{PageId, PageMeta, PagePool, offset_of, page_of};
 use sparse::Sparse;
 
-/// A slot that was taken and is its taker's alone until it is published: where it is.
+/// A slot that was taken and is its taker's alone until it is published: where it is, and how large.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
     pub(crate) location: Location,
+    /// Bytes of its class, or what a large slot has committed.
+    pub(crate) bytes: u64,
 }
 
 /// All slabs of a node.
@@ -76,7 +78,11 @@ impl Slabs {
     pub(crate) fn take(&self, arena: &Arena, lane: &mut Lane, need: u64) -> Option<Slot> {
         match Class::of(need) {
             Some(class) => self.take_of(arena, lane, class),
-            None => Some(Self::hand_out(arena, self.large.take(arena, need)?, || need)),
+            None => {
+                let location = self.large.take(arena, need)?;
+                arena.unpoison(location.offset(), need);
+                Some(Slot { location, bytes: large::committed_bytes(arena, location) })
+            }
         }
     }
 
@@ -93,16 +99,15 @@ impl Slabs {
         if let Some(next) = lane.stashes[usize::from(class.0)].top() {
             arena.prefetch_bytes(Location(next).offset(), class.slot_bytes().into());
         }
-        Some(Self::hand_out(arena, location, || class.slot_bytes().into()))
+        Some(Self::hand_out(arena, location, class))
     }
 
-    /// Makes a free slot its taker's.
+    /// Makes a free slot of a class its taker's.
     #[inline]
-    fn hand_out(arena: &Arena, location: Location, bytes: impl FnOnce() -> u64) -> Slot {
-        #[cfg(asan)]
-        arena.unpoison(location.offset(), bytes());
-        let _ = (arena, bytes);
-        Slot { location }
+    fn hand_out(arena: &Arena, location: Location, class: Class) -> Slot {
+        let bytes = class.slot_bytes().into();
+        arena.unpoison(location.offset(), bytes);
+        Slot { location, bytes }
     }
 
     /// Frees a slot that nobody can reach any more.

@@ -281,7 +281,7 @@ impl Slabs {
         let location = Self::take_listed(arena, &mut lists.with_room, class)?;
         self.sub_free(class, 1);
         drop(lists);
-        Some(Self::hand_out(arena, location, || class.slot_bytes().into()))
+        Some(Self::hand_out(arena, location, class))
     }
 
     /// Gives a free slot to its page, which is set apart.

@@ -22,7 +22,7 @@ use crate::entry::view::{EntryParts, write_seq};
 use crate::error::Error;
 use crate::ids::{MapId, Seq, StreamId};
 use crate::index::grow::buckets_for;
-use crate::index::table::Wants;
+use crate::index::table::{Homes, Wants};
 use crate::index::word::{Word, tag_of};
 use crate::log::{Change, Log, MapSpec};
 use crate::slab::batch::BATCH_BYTES;
@@ -110,24 +110,24 @@ impl<L: Log> Loading<L> {
         let inner = &*self.store.inner;
         let mut newer = 0;
         for group in records.chunks(GROUP) {
-            let (mut hashes, mut homes) = ([0; GROUP], [None; GROUP]);
-            for ((record, hash), homes) in group.iter().zip(&mut hashes).zip(&mut homes) {
+            let mut targets = [const { None }; GROUP];
+            for (record, target) in group.iter().zip(&mut targets) {
                 inner.check_stream(record.stream)?;
                 check_seq(record.stream, record.seq)?;
-                *hash = key_of(record).map_or(0, |key| inner.hash.of(key));
                 if let Some(core) = self.map(record.map) {
+                    let hash = key_of(record).map_or(0, |key| inner.hash.of(key));
                     let place = inner.place(core, record.stream);
-                    *homes = Some((place.node, place.table, place.table.prefetch(*hash)));
+                    *target = Some((place.table.prefetch(hash), place));
                 }
             }
-            for (node, table, homes) in homes.into_iter().flatten() {
-                if let Some(word) = table.likely(homes) {
-                    node.arena.prefetch(word.location().offset());
+            for (homes, place) in targets.iter_mut().flatten() {
+                if let Some(word) = place.table.likely(homes) {
+                    place.node.arena.prefetch(word.location().offset());
                 }
             }
-            for (record, hash) in group.iter().zip(&hashes) {
-                if let Some(core) = self.map(record.map) {
-                    newer += u64::from(self.apply_one(core, record, *hash)?);
+            for (record, target) in group.iter().zip(&targets) {
+                if let Some((homes, place)) = target {
+                    newer += u64::from(self.apply_one(place, record, *homes)?);
                 }
             }
         }
@@ -223,12 +223,16 @@ fn key_of<'a>(record: &Applied<'a>) -> Option<&'a [u8]> {
 }
 
 impl<L: Log> Loading<L> {
-    fn apply_one(&self, map: &MapCore<L>, record: &Applied<'_>, hash: u64) -> Result<bool, Error> {
+    fn apply_one(
+        &self,
+        place: &Place<'_>,
+        record: &Applied<'_>,
+        homes: Homes,
+    ) -> Result<bool, Error> {
         let inner = &*self.store.inner;
-        let place = inner.place(map, record.stream);
         let (key, value, expiry_ms) = match record.change {
             Change::Entry { key, value, expiry_ms } => (key, value, expiry_ms),
-            Change::Absence { key } => return self.apply_absence(&place, record, key, hash),
+            Change::Absence { key } => return self.apply_absence(place, record, key, homes),
             Change::Clear => return Ok(self.apply_clear(record.map, record.stream, record.seq)),
         };
         inner.check_lengths(key, value.len() as u64)?;
@@ -239,8 +243,8 @@ impl<L: Log> Loading<L> {
             super::access::fill(&place.node.arena, slot, &parts, value);
             Ok(prepared)
         };
-        let id = RecordId { map: record.map, key, hash, seq: record.seq };
-        self.enter(&place, &id, None, take)
+        let id = RecordId { map: record.map, key, homes, seq: record.seq };
+        self.enter(place, &id, None, take)
     }
 
     fn apply_absence(
@@ -248,21 +252,21 @@ impl<L: Log> Loading<L> {
         place: &Place<'_>,
         record: &Applied<'_>,
         key: &[u8],
-        hash: u64,
+        homes: Homes,
     ) -> Result<bool, Error> {
         let inner = &*self.store.inner;
         inner.check_lengths(key, 0)?;
         let is_known = {
             let locked = inner.lock_stream(place);
             locked.set_seq(locked.seq().max(record.seq));
-            let old =
-                find_locked(&place.node.arena, place.table, place.table.homes(hash), key, &locked);
+            let old = find_locked(&place.node.arena, place.table, homes, key, &locked);
             if old.is_some_and(|(_, view)| view.seq() >= record.seq)
                 || self.is_void(record.map, record.stream, record.seq)
             {
                 return Ok(false);
             }
-            self.facts.put(self.facts.key((record.map, record.stream), key, hash), record.seq)
+            let of_table = (record.map, record.stream);
+            self.facts.put(self.facts.key(of_table, key, homes.hash()), record.seq)
         };
         // An entry that comes between is newer than the fact, and stays.
         inner.drop_if_older(place, key, record.seq)?;
@@ -283,11 +287,13 @@ impl<L: Log> Loading<L> {
             // may be left to another pass.
             Some(_) => {
                 self.facts.is_idle()
-                    || self.facts.covers(self.facts.key((id.map, stream), id.key, id.hash))
+                    || self.facts.covers(self.facts.key((id.map, stream), id.key, id.homes.hash()))
             }
             None => {
                 self.facts.is_idle()
-                    || !self.facts.hides(self.facts.key((id.map, stream), id.key, id.hash), id.seq)
+                    || !self
+                        .facts
+                        .hides(self.facts.key((id.map, stream), id.key, id.homes.hash()), id.seq)
             }
         }
     }
@@ -301,14 +307,14 @@ impl<L: Log> Loading<L> {
         take: impl Fn(Holding) -> Result<Prepared<'p>, Error>,
     ) -> Result<bool, Error> {
         let inner = &*self.store.inner;
-        let (arena, hash) = (&place.node.arena, id.hash);
+        let arena = &place.node.arena;
         let mut spare = Spares::new(place.node);
         loop {
             let wants = place.table.wants();
             spare.take(wants).map_err(|bytes| inner.capacity(place.node, bytes))?;
             let locked = inner.lock_stream(place);
             locked.set_seq(locked.seq().max(id.seq));
-            let old = find_locked(arena, place.table, place.table.homes(hash), id.key, &locked);
+            let old = find_locked(arena, place.table, id.homes, id.key, &locked);
             if !self.is_wanted(id, place.stream, old.as_ref().map(|(_, view)| view.seq())) {
                 return Ok(false);
             }
@@ -326,7 +332,7 @@ impl<L: Log> Loading<L> {
             };
             let Some(slot) = prepared.slot() else { return Ok(false) };
             write_seq(arena, slot.location, id.seq);
-            let new = Word::entry(tag_of(hash), id.seq, slot.location);
+            let new = Word::entry(tag_of(id.homes.hash()), id.seq, slot.location);
             let live = super::access::view_prepared(arena, &prepared).map_or(0, |v| live_bytes(&v));
             let replaced = match old {
                 Some((found, view)) => {
@@ -337,7 +343,8 @@ impl<L: Log> Loading<L> {
                 }
                 None => {
                     let hash_of = |location| hash_locked(arena, &inner.hash, location, &locked);
-                    if let Err(wants) = place.table.insert(hash, new, &mut spare.spare, hash_of) {
+                    if let Err(wants) = place.table.insert(id.homes, new, &mut spare.spare, hash_of)
+                    {
                         drop(locked);
                         ready = Some(prepared);
                         spare.take(wants).map_err(|bytes| inner.capacity(place.node, bytes))?;
@@ -346,8 +353,7 @@ impl<L: Log> Loading<L> {
                     None
                 }
             };
-            let slot_bytes = place.node.slabs.slot_bytes(arena, slot.location);
-            place.table.add(live, slot_bytes);
+            place.table.add(live, slot.bytes);
             if replaced.is_none() {
                 place.table.grow(&mut spare.spare, |location| {
                     hash_locked(arena, &inner.hash, location, &locked)
@@ -364,7 +370,7 @@ impl<L: Log> Loading<L> {
 pub(crate) struct RecordId<'a> {
     pub(crate) map: MapId,
     pub(crate) key: &'a [u8],
-    pub(crate) hash: u64,
+    pub(crate) homes: Homes,
     pub(crate) seq: Seq,
 }
 

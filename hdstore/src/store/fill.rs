@@ -60,16 +60,10 @@ impl<L: Log> Loading<L> {
         inner.check_lengths(key, value_len)?;
         let Some(core) = self.map(map) else { return Ok(None) };
         let place = inner.place(core, stream);
-        let id = RecordId { map, key, hash: inner.hash.of(key), seq };
+        let id = RecordId { map, key, homes: place.table.homes(inner.hash.of(key)), seq };
         {
             let locked = inner.lock_stream(&place);
-            let old = find_locked(
-                &place.node.arena,
-                place.table,
-                place.table.homes(id.hash),
-                key,
-                &locked,
-            );
+            let old = find_locked(&place.node.arena, place.table, id.homes, key, &locked);
             if !self.is_wanted(&id, stream, old.map(|(_, view)| view.seq())) {
                 return Ok(None);
             }
@@ -112,8 +106,8 @@ impl<'l, L: Log> Filling<'l, L> {
     pub fn enter(self, seq: Seq) -> Result<bool, Error> {
         let place = self.place();
         let key = self.key().to_vec();
-        let hash = self.loading.store.inner.hash.of(&key);
-        let id = RecordId { map: self.map.spec.id, key: &key, hash, seq };
+        let homes = place.table.homes(self.loading.store.inner.hash.of(&key));
+        let id = RecordId { map: self.map.spec.id, key: &key, homes, seq };
         let none_left = |_| Err(self.loading.store.inner.capacity(place.node, 0));
         self.loading.enter(&place, &id, Some(self.prepared), none_left)
     }

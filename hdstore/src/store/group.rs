@@ -97,14 +97,14 @@ impl<L: Log> Inner<L> {
         conditions: &[GroupCondition<'_, L>],
     ) -> Result<Done<GroupDone<L::Ticket>>, Error> {
         self.check_group(stream, changes, conditions)?;
-        let targets: Vec<Target<'_>> =
+        let mut targets: Vec<Target<'_>> =
             changes.iter().map(|change| self.target(stream, &change.of)).collect();
         let asked: Vec<Target<'_>> =
             conditions.iter().map(|condition| self.target(stream, &condition.of)).collect();
         let Some(node) = targets.iter().chain(&asked).map(|target| target.place.node).next() else {
             return Ok(Done::Put((Vec::new(), None)));
         };
-        let look = self.look_before(node, changes, &targets);
+        let look = self.look_before(node, changes, &mut targets);
         if !node.has_room_to_retire_bytes(look.replaced_bytes) {
             self.may_retire_bytes(node, look.replaced_bytes)?;
         }
@@ -200,11 +200,11 @@ impl<L: Log> Inner<L> {
         &self,
         node: &Node,
         changes: &[GroupChange<'_, L>],
-        targets: &[Target<'_>],
+        targets: &mut [Target<'_>],
     ) -> Look {
         let pin = self.pin();
-        for target in targets {
-            if let Some(word) = target.place.table.likely(target.homes) {
+        for target in &mut *targets {
+            if let Some(word) = target.place.table.likely(&mut target.homes) {
                 node.arena.prefetch(word.location().offset());
             }
         }
@@ -268,7 +268,7 @@ impl<L: Log> Inner<L> {
                 (found.place, view.location(), live_bytes(&view), node.slot_bytes(&view))
             });
             let retired = old.map(|(_, location, _, bytes)| (location, bytes));
-            let Some((slot, need)) = work.prepared[index].slot().zip(change.need()) else {
+            let Some(slot) = work.prepared[index].slot() else {
                 let Some((at, _, old_live, old_slot)) = old else { continue };
                 table.sub(old_live, old_slot);
                 table.publish(at, Word::EMPTY);
@@ -278,7 +278,7 @@ impl<L: Log> Inner<L> {
             write_seq(arena, slot.location, seq);
             let value_len = change.value.as_ref().map_or(0, |(value, _)| value.len());
             let live = (change.of.key.len() + value_len) as u64;
-            let slot_bytes = node.slabs.slot_bytes_for(arena, slot.location, need);
+            let slot_bytes = slot.bytes;
             let new = Word::entry(tag_of(*hash), seq, slot.location);
             match old {
                 Some((at, _, old_live, old_slot)) => {
@@ -287,7 +287,7 @@ impl<L: Log> Inner<L> {
                 }
                 None => {
                     let hash_of = |location| hash_locked(arena, &self.hash, location, locked);
-                    work.stock.insert(table, |spare| table.insert(*hash, new, spare, hash_of));
+                    work.stock.insert(table, |spare| table.insert(*homes, new, spare, hash_of));
                     table.add(live, slot_bytes);
                     work.stock.grow(table, |spare| self.grow(place, spare, locked));
                 }

@@ -197,14 +197,15 @@ impl<L: Log> Store<L> {
         self.inner.streams
     }
 
-    /// Ends what is due: frees memory that no reader can reach any more, empties sparse pages at the limit,
-    /// and commits `ahead_bytes` of memory per node, so that puts need not. Call it from a thread of yours
-    /// now and then; nothing depends on it but latency.
+    /// Ends what is due: frees memory that no reader can reach any more (of replaced values only when nobody
+    /// replaces any just now, since overwrites free their own), empties sparse pages at the limit, and
+    /// commits `ahead_bytes` of memory per node, so that puts need not. Call it from a thread of yours now
+    /// and then; nothing depends on it but latency.
     pub fn maintain(&self, ahead_bytes: u64) {
         self.inner.bury_all();
         for node in &self.inner.nodes {
             node.take_apart(detached::BUCKETS_PER_ROUND);
-            node.reclaim(true);
+            node.reclaim_idle();
             node.move_ahead();
             let pages = ahead_bytes.div_ceil(crate::arena::layout::PAGE);
             node.slabs.pool.commit_ahead(&node.arena, pages);
@@ -226,12 +227,7 @@ impl<L: Log> Inner<L> {
     /// The place of a map's keys in a stream.
     #[inline]
     pub(crate) fn place<'a>(&'a self, map: &MapCore<L>, stream: StreamId) -> Place<'a> {
-        let count = self.nodes.len();
-        let (node_index, in_node) = if count == 1 {
-            (0, u64::from(stream.0))
-        } else {
-            (stream.0 as usize % count, u64::from(stream.0) / count as u64)
-        };
+        let (node_index, in_node) = self.node_of(stream);
         let node = &self.nodes[node_index];
         let table = Table::at(&node.arena, map.tables[node_index] + in_node * TABLE_BYTES);
         Place { node, table, stream }
@@ -246,10 +242,20 @@ impl<L: Log> Inner<L> {
     /// Takes a stream's lock. A stream has its head also where no map is.
     #[inline]
     pub(crate) fn lock_head(&self, stream: StreamId) -> Locked<'_> {
-        let count = self.nodes.len();
-        let node = &self.nodes[stream.0 as usize % count];
+        let (node_index, in_node) = self.node_of(stream);
         let guard = lock(&self.locks[stream.0 as usize]);
-        Locked::new(&node.arena, u64::from(stream.0) / count as u64, guard)
+        Locked::new(&self.nodes[node_index].arena, in_node, guard)
+    }
+
+    /// The node of a stream, and its number there. One node, the usual case, costs no division.
+    #[inline]
+    fn node_of(&self, stream: StreamId) -> (usize, u64) {
+        let count = self.nodes.len();
+        if count == 1 {
+            (0, u64::from(stream.0))
+        } else {
+            (stream.0 as usize % count, u64::from(stream.0) / count as u64)
+        }
     }
 
     /// Pins the calling thread.

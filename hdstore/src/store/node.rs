@@ -8,7 +8,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 
@@ -42,6 +42,8 @@ pub(crate) struct Node {
     /// A power of two of them.
     pub(super) lanes: Box<[CachePadded<Mutex<Lane>>]>,
     pub(super) retired: RetiredQueue,
+    /// Batches that had been queued when upkeep last looked.
+    queued_before: AtomicU64,
     unreclaimed_max_bytes: u64,
     batch_max_bytes: u64,
 }
@@ -101,6 +103,7 @@ impl Node {
             pins,
             lanes: (0..lanes).map(|_| CachePadded::new(Mutex::new(Lane::new()))).collect(),
             retired: RetiredQueue::new(),
+            queued_before: AtomicU64::new(0),
             unreclaimed_max_bytes,
             batch_max_bytes: (unreclaimed_max_bytes / (4 * lanes as u64)).max(1),
             arena,
@@ -297,6 +300,17 @@ impl Node {
         state.held = held;
         state.published = published;
         freed
+    }
+
+    /// What upkeep frees: everything, unless batches were filled since it last looked. Then slots go round
+    /// from overwrite to overwrite by the batch, and taking them apart would cost more than it gives.
+    pub(super) fn reclaim_idle(&self) {
+        let queued = self.retired.queued();
+        let is_idle = self.queued_before.load(Ordering::Relaxed) == queued;
+        self.reclaim(is_idle);
+        // What sealing its own batches added is no sign of life.
+        let seen = if is_idle { self.retired.queued() } else { queued };
+        self.queued_before.store(seen, Ordering::Relaxed);
     }
 
     /// Frees a batch that lists nothing any more. When memory is short it goes to a lane that has none for

@@ -107,7 +107,7 @@ impl<L: Log> Inner<L> {
     pub(crate) fn put_from(
         &self,
         map: &MapCore<L>,
-        (homes, place): (Homes, &Place<'_>),
+        (mut homes, place): (Homes, &Place<'_>),
         entry: NewEntry<'_>,
         condition: Condition<'_>,
     ) -> Result<Done<L::Ticket>, Error> {
@@ -153,7 +153,7 @@ impl<L: Log> Inner<L> {
             fill(&place.node.arena, slot, &parts, entry.value);
         }
         let mut room = reserve()?;
-        self.prefetch_entry(place, homes);
+        self.prefetch_entry(place, &mut homes);
         if !is_long {
             fill(&place.node.arena, slot, &parts, entry.value);
         }
@@ -181,8 +181,7 @@ impl<L: Log> Inner<L> {
             }
             write_seq(&place.node.arena, slot.location, seq);
             let new = Word::entry(tag_of(hash), seq, slot.location);
-            let slot_bytes =
-                place.node.slabs.slot_bytes_for(&place.node.arena, slot.location, need);
+            let slot_bytes = slot.bytes;
             let live = (entry.key.len() + entry.value.len()) as u64;
             let retired = match old {
                 Some((found, view)) => {
@@ -200,7 +199,7 @@ impl<L: Log> Inner<L> {
                 None => {
                     let hash_of =
                         |location| hash_locked(&place.node.arena, &self.hash, location, &locked);
-                    if let Err(wants) = place.table.insert(hash, new, &mut spare.spare, hash_of) {
+                    if let Err(wants) = place.table.insert(homes, new, &mut spare.spare, hash_of) {
                         drop((locked, room));
                         spare.take(wants).map_err(|bytes| self.capacity(place.node, bytes))?;
                         room = reserve()?;
@@ -231,7 +230,7 @@ impl<L: Log> Inner<L> {
 
     /// Brings the line in of the entry that a key may have.
     #[inline]
-    fn prefetch_entry(&self, place: &Place<'_>, homes: Homes) {
+    fn prefetch_entry(&self, place: &Place<'_>, homes: &mut Homes) {
         let _pin = self.pin();
         if let Some(word) = place.table.likely(homes) {
             place.node.arena.prefetch(word.location().offset());
@@ -266,18 +265,24 @@ impl<L: Log> Inner<L> {
 pub(crate) struct Spares<'a> {
     node: &'a Node,
     holding: Holding,
+    /// Whether anything was ever taken.
+    is_any: bool,
     pub(crate) spare: Spare,
 }
 
 impl<'a> Spares<'a> {
     /// For memory that is taken before the stream's lock.
     pub(crate) fn new(node: &'a Node) -> Spares<'a> {
-        Spares { node, holding: Holding::Nothing, spare: Spare::default() }
+        Spares::holding(node, Holding::Nothing)
     }
 
     /// For memory that is taken under it.
     pub(crate) fn under_lock(node: &'a Node) -> Spares<'a> {
-        Spares { node, holding: Holding::StreamLock, spare: Spare::default() }
+        Spares::holding(node, Holding::StreamLock)
+    }
+
+    fn holding(node: &'a Node, holding: Holding) -> Spares<'a> {
+        Spares { node, holding, is_any: false, spare: Spare::default() }
     }
 
     /// Takes what is wanted and not there yet; `Err` with the bytes that could not be had.
@@ -291,6 +296,7 @@ impl<'a> Spares<'a> {
 
     #[cold]
     fn take_wanted(&mut self, wants: Wants) -> Result<(), u64> {
+        self.is_any = true;
         let (node, holding) = (self.node, self.holding);
         let take = |bytes: u64| node.take_index_memory(bytes, holding).map_err(|NoRoom| bytes);
         let spare = &mut self.spare;
@@ -321,7 +327,7 @@ impl<'a> Spares<'a> {
 impl Drop for Spares<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.spare == Spare::default() {
+        if !self.is_any {
             return;
         }
         let spare = self.spare;

@@ -121,8 +121,8 @@ impl<L: Log> Inner<L> {
             let (hash, place) = (self.hash.of(key), self.place(map, stream_of(key)));
             *slot = Some((place.table.prefetch(hash), place));
         }
-        for (homes, place) in places.iter().flatten() {
-            if let Some(word) = place.table.likely(*homes) {
+        for (homes, place) in places.iter_mut().flatten() {
+            if let Some(word) = place.table.likely(homes) {
                 place.node.arena.prefetch(word.location().offset());
             }
         }

@@ -88,7 +88,7 @@ impl<L: Log> Stamps<L> {
         let inner = &*self.store.inner;
         for (group_index, group) in stamps.chunks(GROUP).enumerate() {
             let pin = inner.pin();
-            let places: [_; GROUP] = std::array::from_fn(|index| {
+            let mut places: [_; GROUP] = std::array::from_fn(|index| {
                 let stamp = group.get(index)?;
                 if stamp.stream.0 >= inner.streams {
                     return None;
@@ -97,9 +97,9 @@ impl<L: Log> Stamps<L> {
                 let homes = place.table.prefetch(stamp.hash);
                 Some((place, homes))
             });
-            for (stamp, place) in group.iter().zip(&places) {
+            for (stamp, place) in group.iter().zip(&mut places) {
                 let Some((place, homes)) = place else { continue };
-                if let Some(word) = place.table.likely_with_seq(*homes, stamp.seq) {
+                if let Some(word) = place.table.likely_with_seq(homes, stamp.seq) {
                     place.node.arena.prefetch(word.location().offset());
                 }
             }

@@ -1,6 +1,7 @@
 //! The bytes of a file of log buffers, and the state word: pure arithmetic (`docs/format.md`, section 11).
 
 use crate::format::block::BLOCK_HEADER_LEN;
+use crate::format::crc;
 use crate::format::{ALIGNMENT, BootId, LifeNumber, StoreId};
 
 /// Bytes of the file's header.
@@ -85,7 +86,7 @@ impl Geometry {
         out[56..60].copy_from_slice(&self.buffers_per_writer.to_le_bytes());
         out[60..64].copy_from_slice(&self.buffer_bytes.to_le_bytes());
         out[64..68].copy_from_slice(&self.records_max.to_le_bytes());
-        let crc = crc32c::crc32c(&out[..CRC_AT]);
+        let crc = crc::crc32c(&out[..CRC_AT]);
         out[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         out
     }
@@ -106,7 +107,7 @@ impl Geometry {
         if header[..8] != MAGIC {
             return Err(format!("magic {:?}, expected {:?}", &header[..8], MAGIC));
         }
-        let crc = crc32c::crc32c(&header[..CRC_AT]);
+        let crc = crc::crc32c(&header[..CRC_AT]);
         if u32_at(CRC_AT) != crc {
             return Err(format!("checksum {:#010x}, expected {crc:#010x}", u32_at(CRC_AT)));
         }

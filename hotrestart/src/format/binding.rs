@@ -4,6 +4,7 @@
 //! used twice, so a binding is as unique as 32 bits allow. Writers compute one per chunk, readers one per
 //! chunk header. See `docs/format.md`, section 7.
 
+use super::crc;
 use super::ids::{ChunkId, LifeNumber, StoreId};
 
 /// The checksum that every block of one chunk starts from.
@@ -14,15 +15,15 @@ impl Binding {
     /// The binding of the chunk `chunk` in the life `life` of `store`.
     #[must_use]
     pub fn of(store: StoreId, chunk: ChunkId, life: LifeNumber) -> Binding {
-        let mut crc = crc32c::crc32c(&store.0);
-        crc = crc32c::crc32c_append(crc, &chunk.0.to_le_bytes());
-        Binding(crc32c::crc32c_append(crc, &life.0.to_le_bytes()))
+        let mut crc = crc::crc32c(&store.0);
+        crc = crc::crc32c_append(crc, &chunk.0.to_le_bytes());
+        Binding(crc::crc32c_append(crc, &life.0.to_le_bytes()))
     }
 
     /// The CRC-32C of `bytes`, started from this binding.
     #[must_use]
     pub fn crc(self, bytes: &[u8]) -> u32 {
-        crc32c::crc32c_append(self.0, bytes)
+        crc::crc32c_append(self.0, bytes)
     }
 }
 
@@ -36,6 +37,6 @@ mod tests {
         assert_ne!(own, Binding::of(StoreId([2; 16]), ChunkId(2), LifeNumber(3)));
         assert_ne!(own, Binding::of(StoreId([1; 16]), ChunkId(3), LifeNumber(3)));
         assert_ne!(own, Binding::of(StoreId([1; 16]), ChunkId(2), LifeNumber(4)));
-        assert_ne!(own.crc(b"same bytes"), crc32c::crc32c(b"same bytes"));
+        assert_ne!(own.crc(b"same bytes"), crc::crc32c(b"same bytes"));
     }
 }

@@ -5,6 +5,7 @@
 //! Cost: one CRC over 4 KiB. See `docs/format.md`, section 7.
 
 use super::bytes::{id_at, put, put_u32, put_u64, u32_at, u64_at};
+use super::crc;
 use super::features::UnknownFeatures;
 use super::ids::{BlockNumber, ChunkId, LifeNumber, StoreId, WriterId};
 use super::{ALIGNMENT, Binding, FORMAT_VERSION};
@@ -144,7 +145,7 @@ impl ChunkHeader {
         put_u64(out, 88, self.live_bytes);
         put_u32(out, 52, u32::from(self.origin == ChunkOrigin::Survivors));
         put_u64(out, 168, self.clock);
-        let crc = crc32c::crc32c(&out[..CRC_AT]);
+        let crc = crc::crc32c(&out[..CRC_AT]);
         put_u32(out, CRC_AT, crc);
     }
 
@@ -163,7 +164,7 @@ impl ChunkHeader {
             }
             return Err(ChunkHeaderError::Magic { found: bytes[..8].escape_ascii().to_string() });
         }
-        let expected = crc32c::crc32c(&bytes[..CRC_AT]);
+        let expected = crc::crc32c(&bytes[..CRC_AT]);
         let found = u32_at(bytes, CRC_AT);
         if expected != found {
             return Err(ChunkHeaderError::Checksum { expected, found });

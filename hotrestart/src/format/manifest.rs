@@ -9,6 +9,7 @@ use hdstore::Placement;
 
 use super::FORMAT_VERSION;
 use super::bytes::{put_u32, put_u64};
+use super::crc;
 use super::features::{COMPACTION, UnknownFeatures};
 use super::freed::FreedBlocks;
 use super::ids::{BootId, ChunkId, FileNumber, HoldId, LifeNumber, MapId, StoreId, StreamId};
@@ -277,7 +278,7 @@ impl Manifest {
         }
         let len = out.len() as u64;
         put_u64(&mut out, 24, len);
-        let crc = crc32c::crc32c(&out);
+        let crc = crc::crc32c(&out);
         put_u32(&mut out, CRC_AT, crc);
         out
     }

@@ -9,6 +9,7 @@ use hdstore::{Placement, Seq};
 use super::FORMAT_VERSION;
 use super::bytes::{id_at, u16_at, u32_at, u64_at};
 use super::chunk::is_chunk_size;
+use super::crc;
 use super::features::UnknownFeatures;
 use super::freed::{FreedBlocks, FreedRange};
 use super::ids::{BootId, ChunkId, FileNumber, HoldId, LifeNumber, MapId, StoreId, StreamId};
@@ -91,8 +92,8 @@ fn checked(bytes: &[u8]) -> Result<&[u8], ManifestError> {
     let Some(own) = bytes.get(..len as usize) else {
         return Err(ManifestError::TooShort { expected: len, found: bytes.len() });
     };
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&own[..CRC_AT]), &[0; 4]);
-    let expected = crc32c::crc32c_append(crc, &own[CRC_AT + 4..]);
+    let crc = crc::crc32c_append(crc::crc32c(&own[..CRC_AT]), &[0; 4]);
+    let expected = crc::crc32c_append(crc, &own[CRC_AT + 4..]);
     let (found, version) = (u32_at(own, CRC_AT), u32_at(own, 8));
     if expected != found {
         return Err(ManifestError::Checksum { expected, found, version });

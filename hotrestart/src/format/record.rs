@@ -7,6 +7,7 @@
 //! value; no allocation. Reading is in `record_read.rs`. See `docs/format.md`, section 9.
 
 use super::bytes::{put, put_u32, put_u48, put_u64};
+use super::crc;
 use super::ids::{MapId, StreamId};
 use super::varint::{VARINT_LEN_MAX, varint_len, write_varint};
 
@@ -101,9 +102,9 @@ pub struct RecordHeader {
 #[inline]
 #[must_use]
 pub fn body_crc(key: &[u8], value: &[u8], expiry: Option<u64>) -> u32 {
-    let crc = crc32c::crc32c_append(crc32c::crc32c(key), value);
+    let crc = crc::crc32c_append(crc::crc32c(key), value);
     match expiry {
-        Some(expiry) => crc32c::crc32c_append(crc, &expiry.to_le_bytes()),
+        Some(expiry) => crc::crc32c_append(crc, &expiry.to_le_bytes()),
         None => crc,
     }
 }
@@ -178,7 +179,7 @@ impl RecordHeader {
             map,
             stream,
             seq: 0,
-            body_crc: crc32c::crc32c(bytes),
+            body_crc: crc::crc32c(bytes),
             key_len: 0,
             value_len: bytes.len() as u32,
             expiry: None,
@@ -264,6 +265,23 @@ impl RecordHeader {
             at += PART_LEN;
         }
         at
+    }
+
+    /// Writes the whole record, with the checksum of its body whatever the header says, and returns its
+    /// length. For changes whose value stands in the record.
+    ///
+    /// # Panics
+    /// As `encode_into`.
+    #[inline]
+    pub fn encode_summed(&self, key: &[u8], value: &[u8], out: &mut [u8]) -> usize {
+        let end = self.encode_into(key, value, out);
+        // Key and value lie side by side here: one sum instead of two.
+        let mut crc = crc::crc32c(&out[end - key.len() - value.len()..end]);
+        if let Some(expiry) = self.expiry {
+            crc = crc::crc32c_append(crc, &expiry.to_le_bytes());
+        }
+        put_u32(out, CRC_AT, crc);
+        end
     }
 
     /// Writes the whole record and returns its length. `value` is the part's bytes for a part, and empty

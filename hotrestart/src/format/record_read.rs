@@ -7,6 +7,7 @@
 //! Cost: a few nanoseconds a record. See `docs/format.md`, section 9.
 
 use super::bytes::{u32_at, u48_at, u64_at};
+use super::crc;
 use super::ids::{MapId, StreamId};
 use super::record::{
     EXPIRY_LEN, FIXED_LEN, FLAG_EXPIRY, FLAG_PARTS, KEY_LEN_MAX, PADDING, PADDING_LEN_MIN,
@@ -55,7 +56,7 @@ impl Record<'_> {
     #[must_use]
     pub fn computed_crc(&self) -> Option<u32> {
         match self.kind {
-            RecordKind::Part => Some(crc32c::crc32c(self.value)),
+            RecordKind::Part => Some(crc::crc32c(self.value)),
             RecordKind::Entry if self.part.is_some() => None,
             _ => Some(body_crc(self.key, self.value, self.expiry)),
         }

@@ -12,8 +12,10 @@ pub const VARINT_LEN_MAX: usize = 5;
 #[inline]
 #[must_use]
 pub const fn varint_len(value: u32) -> usize {
-    let bits = u32::BITS - (value | 1).leading_zeros();
-    bits.div_ceil(7) as usize
+    1 + (value >= 1 << 7) as usize
+        + (value >= 1 << 14) as usize
+        + (value >= 1 << 21) as usize
+        + (value >= 1 << 28) as usize
 }
 
 /// Writes `value` at `at` and returns the place after it.

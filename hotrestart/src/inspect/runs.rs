@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::records::Place;
 use super::report::counted;
 use super::survey::Survey;
+use crate::format::crc;
 use crate::format::{Record, RecordKind};
 
 /// The id of a run, unique in the store.
@@ -58,7 +59,7 @@ impl Runs {
             offset: place.offset,
             count: part.number,
             value_len: record.value_len,
-            key_crc: crc32c::crc32c(record.key),
+            key_crc: crc::crc32c(record.key),
             expiry: record.expiry,
             body_crc: record.body_crc,
         });
@@ -99,10 +100,10 @@ impl Runs {
             return Err(format!("{parts} and {}", counted(len, "byte", "bytes")));
         }
         let combine =
-            |crc, part: &Part| crc32c::crc32c_combine(crc, part.crc, part.value_len as usize);
+            |crc, part: &Part| crc::crc32c_combine(crc, part.crc, u64::from(part.value_len));
         let crc = parts.values().fold(head.key_crc, combine);
         let crc = match head.expiry {
-            Some(expiry) => crc32c::crc32c_append(crc, &expiry.to_le_bytes()),
+            Some(expiry) => crc::crc32c_append(crc, &expiry.to_le_bytes()),
             None => crc,
         };
         if crc == head.body_crc { Ok(()) } else { Err(format!("checksum {crc:#010x}")) }

@@ -11,6 +11,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hotrestart::format::crc::crc32c;
 use hotrestart::format::manifest::MANIFEST_NAMES;
 use hotrestart::format::{BootId, ChunkId, FileNumber, LifeNumber, Manifest, MapId, StoreId};
 use hotrestart::{Builder, Durability, Error, IoChoice, LogFailure, ManualClock, Stepper, Store};
@@ -169,7 +170,7 @@ pub fn set_boot(files: &mut Files, boot: BootId) {
     }
     for (_, bytes) in files.iter_mut().filter(|(name, _)| name.starts_with("buffers-")) {
         bytes[BOOT_AT].copy_from_slice(&boot.0);
-        let crc = crc32c::crc32c(&bytes[..HEADER_CRC_AT]);
+        let crc = crc32c(&bytes[..HEADER_CRC_AT]);
         bytes[HEADER_CRC_AT..HEADER_CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
     }
 }

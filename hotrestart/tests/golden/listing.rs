@@ -8,6 +8,7 @@ use std::path::Path;
 
 use hotrestart::codec::{Bytes, Codec, Str, U64};
 use hotrestart::format::Manifest;
+use hotrestart::format::crc::crc32c;
 use hotrestart::format::manifest::{MANIFEST_LEN_MAX, MANIFEST_NAMES};
 use hotrestart::hdstore::Placement;
 use hotrestart::{Durability, Map, MapOptions, Store};
@@ -65,7 +66,7 @@ fn shown(bytes: &[u8]) -> String {
     if bytes.len() <= 16 {
         return format!("{}:{}", bytes.len(), hex(bytes));
     }
-    format!("{}:crc32c={:08x}", bytes.len(), crc32c::crc32c(bytes))
+    format!("{}:crc32c={:08x}", bytes.len(), crc32c(bytes))
 }
 
 fn entry_line(map: &str, key: &[u8], value: &[u8], expiry_ms: Option<u64>) -> String {

@@ -20,6 +20,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use hotrestart::format::BootId;
+use hotrestart::format::crc::crc32c;
 use hotrestart::inspect::{self, Options};
 use hotrestart::{Builder, Store};
 
@@ -113,7 +114,7 @@ fn golden_files_of_version_1_are_those_that_version_1_wrote() {
     for (name, of_pack, of_text) in CHECKSUMS {
         let (packed, text) = (read(&format!("{name}.pack")), read(&format!("{name}.txt")));
         bytes += packed.len() + text.len();
-        let found = (crc32c::crc32c(&packed), crc32c::crc32c(&text));
+        let found = (crc32c(&packed), crc32c(&text));
         assert_eq!(found, (of_pack, of_text), "{name}: expected on the right; restore the files");
     }
     assert!(bytes < BYTES_MAX, "{bytes} bytes");
@@ -191,7 +192,7 @@ fn the_generator_of_golden_stores_makes_them_whole_and_never_replaces_one() {
         assert!(pack::unpack(&packed) == made.files, "{name}");
         println!("{name}: {} bytes, {} lines", packed.len(), text.lines().count());
         if let Some(out) = &out {
-            let (of_pack, of_text) = (crc32c::crc32c(&packed), crc32c::crc32c(text.as_bytes()));
+            let (of_pack, of_text) = (crc32c(&packed), crc32c(text.as_bytes()));
             println!("(\"{name}\", {of_pack:#010x}, {of_text:#010x}),");
             std::fs::write(out.join(format!("{name}.pack")), packed).expect("writable");
             std::fs::write(out.join(format!("{name}.txt")), text).expect("writable");

@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use hotrestart::format::crc::crc32c;
 use hotrestart::io::Disk;
 use hotrestart::{Durability, Stepper};
 
@@ -92,7 +93,7 @@ fn one_seed_gives_one_run_to_the_byte() {
         script.open(end.least()).expect("it recovers");
         let disk = &script.world.disk;
         let names = disk.list().expect("a directory");
-        let crc = |name: &str| crc32c::crc32c(&disk.content(name).expect("it is listed"));
+        let crc = |name: &str| crc32c(&disk.content(name).expect("it is listed"));
         let files: Vec<(String, u32)> =
             names.into_iter().map(|entry| (entry.name.clone(), crc(&entry.name))).collect();
         (files, disk.calls(), script.freed, script.find())

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use build::*;
+use hotrestart::format::crc::crc32c;
 use hotrestart::format::manifest::LifeState;
 use hotrestart::format::{RecordHeader, StreamId};
 use hotrestart::inspect::{InspectError, Options, Report, check};
@@ -245,7 +246,7 @@ fn a_newer_store_is_refused_and_a_lost_manifest_is_corruption() {
     let mut newer = manifest(4, LifeState::Cut, vec![4, 1], true).encode();
     newer[8] = 2;
     newer[32..36].fill(0);
-    let crc = crc32c::crc32c(&newer);
+    let crc = crc32c(&newer);
     newer[32..36].copy_from_slice(&crc.to_le_bytes());
     let path = dir.path().join("manifest.0");
     std::fs::write(&path, newer).expect("it can be written");

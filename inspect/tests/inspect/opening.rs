@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::build::*;
 use crate::checked;
 use hotrestart::codec::Bytes;
+use hotrestart::format::crc::crc32c;
 use hotrestart::format::manifest::{LifeState, MapRecord};
 use hotrestart::format::{Manifest, MapId, RecordHeader, StreamId};
 use hotrestart::{Builder, MapOptions, OpenError, RecoveryMode, Store};
@@ -86,9 +87,9 @@ fn reseal(path: &Path, change: impl FnOnce(&mut Vec<u8>), crc_at: usize) {
     change(&mut bytes);
     let crc = if crc_at == 32 {
         bytes[32..36].fill(0);
-        crc32c::crc32c(&bytes)
+        crc32c(&bytes)
     } else {
-        crc32c::crc32c(&bytes[..crc_at])
+        crc32c(&bytes[..crc_at])
     };
     bytes[crc_at..crc_at + 4].copy_from_slice(&crc.to_le_bytes());
     fs::write(path, bytes).expect("it can be written");
@@ -99,7 +100,7 @@ fn a_newer_format_and_a_file_of_another_store_are_told_apart() {
     let another = |dir: &Path| {
         let mut bytes = ChunkWriter::new(9, 1, 0, 0).bytes;
         bytes[16] ^= 1;
-        let crc = crc32c::crc32c(&bytes[..4092]);
+        let crc = crc32c(&bytes[..4092]);
         bytes[4092..4096].copy_from_slice(&crc.to_le_bytes());
         fs::write(dir.join("chunk-00000007"), bytes).expect("it can be written");
     };

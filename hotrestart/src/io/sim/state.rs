@@ -11,7 +11,7 @@ use super::fault::{Fault, FaultPlan};
 use super::file::SimFile;
 use super::random::Random;
 use super::watch::Watcher;
-use crate::format::ALIGNMENT;
+use crate::format::{ALIGNMENT, crc};
 use crate::io::transfer::{Progress, Transfer};
 use crate::io::{Completion, FileHandle, IoBuf, IoError, IoErrorClass, IoOperation, Op};
 
@@ -169,7 +169,7 @@ impl State {
     pub(super) fn submit(&mut self, queue: u64, token: u64, op: Op) {
         let (file, transfer, buf, len, stamp) = match op {
             Op::Write { file, offset, buf } => {
-                let (len, stamp) = (buf.len(), u64::from(crc32c::crc32c(&buf)));
+                let (len, stamp) = (buf.len(), u64::from(crc::crc32c(&buf)));
                 (file, Transfer::new(IoOperation::Write, offset, len), Some(buf), len, stamp)
             }
             Op::Read { file, offset, buf, len } => {
@@ -280,7 +280,7 @@ impl State {
 
     fn answer_write(&mut self, pending: &Pending, fault: Option<Fault>) -> Result<usize, i32> {
         let buf = pending.buf.as_ref().expect("a write has a buffer");
-        let is_same = u64::from(crc32c::crc32c(buf)) == pending.stamp;
+        let is_same = u64::from(crc::crc32c(buf)) == pending.stamp;
         assert!(is_same, "the buffer of a write to {:?} changed in flight", pending.file);
         let bytes = &buf[pending.transfer.done()..];
         let mut offset = pending.transfer.rest_offset() as usize;
