@@ -99,8 +99,12 @@ impl Shared {
         self.supply.set_files_max(files + self.holds.chunks().len() as u64);
     }
 
+    #[inline]
     pub(crate) fn writer_of(&self, stream: StreamId) -> u32 {
-        stream.0 % self.lanes.len() as u32
+        match self.lanes.len() {
+            1 => 0,
+            writers => stream.0 % writers as u32,
+        }
     }
 
     /// The number that the next map gets: a lower one that the manifest does not have was dropped.

@@ -45,9 +45,10 @@ impl Class {
         if need <= LINEAR_MAX {
             return Some(Class(((need - SLOT_MIN).div_ceil(8)) as u8));
         }
+        // By shifts: a step is a sixteenth of a power of two, and a division costs as much as all the rest.
         let doubling = (need - 1).ilog2() - LINEAR_MAX.ilog2();
-        let step = (LINEAR_MAX << doubling) / 16;
-        let index = (need - (LINEAR_MAX << doubling)).div_ceil(step) - 1;
+        let step_bits = (LINEAR_MAX / 16).ilog2() + doubling;
+        let index = (need - 1 - (LINEAR_MAX << doubling)) >> step_bits;
         Some(Class((LINEAR + doubling * 16 + index) as u8))
     }
 

@@ -134,18 +134,24 @@ impl Ring {
         }
     }
 
+    /// The buffer of a turn. A division: what looks at many words of a turn asks once.
     pub(super) fn slot(&self, turn: u64) -> u32 {
         (turn % u64::from(self.geometry.buffers_per_writer)) as u32
     }
 
+    fn control(&self, turn: u64, field: usize) -> &AtomicU64 {
+        self.word(self.slot(turn), field)
+    }
+
     #[cfg(loom)]
-    pub(super) fn control(&self, turn: u64, field: usize) -> &AtomicU64 {
-        self.watched.word(self.geometry.control(self.writer, self.slot(turn)) + field)
+    pub(super) fn word(&self, slot: u32, field: usize) -> &AtomicU64 {
+        self.watched.word(self.geometry.control(self.writer, slot) + field)
     }
 
     #[cfg(not(loom))]
-    pub(super) fn control(&self, turn: u64, field: usize) -> &AtomicU64 {
-        let at = self.geometry.control(self.writer, self.slot(turn)) + field;
+    #[inline]
+    pub(super) fn word(&self, slot: u32, field: usize) -> &AtomicU64 {
+        let at = self.geometry.control(self.writer, slot) + field;
         debug_assert!(at + 8 <= self.region.len() && at.is_multiple_of(8));
         // SAFETY: the word lies in the region (the geometry made the region's length), is aligned, and is
         // only ever accessed as an atomic; it lives as long as the region, which `self` holds.
@@ -213,9 +219,10 @@ impl Ring {
                 }
                 continue;
             }
-            let capacity = self.control(turn, CAPACITY).load(Ordering::Relaxed) as usize;
+            let slot = self.slot(turn);
+            let capacity = self.word(slot, CAPACITY).load(Ordering::Relaxed) as usize;
             let (bytes, index) = (state.bytes(), state.records());
-            let records = self.control(turn, RECORDS_CAP).load(Ordering::Relaxed) as usize;
+            let records = self.word(slot, RECORDS_CAP).load(Ordering::Relaxed) as usize;
             let fits = |(len, count)| bytes + len <= capacity && index + count <= records;
             if !fits((len, count)) {
                 drop(lane);
@@ -235,7 +242,7 @@ impl Ring {
             }
             let wish = lane.as_ref().map(|span| span.wish(turn, len, count));
             let reserved = wish.filter(|wish| fits(*wish)).unwrap_or((len, count));
-            let word = self.control(turn, STATE);
+            let word = self.word(slot, STATE);
             let taken = word.compare_exchange(
                 state.0,
                 state.with(reserved.0, reserved.1).0,
@@ -250,13 +257,13 @@ impl Ring {
                 // Tags of turns repeat: a thread that slept that long holds room in a later turn, and
                 // gives it up. No turn is released while a room in it is not committed.
                 if self.released.load(Ordering::Acquire) > turn {
-                    drop(Room::new(self, turn, (at, index), reserved));
+                    drop(Room::new(self, (turn, slot), (at, index), reserved));
                     continue;
                 }
                 if let Some(span) = &mut lane {
-                    span.begin(turn, (at, index), (len, count), reserved);
+                    span.begin((turn, slot), (at, index), (len, count), reserved);
                 }
-                return Ok(Room::new(self, turn, (at, index), (len, count)));
+                return Ok(Room::new(self, (turn, slot), (at, index), (len, count)));
             }
         }
     }
@@ -268,9 +275,9 @@ impl Ring {
             return None;
         }
         // The turn is not released before the span is closed, so the state is this turn's.
-        let is_sealed = self.state(span.turn).is_sealed();
+        let is_sealed = State(self.word(span.slot, STATE).load(Ordering::Acquire)).is_sealed();
         if !is_sealed && let Some(taken) = span.take(len, count) {
-            let room = Room::new(self, span.turn, taken, (len, count));
+            let room = Room::new(self, (span.turn, span.slot), taken, (len, count));
             // By the time that it is written they are here, and no atomic step waits for them.
             room.prefetch_behind(len.min(span.left_bytes()));
             return Some(room);
@@ -284,7 +291,7 @@ impl Ring {
     /// Makes padding of what is left of a span, and says that nothing is missing there.
     #[cold]
     fn close_span(&self, span: &mut Span) {
-        let turn = span.turn;
+        let turn = (span.turn, span.slot);
         let (bytes, words) = span.rest();
         drop(Room::new(self, turn, (bytes.start, words.start), (bytes.len(), words.len())));
     }
@@ -438,7 +445,8 @@ impl Ring {
 
     /// Whether every word is set that was handed out: what is not there yet is looked for at the end first.
     fn is_whole(&self, turn: u64, state: State) -> bool {
-        let word = |index: usize| self.control(turn, TABLE + index * 8).load(Ordering::Acquire);
+        let slot = self.slot(turn);
+        let word = |index: usize| self.word(slot, TABLE + index * 8).load(Ordering::Acquire);
         (0..state.records()).rev().all(|index| word(index) != 0)
     }
 
@@ -465,11 +473,11 @@ impl Ring {
     pub(crate) fn release(&self, turn: u64) {
         let mut next = self.released.load(Ordering::Relaxed);
         while next < turn {
-            let records = self.state(next).records();
+            let (slot, records) = (self.slot(next), self.state(next).records());
             for index in 0..records {
-                self.control(next, TABLE + index * 8).store(0, Ordering::Relaxed);
+                self.word(slot, TABLE + index * 8).store(0, Ordering::Relaxed);
             }
-            self.control(next, STATE).store(0, Ordering::Release);
+            self.word(slot, STATE).store(0, Ordering::Release);
             next += 1;
             self.released.store(next, Ordering::Release);
         }

@@ -20,6 +20,8 @@ const PREFETCHED_LINES: usize = 8;
 pub(crate) struct Room<'a> {
     ring: &'a Ring,
     turn: u64,
+    /// The turn's buffer.
+    slot: u32,
     /// In the buffer.
     offset: u32,
     len: u32,
@@ -33,13 +35,13 @@ impl<'a> Room<'a> {
     #[inline]
     pub(super) fn new(
         ring: &'a Ring,
-        turn: u64,
+        (turn, slot): (u64, u32),
         (offset, index): (usize, usize),
         (len, words): (usize, usize),
     ) -> Room<'a> {
         // A buffer is shorter than 2^28 bytes.
         let (offset, len) = (offset as u32, len as u32);
-        Room { ring, turn, offset, len, index: index as u32, words: words as u32 }
+        Room { ring, turn, slot, offset, len, index: index as u32, words: words as u32 }
     }
 
     /// The turn that the room lies in: its position in the writer's order.
@@ -51,7 +53,7 @@ impl<'a> Room<'a> {
     #[inline]
     pub(crate) fn bytes(&mut self) -> &mut [u8] {
         let ring = self.ring;
-        let at = ring.geometry.data(ring.writer, ring.slot(self.turn)) + self.offset as usize;
+        let at = ring.geometry.data(ring.writer, self.slot) + self.offset as usize;
         #[cfg(loom)]
         ring.watched.touch(at, self.len as usize);
         // SAFETY: `reserve` gave these bytes of the region to this room alone, and the buffer is not
@@ -68,7 +70,7 @@ impl<'a> Room<'a> {
         {
             let ring = self.ring;
             let end = (self.offset + self.len) as usize;
-            let at = ring.geometry.data(ring.writer, ring.slot(self.turn)) + end;
+            let at = ring.geometry.data(ring.writer, self.slot) + end;
             for line in 0..len.div_ceil(64).min(PREFETCHED_LINES) {
                 let address = ring.region.base().as_ptr().wrapping_add(at + line * 64);
                 // SAFETY: a prefetch of any address is harmless. The intrinsic has none for writing that
@@ -95,7 +97,7 @@ impl<'a> Room<'a> {
     fn set_words(&self, first: u64) {
         let set = |index: u32, word: u64| {
             let at = TABLE + index as usize * 8;
-            self.ring.control(self.turn, at).store(word, Ordering::Release);
+            self.ring.word(self.slot, at).store(word, Ordering::Release);
         };
         for index in 1..self.words {
             set(self.index + index, NO_RECORD);

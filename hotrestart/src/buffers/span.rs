@@ -30,8 +30,9 @@ const SHORT_BYTES: usize = if cfg!(loom) { 32 } else { SPAN_MAX_BYTES / 8 };
 /// What a lane has in a turn.
 #[derive(Debug, Default)]
 pub(super) struct Span {
-    /// The turn that the numbers below belong to.
+    /// The turn that the numbers below belong to, and its buffer.
     pub(super) turn: u64,
+    pub(super) slot: u32,
     /// Bytes that are left, as places in the buffer.
     pub(super) at: usize,
     pub(super) end: usize,
@@ -91,14 +92,14 @@ impl Span {
     /// `at` and `index` on, and keeps the rest.
     pub(super) fn begin(
         &mut self,
-        turn: u64,
+        (turn, slot): (u64, u32),
         (at, index): (usize, usize),
         (len, count): (usize, usize),
         (bytes, words): (usize, usize),
     ) {
         if self.turn != turn {
             debug_assert!(!self.is_open(), "the rest of a span of another turn is nobody's");
-            *self = Span { turn, ..Span::default() };
+            *self = Span { turn, slot, ..Span::default() };
         }
         self.bytes += len;
         self.records += count;
@@ -156,7 +157,7 @@ mod tests {
                 lost += rest.len();
             }
             let wish = span.wish(7, len, 1);
-            span.begin(7, (bytes, words), (len, 1), wish);
+            span.begin((7, 0), (bytes, words), (len, 1), wish);
             (bytes, words) = (bytes + wish.0, words + wish.1);
             reservations += 1;
         }
@@ -185,12 +186,12 @@ mod tests {
     #[test]
     fn a_span_is_of_one_turn_and_a_long_record_does_not_end_it() {
         let mut span = Span::default();
-        span.begin(3, (0, 0), (100_000, 1), (100_000, 1));
+        span.begin((3, 0), (0, 0), (100_000, 1), (100_000, 1));
         assert!(!span.is_open());
         let wish = span.wish(3, 100, 1);
         assert!(wish.0 > 4_000, "{wish:?}");
         assert_eq!(span.wish(4, 100, 1), (100, 1), "another turn");
-        span.begin(3, (100_000, 1), (100, 1), wish);
+        span.begin((3, 0), (100_000, 1), (100, 1), wish);
         assert!(span.is_open() && !span.ends_for(5_000));
         assert_eq!(span.wish(3, 5_000, 1), (5_000, 1), "beside an open span");
         assert_eq!(span.take(50, 1), Some((100_100, 2)));
