@@ -124,18 +124,17 @@ impl Shared {
         stream: StreamId,
         change: Change<'_>,
     ) {
-        let (mut header, key, value) = record_of(map, stream, change);
-        self.note_expiry(header.expiry);
-        let bytes = room.room.bytes();
-        match room.rest.as_deref() {
-            None => _ = header.encode_summed(key, value, bytes),
-            Some(Rest::Clear(..)) => _ = header.encode_into(key, value, bytes),
-            Some(Rest::Run(part, _)) => {
-                header.body_crc = body_crc(key, value, header.expiry);
-                header.part = Some(*part);
-                header.encode_into(key, &[], bytes);
-            }
+        let (mut header, key, mut value) = record_of(map, stream, change);
+        if !matches!(change, Change::Clear) {
+            // Of what is to be copied, not of the copy: that is still on its way to the cache.
+            header.body_crc = body_crc(key, value, header.expiry);
         }
+        if let Some(Rest::Run(part, _)) = room.rest.as_deref() {
+            header.part = Some(*part);
+            value = &[];
+        }
+        self.note_expiry(header.expiry);
+        header.encode_into(key, value, room.room.bytes());
     }
 
     /// Writes a value in parts; its entry, whose record carries what is returned, must be committed later.

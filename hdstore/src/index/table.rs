@@ -257,30 +257,32 @@ impl<'a> Table<'a> {
     #[inline]
     pub(crate) fn likely(&self, homes: &mut Homes) -> Option<Word> {
         if homes.likely.is_none() {
-            homes.likely = self.likely_where(homes, |_| true);
+            homes.likely = self.likely_in(homes);
         }
         homes.likely.map(|found| found.word)
     }
 
-    /// The same for an entry with a seq: none where every word says that it has another.
+    /// The word of an entry that may have a seq. None where the table has no such word of the hash: then the
+    /// table has no entry with that seq. A search from these homes looks at it first.
     #[inline]
-    pub(crate) fn likely_with_seq(&self, homes: &mut Homes, seq: Seq) -> Option<Word> {
-        homes.likely = self.likely_where(homes, |word| word.may_have(seq));
+    pub(crate) fn may_have(&self, homes: &mut Homes, seq: Seq) -> Option<Word> {
+        homes.likely = self.find(*homes, |word| word.may_have(seq));
         homes.likely.map(|found| found.word)
     }
 
     #[inline(always)]
-    fn likely_where(&self, homes: &Homes, may_be: impl Fn(Word) -> bool) -> Option<Found> {
+    fn likely_in(&self, homes: &Homes) -> Option<Found> {
         if self.shape() != homes.shape {
             return None;
         }
         let tag = tag_of(homes.hash);
-        let place = [homes.home, homes.other].into_iter().find_map(|base| {
-            let mask = self.words_where(base, |word| (word.tag() == tag) & may_be(word));
+        let in_bucket = |base| {
+            let mask = self.with_tag(base, tag);
             (mask != 0).then(|| base + u64::from(mask.trailing_zeros()) * 8)
-        });
-        let found = Found { place: place?, word: self.load(place?) };
-        found.word.has_tag(tag).then_some(found)
+        };
+        let place = in_bucket(homes.home).or_else(|| in_bucket(homes.other))?;
+        let word = self.load(place);
+        word.has_tag(tag).then_some(Found { place, word })
     }
 
     #[inline]
@@ -341,13 +343,8 @@ impl<'a> Table<'a> {
     /// the slot, and to the next search, while the bucket's line is on its way.
     #[inline(always)]
     fn with_tag(&self, base: u64, tag: u64) -> u32 {
-        self.words_where(base, |word| word.tag() == tag)
-    }
-
-    #[inline(always)]
-    fn words_where(&self, base: u64, is_it: impl Fn(Word) -> bool) -> u32 {
         let words = self.arena.line(base);
-        let bit = |index: usize| u32::from(is_it(Word(words[index]))) << index;
+        let bit = |index: usize| u32::from(Word(words[index]).tag() == tag) << index;
         (0..WORDS as usize).fold(0, |mask, index| mask | bit(index))
     }
 

@@ -147,8 +147,6 @@ pub(crate) struct RetiredQueue {
     state: Mutex<QueueState>,
     sealed_bytes: StdAtomicU64,
     sealed_batches: StdAtomicU64,
-    /// Batches that were ever queued.
-    queued: StdAtomicU64,
     held_bytes: StdAtomicU64,
 }
 
@@ -169,7 +167,6 @@ impl RetiredQueue {
             state: Mutex::new(QueueState::default()),
             sealed_bytes: StdAtomicU64::new(0),
             sealed_batches: StdAtomicU64::new(0),
-            queued: StdAtomicU64::new(0),
             held_bytes: StdAtomicU64::new(0),
         }
     }
@@ -193,12 +190,6 @@ impl RetiredQueue {
         state.tail = Some(sealed.batch);
         self.sealed_bytes.fetch_add(sealed.bytes, Ordering::Relaxed);
         self.sealed_batches.fetch_add(1, Ordering::Relaxed);
-        self.queued.store(self.queued() + 1, Ordering::Relaxed);
-    }
-
-    /// Batches that were ever queued.
-    pub(crate) fn queued(&self) -> u64 {
-        self.queued.load(Ordering::Relaxed)
     }
 
     /// Takes the oldest batch if its epoch is before `oldest_pin`.

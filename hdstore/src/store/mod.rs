@@ -49,7 +49,7 @@ use access::Locked;
 pub(crate) use maps::MapCore;
 use maps::Maps;
 use movement::Movement;
-use node::Node;
+use node::{Node, Pass};
 
 /// Where the superblock has the seed of the index hash.
 const SEED_AT: u64 = 32;
@@ -197,15 +197,14 @@ impl<L: Log> Store<L> {
         self.inner.streams
     }
 
-    /// Ends what is due: frees memory that no reader can reach any more (of replaced values only when nobody
-    /// replaces any just now, since overwrites free their own), empties sparse pages at the limit, and
-    /// commits `ahead_bytes` of memory per node, so that puts need not. Call it from a thread of yours now
-    /// and then; nothing depends on it but latency.
+    /// Ends what is due: frees memory that no reader can reach any more, empties sparse pages at the limit,
+    /// and commits `ahead_bytes` of memory per node, so that puts need not. Call it from a thread of yours
+    /// now and then; nothing depends on it but latency.
     pub fn maintain(&self, ahead_bytes: u64) {
         self.inner.bury_all();
         for node in &self.inner.nodes {
             node.take_apart(detached::BUCKETS_PER_ROUND);
-            node.reclaim_idle();
+            node.reclaim(Pass::All);
             node.move_ahead();
             let pages = ahead_bytes.div_ceil(crate::arena::layout::PAGE);
             node.slabs.pool.commit_ahead(&node.arena, pages);

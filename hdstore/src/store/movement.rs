@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crossbeam_utils::CachePadded;
 
 use super::access::{Locked, fill, view_pinned};
-use super::node::{Node, Prepared};
+use super::node::{Node, Pass, Prepared};
 use crate::arena::Arena;
 use crate::arena::layout::PAGE;
 use crate::arena::os::UNIT;
@@ -274,7 +274,7 @@ impl Node {
         }
         let is_waited_for = |pin: &OldestPin| walk.over.is_none_or(|over| pin.epoch <= over);
         let reader = self.pins.oldest().filter(is_waited_for);
-        self.reclaim(true);
+        self.reclaim(Pass::Short);
         let left = self.slabs.sparse.apart();
         let is_waiting = left > 0 && self.retired.sealed_batches() > 0;
         if is_waiting && reader.is_some_and(|pin| pin.since_ms.is_none()) {
@@ -326,7 +326,7 @@ impl Node {
         while left > 0 {
             let Some(first) = tables.get(walk.map) else { return Piece::Walked };
             if !self.may_move() {
-                self.reclaim(true);
+                self.reclaim(Pass::Short);
                 if !self.may_move() {
                     return Piece::Full;
                 }
@@ -345,7 +345,7 @@ impl Node {
             self.settle(group);
             if !is_whole {
                 // There was no room to retire anything; what lies in batches now may give some.
-                self.reclaim(true);
+                self.reclaim(Pass::Short);
                 tries += 1;
                 if tries == TRIES {
                     return Piece::NoPromise;

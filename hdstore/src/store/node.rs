@@ -8,7 +8,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 
@@ -42,8 +42,6 @@ pub(crate) struct Node {
     /// A power of two of them.
     pub(super) lanes: Box<[CachePadded<Mutex<Lane>>]>,
     pub(super) retired: RetiredQueue,
-    /// Batches that had been queued when upkeep last looked.
-    queued_before: AtomicU64,
     unreclaimed_max_bytes: u64,
     batch_max_bytes: u64,
 }
@@ -54,6 +52,17 @@ pub(crate) enum Holding {
     Nothing,
     /// A stream's lock: no entry may move for it.
     StreamLock,
+}
+
+/// How much a pass of reclamation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// What is easy: full batches, unless somebody else is at it.
+    Some,
+    /// Everything. Batches may wait for overwrites, which take them as they are.
+    All,
+    /// Everything, for all sizes: slots go to their pages, and batches to the lanes.
+    Short,
 }
 
 /// The memory at hand has no room.
@@ -103,7 +112,6 @@ impl Node {
             pins,
             lanes: (0..lanes).map(|_| CachePadded::new(Mutex::new(Lane::new()))).collect(),
             retired: RetiredQueue::new(),
-            queued_before: AtomicU64::new(0),
             unreclaimed_max_bytes,
             batch_max_bytes: (unreclaimed_max_bytes / (4 * lanes as u64)).max(1),
             arena,
@@ -227,7 +235,7 @@ impl Node {
             self.retired.push(&self.arena, &sealed, || self.pins.advance());
             let many = self.retired.sealed_batches() >= BATCHES_WORTH_A_PASS;
             if many || self.retired.sealed_bytes() >= self.unreclaimed_max_bytes / 2 {
-                self.reclaim(false);
+                self.reclaim(Pass::Some);
             }
         }
     }
@@ -242,19 +250,17 @@ impl Node {
         }
     }
 
-    /// Frees every retired slot that no pin and no guard can reach. `all` takes the open batches too and
-    /// waits for a pass that is under way. Returns the slots freed.
-    pub(crate) fn reclaim(&self, all: bool) -> u64 {
-        if all {
-            self.seal_all();
-        }
-        let mut state = if all {
-            lock(self.retired.state())
-        } else {
+    /// Frees every retired slot that no pin and no guard can reach; those of the open batches, and after a
+    /// pass that is under way, unless only `Some` are asked for. Returns the slots freed.
+    pub(crate) fn reclaim(&self, pass: Pass) -> u64 {
+        let mut state = if pass == Pass::Some {
             match try_lock(self.retired.state()) {
                 Some(state) => state,
                 None => return 0,
             }
+        } else {
+            self.seal_all();
+            lock(self.retired.state())
         };
         let oldest = self.pins.oldest().map_or(u64::MAX, |pin| pin.epoch);
         let mut published = std::mem::take(&mut state.published);
@@ -274,8 +280,7 @@ impl Node {
         while let Some(batch) = self.retired.pop(&self.arena, &mut state, oldest) {
             let listed = Batch::at(&self.arena, batch);
             let count = listed.count();
-            // When memory is short, slots go to their pages, and batches to the lanes.
-            if !all
+            if pass != Pass::Short
                 && published.is_empty()
                 && let Some(class) = listed.class()
                 && self.slabs.put_batch(&self.arena, listed, class)
@@ -295,22 +300,11 @@ impl Node {
                 }
             }
             drop(lane);
-            self.take_back(batch, all);
+            self.take_back(batch, pass == Pass::Short);
         }
         state.held = held;
         state.published = published;
         freed
-    }
-
-    /// What upkeep frees: everything, unless batches were filled since it last looked. Then slots go round
-    /// from overwrite to overwrite by the batch, and taking them apart would cost more than it gives.
-    pub(super) fn reclaim_idle(&self) {
-        let queued = self.retired.queued();
-        let is_idle = self.queued_before.load(Ordering::Relaxed) == queued;
-        self.reclaim(is_idle);
-        // What sealing its own batches added is no sign of life.
-        let seen = if is_idle { self.retired.queued() } else { queued };
-        self.queued_before.store(seen, Ordering::Relaxed);
     }
 
     /// Frees a batch that lists nothing any more. When memory is short it goes to a lane that has none for
@@ -359,7 +353,7 @@ impl Node {
             return Ok(());
         }
         for _ in 0..PATIENCE_STEPS {
-            self.reclaim(true);
+            self.reclaim(Pass::Short);
             if self.has_room_to_retire_bytes(bytes) {
                 return Ok(());
             }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::detached::{BUCKETS_PER_ROUND, Taken};
 use super::movement::Moved;
-use super::node::{Holding, NoRoom, Node};
+use super::node::{Holding, NoRoom, Node, Pass};
 use crate::arena::layout::{LARGE_STEP, PAGE};
 use crate::arena::os::UNIT;
 use crate::slab::batch::Batch;
@@ -106,7 +106,7 @@ impl Node {
     /// Collects what is free but elsewhere: retired slots, stashes, warm large slots, free pages.
     #[cold]
     fn make_room(&self, need: u64) {
-        self.reclaim(true);
+        self.reclaim(Pass::Short);
         self.flush();
         // Slab pages are committed two megabytes at a time, and their part of the page table with them.
         let step = need.max(UNIT) + LARGE_STEP;
@@ -135,7 +135,7 @@ impl Node {
     /// Gives up to `bytes` of free memory back to the system and says how many.
     pub(crate) fn give_back(&self, bytes: u64) -> u64 {
         self.take_all_apart();
-        self.reclaim(true);
+        self.reclaim(Pass::Short);
         self.flush();
         let warm = self.slabs.large.give_back_warm(&self.arena);
         warm + self.slabs.pool.give_back(&self.arena, bytes.saturating_sub(warm).div_ceil(PAGE))

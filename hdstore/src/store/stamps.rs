@@ -97,10 +97,12 @@ impl<L: Log> Stamps<L> {
                 let homes = place.table.prefetch(stamp.hash);
                 Some((place, homes))
             });
-            for (stamp, place) in group.iter().zip(&mut places) {
-                let Some((place, homes)) = place else { continue };
-                if let Some(word) = place.table.likely_with_seq(homes, stamp.seq) {
-                    place.node.arena.prefetch(word.location().offset());
+            for (stamp, target) in group.iter().zip(&mut places) {
+                let Some((place, homes)) = target else { continue };
+                match place.table.may_have(homes, stamp.seq) {
+                    Some(word) => place.node.arena.prefetch(word.location().offset()),
+                    // Most records of a victim are stale, and end here, without a look at any slot.
+                    None => *target = None,
                 }
             }
             let views: [_; GROUP] = std::array::from_fn(|index| {

@@ -267,23 +267,6 @@ impl RecordHeader {
         at
     }
 
-    /// Writes the whole record, with the checksum of its body whatever the header says, and returns its
-    /// length. For changes whose value stands in the record.
-    ///
-    /// # Panics
-    /// As `encode_into`.
-    #[inline]
-    pub fn encode_summed(&self, key: &[u8], value: &[u8], out: &mut [u8]) -> usize {
-        let end = self.encode_into(key, value, out);
-        // Key and value lie side by side here: one sum instead of two.
-        let mut crc = crc::crc32c(&out[end - key.len() - value.len()..end]);
-        if let Some(expiry) = self.expiry {
-            crc = crc::crc32c_append(crc, &expiry.to_le_bytes());
-        }
-        put_u32(out, CRC_AT, crc);
-        end
-    }
-
     /// Writes the whole record and returns its length. `value` is the part's bytes for a part, and empty
     /// for an absence and for an entry whose value is in parts.
     ///

@@ -102,9 +102,7 @@ impl Store {
             return Err(LogFailure::NoSpace { needed_bytes }.into());
         }
         self.shared.supply.discard_stock();
-        let stats = self.memory.stats();
-        let spare_bytes = stats.free_bytes + stats.unreclaimed_bytes + stats.detached_bytes;
-        let memory_bytes = stats.committed_bytes.saturating_sub(spare_bytes);
+        let memory_bytes = self.memory.used_bytes();
         let mut manifests =
             self.shared.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let next_file = self.shared.supply.next_file();
