@@ -19,6 +19,8 @@ pub(crate) mod iter;
 mod maps;
 mod movement;
 mod movement_group;
+#[cfg(all(test, not(loom)))]
+mod movement_group_tests;
 pub(crate) mod node;
 pub(crate) mod put;
 pub(crate) mod read;

@@ -353,3 +353,44 @@ impl Node {
         Piece::Walked
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// The movement of a node of one stream with the tables of three maps, and a walk in the second.
+    fn under_way() -> Movement {
+        let movement = Movement::new(Arc::new([CachePadded::new(Mutex::new(()))]), 0, 1);
+        [1_000, 2_000, 3_000].into_iter().for_each(|first| movement.add_tables(first));
+        let apart = PageSet::default();
+        let walk = Walk { apart, map: 1, stream: 7, bucket: 9, buckets: 100, over: None };
+        lock(&movement.state).walk = Some(walk);
+        movement
+    }
+
+    /// Which tables the walk is in, and where.
+    fn place(movement: &Movement) -> Option<(u64, u64, u64)> {
+        let state = lock(&movement.state);
+        let walk = state.walk.as_ref()?;
+        Some((*state.tables.get(walk.map)?, walk.stream, walk.bucket))
+    }
+
+    #[test]
+    fn a_walk_leaves_no_table_out_and_looks_at_none_that_is_gone_when_maps_come_and_go() {
+        for (gone, expected) in
+            [(1_000, (2_000, 7, 9)), (2_000, (3_000, 0, 0)), (3_000, (2_000, 7, 9))]
+        {
+            let movement = under_way();
+            movement.remove_tables(gone);
+            assert_eq!(place(&movement), Some(expected), "without {gone}");
+            assert!(!lock(&movement.state).tables.contains(&gone));
+            movement.remove_tables(gone);
+            assert_eq!(place(&movement), Some(expected), "gone twice");
+        }
+        let movement = under_way();
+        [3_000, 2_000].into_iter().for_each(|gone| movement.remove_tables(gone));
+        assert_eq!(place(&movement), None, "nothing is left to walk over");
+        movement.add_tables(4_000);
+        assert_eq!(place(&movement), Some((4_000, 0, 0)), "what came meanwhile from its beginning");
+    }
+}
