@@ -357,6 +357,53 @@ impl Node {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::codec::{Bytes, U64};
+    use crate::map::{Map, MapOptions};
+    use crate::store::Store;
+
+    #[test]
+    fn a_look_at_the_pages_that_was_in_vain_is_not_taken_again_by_the_next_put() {
+        let store = Store::builder()
+            .memory_limit_bytes(32 << 20)
+            .streams(1)
+            .lanes(1)
+            .in_memory()
+            .expect("a store");
+        let map: Map<U64, Bytes> = store.map("m", MapOptions::default()).expect("a map");
+        (0..12_000).for_each(|key| map.insert(&key, &[1; 200]).expect("room"));
+        let gone = (0..12_000).filter(|key| key % 4 != 0);
+        gone.for_each(|key| assert!(map.remove(&key).expect("removals work")));
+        let node = &store.inner.nodes[0];
+        node.reclaim(true);
+        node.flush();
+        // Pages that nobody empties: they are left alone, but their free slots still count for something.
+        for walks in 0..2 {
+            let outlook = node.slabs.look_for_sparse(&node.arena, walks);
+            node.slabs.set_apart(&node.arena, &outlook, walks);
+            node.slabs.end_apart(&node.arena, walks + 1, true);
+        }
+        let mut state = lock(&node.movement.state);
+        state.walks = 2;
+        let asked = Asked { need: 1_000, times: 1 };
+        assert!(node.expected_gain(&mut state, asked).is_some(), "the counts promise nothing");
+        assert_eq!(node.move_some(&mut state, asked), Moved::Nothing);
+        assert_eq!(node.expected_gain(&mut state, asked), None, "the next put looks again");
+    }
+
+    #[test]
+    fn the_headers_of_a_map_that_is_gone_are_no_tables_for_a_walk() {
+        let store =
+            Store::builder().memory_limit_bytes(32 << 20).streams(1).in_memory().expect("a store");
+        let map = |name| -> Map<U64, Bytes> { store.map(name, MapOptions::default()).expect("ok") };
+        let (stays, goes) = (map("stays"), map("goes"));
+        let tables = || lock(&store.inner.nodes[0].movement.state).tables.clone();
+        assert_eq!(tables(), [stays.core.tables[0], goes.core.tables[0]]);
+        assert!(store.drop_map("goes").expect("dropped"));
+        drop(goes);
+        // With the last handle the headers' memory goes, to whoever asks first.
+        store.maintain(0);
+        assert_eq!(tables(), [stays.core.tables[0]]);
+    }
 
     /// The movement of a node of one stream with the tables of three maps, and a walk in the second.
     fn under_way() -> Movement {
