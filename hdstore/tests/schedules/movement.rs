@@ -1,10 +1,11 @@
 //! Movement beside everything else: a store at its limit, whose two keys lie in the page that a put of
 //! another size needs.
 //!
-//! The memory that is left by `Store::charge_log` is eight pages. Two have values of one length, a few slots
-//! each in use; the sparser one holds both keys of the bench. Whoever puts a value of a length that no page
-//! is for begins a walk, which moves them while others overwrite, remove, clear, hold and read them. A put
-//! may be refused here, since a reader may sleep for as long as the schedule likes, and has then changed
+//! `Store::charge_log` takes all memory but the eight pages that an empty store has. Two of them have values
+//! of one length, a few slots each in use; the sparser one holds both keys of the bench. Whoever puts a value
+//! of a length that no page is for begins a walk, which moves them while others overwrite, remove, clear,
+//! hold and read them. The walk takes many steps, so the others begin at any of them. A put may be refused
+//! here, since a guard or a batch may keep the page for as long as the schedule likes, and has then changed
 //! nothing. How often entries moved is counted, and must be often, else nothing was tested.
 
 use std::sync::Arc;
@@ -16,14 +17,12 @@ use shuttle::thread;
 use super::{Bench, Done, LONG, bytes_of, keeper, number_of, schedules};
 
 const LIMIT: u64 = 16 << 20;
-/// Pages are committed by so many bytes.
-const UNIT: u64 = 2 << 20;
-/// What else is committed for them: their part of the page table.
-const PAGE_TABLE: u64 = 4096;
 /// Long values in a page.
 const OF_A_PAGE: u64 = 8;
 /// Keys beside those of the bench, from here on.
 const OTHERS: u64 = 100;
+/// About as many steps as a put takes that moves both keys.
+const STEPS: u32 = 1_500;
 
 /// In how many schedules there were moves, how many entries moved, and how many puts were refused.
 #[derive(Default)]
@@ -47,12 +46,17 @@ impl Seen {
     }
 }
 
+/// Lets others go on for up to so many steps.
+fn dawdle(steps: u32) {
+    (0..shuttle::rand::thread_rng().gen_range(0..steps)).for_each(|_| thread::yield_now());
+}
+
 impl Bench {
     /// A bench at the limit, with both keys in the sparser of two pages.
     fn at_the_limit() -> Arc<Bench> {
         let bench = Bench::with_limit(LIMIT);
         let committed = bench.store.stats().committed_bytes;
-        assert!(bench.store.charge_log(LIMIT - committed - UNIT - PAGE_TABLE), "less is left");
+        assert!(bench.store.charge_log(LIMIT - committed), "what is left");
         let fill = |key: u64, len: usize| bench.map.insert(&key, &vec![7; len]).is_ok();
         let long = bytes_of(LONG).len();
         (0..OF_A_PAGE)
@@ -63,7 +67,7 @@ impl Bench {
         let lens = (0..).map(|step| 20_000 - step * 2_000);
         let pages =
             lens.zip(OTHERS + OF_A_PAGE..).take_while(|(len, key)| fill(*key, *len)).count();
-        assert!(pages < 8, "more than {UNIT} B were left");
+        assert!(pages < 8, "the store is not at its limit");
         for key in 0..5 {
             assert!(bench.map.remove(&(OTHERS + key)).expect("removals work"));
         }
@@ -144,15 +148,16 @@ fn entries_that_move_beside_overwrites_removals_clears_and_batches_have_one_hist
         let writer = {
             let (bench, seen) = (Arc::clone(bench), Arc::clone(seen));
             thread::spawn(move || {
-                for step in 0..3 {
+                for step in 0..4 {
+                    dawdle(STEPS / 2);
                     let key = shuttle::rand::thread_rng().gen_range(0..2u64);
-                    match shuttle::rand::thread_rng().gen_range(0..5u32) {
-                        0 => {
-                            _ = bench.note(key, |map| {
+                    match shuttle::rand::thread_rng().gen_range(0..12u32) {
+                        0 => bench.clear(),
+                        1..4 => {
+                            bench.note(key, |map| {
                                 Done::Remove(map.remove(&key).expect("removals work"))
-                            })
+                            });
                         }
-                        1 => bench.clear(),
                         _ => bench.try_insert(key, LONG + 10 + step, &seen),
                     }
                 }
@@ -161,9 +166,10 @@ fn entries_that_move_beside_overwrites_removals_clears_and_batches_have_one_hist
         let reader = {
             let bench = Arc::clone(bench);
             thread::spawn(move || {
-                bench.read_in_a_batch();
-                bench.get(0);
-                bench.get(1);
+                for _ in 0..3 {
+                    dawdle(STEPS / 2);
+                    bench.read_in_a_batch();
+                }
             })
         };
         vec![writer, reader, keeper(bench)]
@@ -175,17 +181,28 @@ fn guards_and_pins_keep_the_slots_that_their_entries_have_left() {
     beside_moves(|bench, seen| {
         let holder = {
             let bench = Arc::clone(bench);
-            thread::spawn(move || bench.hold(0))
+            thread::spawn(move || {
+                dawdle(STEPS);
+                bench.hold(0);
+            })
         };
         let reader = {
             let bench = Arc::clone(bench);
-            thread::spawn(move || (0..4).for_each(|_| bench.read_in_a_batch()))
+            thread::spawn(move || {
+                for _ in 0..3 {
+                    dawdle(STEPS / 2);
+                    bench.read_in_a_batch();
+                }
+            })
         };
         let writer = {
             let (bench, seen) = (Arc::clone(bench), Arc::clone(seen));
             // It takes slots of the class as they come free.
             thread::spawn(move || {
-                (0..4).for_each(|step| bench.try_insert(1, LONG + 20 + step, &seen));
+                for step in 0..4 {
+                    dawdle(STEPS / 2);
+                    bench.try_insert(1, LONG + 20 + step, &seen);
+                }
             })
         };
         vec![holder, reader, writer]
