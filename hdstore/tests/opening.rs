@@ -1,7 +1,6 @@
 //! Maps are opened and made beside each other, and beside whoever finds no memory for one: nobody waits for
 //! what another waits for, the same name is one map, and no memory is lost.
 
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -23,76 +22,91 @@ fn map_of(store: &Store, name: &str) -> Map<U64, Bytes> {
     store.map(name, MapOptions::default()).expect("a map")
 }
 
+/// A store at its limit, which is full of values that are as long as a map's headers.
+struct Full {
+    store: Store,
+    full: Map<U64, Bytes>,
+}
+
+impl Full {
+    fn new() -> Full {
+        let store = store();
+        let full = map_of(&store, "full");
+        let entries = (0..).take_while(|key| full.insert(key, &VALUE).is_ok()).count();
+        assert!(entries > 10_000, "{entries} entries");
+        Full { store, full }
+    }
+
+    /// Has so many threads make a map, which wait for the reader, and calls `beside` meanwhile; then the
+    /// reader leaves.
+    fn make_beside_a_reader(&self, makers: u64, beside: impl FnOnce(&Store)) {
+        let (inside, entered) = channel();
+        let (leave, left) = channel::<()>();
+        let is_made = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let (reader, is_made) = (self.full.clone(), &is_made);
+            scope.spawn(move || {
+                let read = reader.get_with(&makers, |_| {
+                    inside.send(()).expect("somebody waits");
+                    left.recv().expect("somebody lets it go");
+                });
+                assert!(read.is_ok());
+            });
+            entered.recv().expect("the reader begins");
+            // The only slots for headers, when the reader has left.
+            (0..makers).for_each(|key| assert!(self.full.remove(&key).expect("removals work")));
+            let (begin, begun) = channel();
+            let make = || {
+                let (begin, store) = (begin.clone(), &self.store);
+                scope.spawn(move || {
+                    begin.send(()).expect("somebody waits");
+                    let made = store.map::<U64, Bytes>("new", MapOptions::default());
+                    is_made.store(true, SeqCst);
+                    made.map(drop)
+                })
+            };
+            let makers: Vec<_> = (0..makers).map(|_| make()).collect();
+            makers.iter().for_each(|_| begun.recv().expect("each begins"));
+            beside(&self.store);
+            let was_made = is_made.load(SeqCst);
+            leave.send(()).expect("the reader is there");
+            assert!(!was_made, "others have waited until it was made, or it did not wait");
+            for maker in makers {
+                maker.join().expect("no panic").expect("room when the reader has left");
+            }
+        });
+        assert_eq!(self.store.maps().len(), 2);
+    }
+}
+
 #[test]
 fn making_a_map_of_a_full_store_keeps_nobody_waiting_who_opens_lists_or_drops_others() {
-    let store = store();
-    let full = map_of(&store, "full");
-    let entries = (0..).take_while(|key| full.insert(key, &VALUE).is_ok()).count();
-    assert!(entries > 10_000, "{entries} entries");
-    let (inside, entered) = channel();
-    let (leave, left) = channel::<()>();
-    let is_made = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let (reader, is_made, store) = (full.clone(), &is_made, &store);
-        scope.spawn(move || {
-            let read = reader.get_with(&1, |_| {
-                inside.send(()).expect("somebody waits");
-                left.recv().expect("somebody lets it go");
-            });
-            assert!(read.is_ok());
-        });
-        entered.recv().expect("the reader begins");
-        // The only slot for the headers, when the reader has left.
-        assert!(full.remove(&0).expect("removals work"));
-        let (begin, begun) = channel();
-        let maker = scope.spawn(move || {
-            begin.send(()).expect("somebody waits");
-            let made = store.map::<U64, Bytes>("new", MapOptions::default());
-            is_made.store(true, SeqCst);
-            made.map(drop)
-        });
-        begun.recv().expect("it begins");
-        let (start, mut rounds) = (Instant::now(), 0);
+    Full::new().make_beside_a_reader(1, |store| {
+        let start = Instant::now();
         while start.elapsed() < Duration::from_millis(200) {
             map_of(store, "full");
             assert!(!store.drop_map("none").expect("no log refuses"));
             assert_eq!(store.maps().len(), 1);
-            rounds += 1;
             // Else the maker might never come to the lock that it shall not keep.
             std::thread::sleep(Duration::from_millis(1));
         }
-        let was_made = is_made.load(SeqCst);
-        leave.send(()).expect("the reader is there");
-        assert!(!was_made, "after {rounds} rounds: others waited until it was made, or it did not");
-        maker.join().expect("no panic").expect("room when the reader has left");
     });
-    assert_eq!(store.maps().len(), 2);
 }
 
 #[test]
 fn a_map_that_several_threads_make_at_once_is_one_and_costs_as_much_as_one() {
-    const THREADS: usize = 4;
-    let store = store();
-    map_of(&store, "lasting");
-    for round in 0..200 {
-        let barrier = Barrier::new(THREADS);
-        let make = || {
-            barrier.wait();
-            let map = map_of(&store, "passing");
-            map.insert_if_absent(&0, &[round as u8]).expect("room")
-        };
-        let firsts: usize = std::thread::scope(|scope| {
-            let makers: Vec<_> = (0..THREADS).map(|_| scope.spawn(make)).collect();
-            makers.into_iter().map(|maker| usize::from(maker.join().expect("no panic"))).sum()
-        });
-        assert_eq!(firsts, 1, "threads that made a map of this name found different ones");
-        assert_eq!(store.maps().len(), 2);
-        assert!(store.drop_map("passing").expect("dropped"));
-    }
-    // Cleared tables wait for readers, of which there are none.
-    (0..3).for_each(|_| store.maintain(0));
+    const THREADS: u64 = 4;
+    let full = Full::new();
+    // All of them have looked whether it is there, and wait for its memory, when the first can make it.
+    full.make_beside_a_reader(THREADS, |_| std::thread::sleep(Duration::from_millis(50)));
+    let store = &full.store;
+    store.maintain(0);
     let stats = store.stats();
     assert_eq!(stats.accounted_bytes(), stats.committed_bytes, "{stats:#?}");
-    assert_eq!(stats.entries, 0);
-    assert_eq!(stats.detached_bytes, 0);
+    let more = (0..THREADS).take_while(|key| full.full.insert(key, &VALUE).is_ok()).count() as u64;
+    assert_eq!(more, THREADS - 1, "slots for all but one map came back");
+    let handles = [0, 1].map(|_| map_of(store, "new"));
+    full.full.clear().expect("cleared");
+    handles[0].insert(&1, b"of both").expect("room");
+    assert_eq!(handles[1].get_owned(&1).expect("ok").as_deref(), Some(&b"of both"[..]));
 }
