@@ -53,7 +53,7 @@ fn a_reader_sees_one_whole_value_old_or_new_and_never_an_older_one_again() {
             let often = changes_seen.iter().all(|seen| seen.load(Ordering::Relaxed) > 1_000);
             *version >= 60_000 && often
         };
-        let written = (1..20_000_000u64)
+        let written = (1..5_000_000u64)
             .take_while(|version| !is_enough(version))
             .try_for_each(|version| map.insert(&(version % 16), &value_of(version)));
         stop.store(true, Ordering::Relaxed);
@@ -64,6 +64,15 @@ fn a_reader_sees_one_whole_value_old_or_new_and_never_an_older_one_again() {
     store.maintain(0);
     let stats = store.stats();
     assert_eq!((stats.entries, stats.unreclaimed_bytes), (16, 0));
+}
+
+/// Lets go whoever waits for more looks, also when the thread that looks has panicked.
+struct Ended<'a>(&'a AtomicU64);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(u64::MAX, Ordering::Release);
+    }
 }
 
 #[test]
@@ -85,6 +94,7 @@ fn keys_stay_visible_while_the_table_grows_under_readers() {
             }
         });
         scope.spawn(|| {
+            let _ended = Ended(&looks);
             let mut next = 1u64;
             while written.load(Ordering::Acquire) < KEYS {
                 let known = written.load(Ordering::Acquire);
@@ -315,19 +325,20 @@ fn a_walk_beside_writers_sees_every_lasting_key_exactly_once() {
                 }
             }
         });
-        let mut changed_beside = 0;
         for _ in 0..60 {
             let (mut seen, before) = (HashSet::new(), changes.load(Ordering::Relaxed));
-            for entry in map.iter().take(20_000) {
+            for (step, entry) in map.iter().take(20_000).enumerate() {
                 let key = entry.key().expect("a number");
                 assert!(key >= LASTING || seen.insert(key), "{key} twice");
+                // Each walk has the writer beside it, whoever has the processors.
+                while step % 100 == 50 && changes.load(Ordering::Relaxed) < before + step as u64 {
+                    std::thread::yield_now();
+                }
             }
-            changed_beside += changes.load(Ordering::Relaxed) - before;
         }
         let lasting = || map.iter().filter(|e| e.key().expect("a number") < LASTING).count();
         assert_eq!(lasting() as u64, LASTING);
         stop.store(true, Ordering::Relaxed);
-        assert!(changed_beside > 1_000, "{changed_beside} changes beside the walks");
     });
 }
 
