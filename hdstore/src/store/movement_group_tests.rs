@@ -62,8 +62,8 @@ impl Bed {
             assert!(map.remove(&key).expect("removals work"));
         }
         let node = &store.inner.nodes[0];
-        node.reclaim(true);
-        node.flush();
+        // Brings every free slot to its page.
+        node.give_back(0);
         let outlook = node.slabs.look_for_sparse(&node.arena, 0);
         let apart = node.slabs.set_apart(&node.arena, &outlook, 0);
         assert!(node.slabs.sparse.apart() > 3, "no page is sparse");
