@@ -1,12 +1,14 @@
 //! Groups: several changes of one stream, all or none.
 //!
-//! Hazards: a group that is refused has changed something; a part of it is missing; changes of two groups
-//! mix; a condition is looked at too early; what others do to its tables meanwhile takes the memory that it
-//! counted on; readers lose keys while a group moves words; what it replaced is not counted, or not freed.
+//! Hazards: a group that is refused has changed something; a part of it is missing; what it replaced is not
+//! counted, or not freed. Groups beside each other, and beside clears and readers: `groups/threads.rs`.
+
+#[path = "groups/threads.rs"]
+mod threads;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hdstore::codec::{Bytes, U64};
 use hdstore::{
@@ -244,162 +246,6 @@ fn conditions_are_about_the_moment_before_the_group_and_refuse_all_of_it() {
     let mut group = store.group(STREAM);
     group.require_absent(&map, &1).expect("ok");
     assert_eq!(group.commit().expect("a look"), GroupOutcome::Refused);
-}
-
-/// Groups of several threads over the same keys: each group puts one number to all of its keys.
-#[test]
-fn groups_of_several_threads_over_the_same_keys_come_one_after_the_other() {
-    let store = store(64 * MIB);
-    let maps = ["one", "two"].map(|name| map_of(&store, name));
-    let numbers = AtomicU64::new(0);
-    for round in 0..300_u64 {
-        std::thread::scope(|scope| {
-            for thread in 0..3_u64 {
-                let (store, maps, numbers) = (&store, &maps, &numbers);
-                scope.spawn(move || {
-                    let mut random = Random((round << 8 | thread) << 20 | 1);
-                    for _ in 0..20 {
-                        let number = numbers.fetch_add(1, Ordering::Relaxed).to_le_bytes();
-                        let mut keys: Vec<u64> = (0..6).collect();
-                        // Each in an order of its own.
-                        (1..keys.len())
-                            .for_each(|at| keys.swap(at, random.below(at as u64 + 1) as usize));
-                        let mut group = store.group(STREAM);
-                        let is_removal = random.below(4) == 0;
-                        for key in &keys {
-                            let map = &maps[(key % 2) as usize];
-                            if is_removal {
-                                group.remove(map, key).expect("its stream");
-                            } else {
-                                group.insert(map, key, &number).expect("its stream");
-                            }
-                        }
-                        let GroupOutcome::Done(was_there) = group.commit().expect("room") else {
-                            panic!("no condition")
-                        };
-                        let first = was_there[0];
-                        assert!(was_there.iter().all(|there| *there == first), "{was_there:?}");
-                    }
-                });
-            }
-        });
-        let values: Vec<_> =
-            (0..6).map(|key| maps[key as usize % 2].get_owned(&key).expect("ok")).collect();
-        assert!(values.iter().all(|value| *value == values[0]), "round {round}: {values:?}");
-    }
-}
-
-#[test]
-fn two_threads_whose_groups_depend_on_what_they_read_lose_no_step() {
-    let store = store(64 * MIB);
-    let map = map_of(&store, "m");
-    map.insert(&0, &0_u64.to_le_bytes()).expect("room");
-    let steps = 2_000_u64;
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                let mut left = steps;
-                while left > 0 {
-                    let entry = map.get(&0).expect("ok").expect("there");
-                    let number = u64::from_le_bytes(entry.value_bytes().try_into().expect("8"));
-                    let (next, seq) = ((number + 1).to_le_bytes(), entry.seq());
-                    let (key, mut group) = (number + 1, store.group(STREAM));
-                    group.require_seq(&map, &0, seq).expect("ok");
-                    group.require_absent(&map, &key).expect("ok");
-                    group.insert(&map, &0, &next).expect("ok").insert(&map, &key, b"").expect("ok");
-                    left -= u64::from(group.commit().expect("room").is_done());
-                }
-            });
-        }
-    });
-    let last = map.get_owned(&0).expect("ok").expect("there");
-    assert_eq!(last, (2 * steps).to_le_bytes(), "a step was lost");
-    assert_eq!(map.len(), 2 * steps + 1);
-}
-
-/// A clear takes a table apart between a group's look and its lock; what the group counted on is another
-/// table then. All of a group is there afterwards, or nothing of it.
-#[test]
-fn groups_beside_clears_and_single_puts_of_their_stream_stay_whole_and_find_memory_for_every_key() {
-    let store = store(128 * MIB);
-    let (map, other) = (map_of(&store, "m"), map_of(&store, "other"));
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let clears = scope.spawn(|| {
-            let mut cleared = 0_u64;
-            while !stop.load(Ordering::Acquire) {
-                cleared += map.clear().expect("cleared");
-                for key in 0..40_u64 {
-                    map.insert(&(1 << 50 | key), b"single").expect("room");
-                }
-                std::thread::yield_now();
-            }
-            cleared
-        });
-        for round in 0..1_500_u64 {
-            let keys: Vec<u64> = (0..1 + round % 200).map(|n| round << 20 | n).collect();
-            let mut group = store.group(STREAM);
-            for key in &keys {
-                group.insert(&map, key, b"of a group").expect("ok");
-                group.insert(&other, key, b"of a group").expect("ok");
-                if group.len() + 2 > GROUP_CHANGES_MAX {
-                    break;
-                }
-            }
-            assert!(group.commit().expect("room").is_done());
-        }
-        stop.store(true, Ordering::Release);
-        assert!(clears.join().expect("no panic") > 100, "clears and groups did not meet");
-    });
-    let mut by_round: HashMap<u64, u64> = HashMap::new();
-    for entry in &map {
-        *by_round.entry(entry.key().expect("a number") >> 20).or_default() += 1;
-    }
-    for (round, found) in by_round.into_iter().filter(|(round, _)| *round < 1 << 30) {
-        let whole = (1 + round % 200).min(GROUP_CHANGES_MAX as u64 / 2);
-        assert_eq!(found, whole, "a part of group {round}");
-    }
-    let expected: u64 = (0..1_500).map(|round| (1 + round % 200).min(128)).sum();
-    assert_eq!(other.len(), expected);
-    store.maintain(0);
-    let stats = store.stats();
-    assert_eq!(stats.accounted_bytes(), stats.committed_bytes, "{stats:#?}");
-}
-
-#[test]
-fn readers_find_every_lasting_key_while_groups_make_the_table_grow() {
-    let store = store(128 * MIB);
-    let map = map_of(&store, "m");
-    for key in 0..100_u64 {
-        map.insert(&key, &key.to_le_bytes()).expect("room");
-    }
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            let mut reads = 0_u64;
-            while !stop.load(Ordering::Acquire) {
-                let key = reads % 100;
-                let found = map.get_owned(&key).expect("ok");
-                assert_eq!(found.as_deref(), Some(&key.to_le_bytes()[..]), "key {key} is lost");
-                reads += 1;
-            }
-            reads
-        });
-        for round in 0..400_u64 {
-            let keys: Vec<u64> = (0..250).map(|n| 1 << 40 | round << 10 | n).collect();
-            let mut group = store.group(STREAM);
-            for key in &keys {
-                group.insert(&map, key, b"new").expect("ok");
-            }
-            assert!(group.commit().expect("room").is_done());
-        }
-        stop.store(true, Ordering::Release);
-        assert!(reader.join().expect("no panic") > 0);
-    });
-    assert_eq!(map.len(), 100 + 400 * 250);
-    let stats = map.stats();
-    let load = stats.entries as f64 / (stats.buckets * 8) as f64;
-    assert!(load < 0.9, "the table did not grow along: load {load:.2}");
 }
 
 #[test]

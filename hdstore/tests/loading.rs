@@ -44,6 +44,8 @@ fn a_reader_who_comes_while_a_store_loads_keeps_its_value() {
         loading.apply(&[record(seq, entry(b"k", &[seq as u8; 100]))]).expect("memory");
     }
     assert_eq!(seen, [1; 100]);
+    let waits = store.stats().unreclaimed_bytes;
+    assert!(waits > 1_000 * 100, "{waits} B wait for the reader: nothing was replaced under it");
     drop(batch);
     loading.finish();
     store.maintain(0);

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hdstore::codec::{Bytes, U64};
 use hdstore::{Error, ManualClock, MapOptions, Store};
@@ -28,9 +28,9 @@ fn a_reader_sees_one_whole_value_old_or_new_and_never_an_older_one_again() {
     for key in 0..16 {
         map.insert(&key, &value_of(0)).expect("room");
     }
-    let stop = AtomicBool::new(false);
+    let (stop, changes_seen) = (AtomicBool::new(false), [0; 2].map(AtomicU64::new));
     std::thread::scope(|scope| {
-        for _ in 0..2 {
+        for changes_seen in &changes_seen {
             scope.spawn(|| {
                 let mut seen = [0; 16];
                 while !stop.load(Ordering::Relaxed) {
@@ -38,6 +38,9 @@ fn a_reader_sees_one_whole_value_old_or_new_and_never_an_older_one_again() {
                         let version =
                             map.get_with(&key, assert_whole).expect("ok").expect("always there");
                         assert!(version >= seen[key as usize], "time went back for key {key}");
+                        if version > seen[key as usize] {
+                            changes_seen.fetch_add(1, Ordering::Relaxed);
+                        }
                         seen[key as usize] = version;
                         let guard = map.get(&key).expect("ok").expect("always there");
                         assert_whole(guard.value_bytes());
@@ -45,14 +48,31 @@ fn a_reader_sees_one_whole_value_old_or_new_and_never_an_older_one_again() {
                 }
             });
         }
-        let written =
-            (1..60_000u64).try_for_each(|version| map.insert(&(version % 16), &value_of(version)));
+        // As long as it takes until readers and the writer have met often.
+        let is_enough = |version: &u64| {
+            let often = changes_seen.iter().all(|seen| seen.load(Ordering::Relaxed) > 1_000);
+            *version >= 60_000 && often
+        };
+        let written = (1..5_000_000u64)
+            .take_while(|version| !is_enough(version))
+            .try_for_each(|version| map.insert(&(version % 16), &value_of(version)));
         stop.store(true, Ordering::Relaxed);
         written.expect("a reader that lost the processor is waited for");
     });
+    let met = changes_seen.map(|seen| seen.into_inner());
+    assert!(met.iter().all(|seen| *seen > 1_000), "readers and the writer hardly met: {met:?}");
     store.maintain(0);
     let stats = store.stats();
     assert_eq!((stats.entries, stats.unreclaimed_bytes), (16, 0));
+}
+
+/// Lets go whoever waits for more looks, also when the thread that looks has panicked.
+struct Ended<'a>(&'a AtomicU64);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(u64::MAX, Ordering::Release);
+    }
 }
 
 #[test]
@@ -60,17 +80,23 @@ fn keys_stay_visible_while_the_table_grows_under_readers() {
     let store =
         Store::builder().memory_limit_bytes(256 * MIB).streams(1).in_memory().expect("a store");
     let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
-    let written = std::sync::atomic::AtomicU64::new(0);
+    const KEYS: u64 = 300_000;
+    let (written, looks) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for key in 0..300_000u64 {
+            for key in 0..KEYS {
                 map.insert(&key, b"v").expect("room");
                 written.store(key + 1, Ordering::Release);
+                // The reader looks at each size of the table, whoever has the processors.
+                while looks.load(Ordering::Acquire) < key / 30 {
+                    std::thread::yield_now();
+                }
             }
         });
         scope.spawn(|| {
+            let _ended = Ended(&looks);
             let mut next = 1u64;
-            while written.load(Ordering::Acquire) < 300_000 {
+            while written.load(Ordering::Acquire) < KEYS {
                 let known = written.load(Ordering::Acquire);
                 for _ in 0..50 {
                     next = next.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -80,12 +106,13 @@ fn keys_stay_visible_while_the_table_grows_under_readers() {
                             map.contains_key(&key).expect("ok"),
                             "key {key} of {known} is lost"
                         );
+                        looks.fetch_add(1, Ordering::Release);
                     }
                 }
             }
         });
     });
-    assert_eq!(map.len(), 300_000);
+    assert_eq!(map.len(), KEYS);
 }
 
 /// How long a guard is held: 39 rounds of overwrites, or `HDSTORE_GUARD_SECONDS` (`scripts/long`).
@@ -200,21 +227,29 @@ fn an_overwrite_waits_for_a_reader_that_lost_the_processor_inside_its_call() {
         .expect("a store");
     let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
     map.insert(&1, &[1; 1000]).expect("room");
-    let inside = AtomicBool::new(false);
+    const OVERWRITES: u64 = 3_000;
+    let (inside, overwritten) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let slept = map.get_with(&1, |value| {
                 inside.store(true, Ordering::Release);
-                std::thread::sleep(std::time::Duration::from_millis(100));
+                // What waits for it comes near to the bound, and then the writer waits, too.
+                while overwritten.load(Ordering::Acquire) < 900 {
+                    std::thread::yield_now();
+                }
+                std::thread::sleep(std::time::Duration::from_millis(50));
                 assert_eq!(value, [1; 1000]);
+                overwritten.load(Ordering::Acquire)
             });
-            slept.expect("ok").expect("there");
+            let overwritten = slept.expect("ok").expect("there");
+            assert!(overwritten < OVERWRITES, "nobody has waited");
         });
         while !inside.load(Ordering::Acquire) {
             std::thread::yield_now();
         }
-        for _ in 0..3_000 {
+        for _ in 0..OVERWRITES {
             map.insert(&1, &[2; 1000]).expect("the reader comes back");
+            overwritten.fetch_add(1, Ordering::Release);
         }
     });
 }
@@ -249,20 +284,22 @@ fn a_walk_that_began_in_one_bucket_sees_its_entries_once_after_the_table_grew_a_
     let store =
         Store::builder().memory_limit_bytes(256 * MIB).streams(1).in_memory().expect("a store");
     let map = store.map::<U64, Bytes>("m", MapOptions::default()).expect("a map");
-    for key in 0..7 {
+    for key in 0..5 {
         map.insert(&key, b"stays").expect("room");
     }
+    assert_eq!(map.stats().buckets, 1);
     let mut walk = map.iter();
     for key in 100..600_000u64 {
         map.insert(&key, b"new").expect("room");
     }
+    assert!(map.stats().buckets > 50_000, "{:?}", map.stats());
     let started = std::time::Instant::now();
     let mut seen = HashSet::new();
     for entry in walk.by_ref() {
         let key = entry.key().expect("a number");
         assert!(seen.insert(key), "{key} twice");
     }
-    assert!((0..7).all(|key| seen.contains(&key)));
+    assert!((0..5).all(|key| seen.contains(&key)));
     assert!(started.elapsed().as_secs() < 20, "a step of a walk costs one bucket");
 }
 
@@ -275,12 +312,13 @@ fn a_walk_beside_writers_sees_every_lasting_key_exactly_once() {
     for key in 0..LASTING {
         map.insert(&key, b"0").expect("room");
     }
-    let stop = AtomicBool::new(false);
+    let (stop, changes) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut round = 0u64;
             while !stop.load(Ordering::Relaxed) {
                 round += 1;
+                changes.store(round, Ordering::Relaxed);
                 map.insert(&(round % LASTING), &round.to_le_bytes()).expect("room");
                 if round < 400_000 {
                     map.insert(&(LASTING + round), b"comes").expect("room");
@@ -288,10 +326,14 @@ fn a_walk_beside_writers_sees_every_lasting_key_exactly_once() {
             }
         });
         for _ in 0..60 {
-            let mut seen = HashSet::new();
-            for entry in map.iter().take(20_000) {
+            let (mut seen, before) = (HashSet::new(), changes.load(Ordering::Relaxed));
+            for (step, entry) in map.iter().take(20_000).enumerate() {
                 let key = entry.key().expect("a number");
                 assert!(key >= LASTING || seen.insert(key), "{key} twice");
+                // Each walk has the writer beside it, whoever has the processors.
+                while step % 100 == 50 && changes.load(Ordering::Relaxed) < before + step as u64 {
+                    std::thread::yield_now();
+                }
             }
         }
         let lasting = || map.iter().filter(|e| e.key().expect("a number") < LASTING).count();
@@ -320,14 +362,24 @@ fn a_panic_in_a_callers_closure_leaves_the_entry_as_it_was() {
 fn concurrent_updates_of_one_key_lose_nothing() {
     let store = Store::builder().memory_limit_bytes(64 * MIB).in_memory().expect("a store");
     let map = store.map::<U64, U64>("m", MapOptions::default()).expect("a map");
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                for _ in 0..5_000 {
-                    map.update(&1, |old| Some(old.unwrap_or(0) + 1)).expect("room");
-                }
-            });
-        }
-    });
-    assert_eq!(map.get_owned(&1).expect("ok"), Some(20_000));
+    let (updates, calls) = (AtomicU64::new(0), AtomicU64::new(0));
+    // A call of the closure that comes to nothing, since another thread was ahead, is the hazard itself.
+    while updates.load(Ordering::Relaxed) + 20 > calls.load(Ordering::Relaxed) {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..5_000 {
+                        let more = |old: Option<u64>| {
+                            calls.fetch_add(1, Ordering::Relaxed);
+                            Some(old.unwrap_or(0) + 1)
+                        };
+                        map.update(&1, more).expect("room");
+                        updates.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        assert!(updates.load(Ordering::Relaxed) < 2_000_000, "the threads never met");
+    }
+    assert_eq!(map.get_owned(&1).expect("ok"), Some(updates.into_inner()));
 }

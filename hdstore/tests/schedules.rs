@@ -13,6 +13,8 @@
 
 #[path = "linearizable/checker.rs"]
 mod checker;
+#[path = "schedules/movement.rs"]
+mod movement;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -37,8 +39,12 @@ fn schedules(check: impl Fn() + Send + Sync + Clone + 'static) {
     println!("{} schedules", 2 * count);
 }
 
+/// Values from here on are long, and all of one length.
+const LONG: u64 = 1_000;
+
 fn bytes_of(value: u64) -> Vec<u8> {
-    value.to_le_bytes().repeat(1 + (value % 5) as usize)
+    let times = if value < LONG { 1 + value % 5 } else { 3_750 };
+    value.to_le_bytes().repeat(times as usize)
 }
 
 fn number_of(bytes: &[u8]) -> u64 {
@@ -59,8 +65,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Arc<Bench> {
+        Bench::with_limit(32 << 20)
+    }
+
+    fn with_limit(limit_bytes: u64) -> Arc<Bench> {
         let store = Store::builder()
-            .memory_limit_bytes(32 << 20)
+            .memory_limit_bytes(limit_bytes)
             .streams(1)
             .lanes(1)
             .hash_seed(1)
@@ -85,9 +95,14 @@ impl Bench {
     fn note<'a>(&'a self, key: u64, call: impl FnOnce(&'a Keys) -> Done) -> Done {
         let began = self.now();
         let done = call(&self.map);
+        self.note_since(began, key, done);
+        done
+    }
+
+    /// Notes a call that has just ended.
+    fn note_since(&self, began: u64, key: u64, done: Done) {
         let call = Call { began, ended: self.now(), done };
         self.histories[key as usize].lock().expect("no panic").push(call);
-        done
     }
 
     fn insert(&self, key: u64, value: u64) {

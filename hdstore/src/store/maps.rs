@@ -3,7 +3,8 @@
 //! Invariant: a map's number is given once and never again; its place in the map table is used again when the
 //! map was dropped and its last handle is gone. Making a map either succeeds as a whole or leaves nothing.
 //! Callers: opening a map by name, restart, statistics. Cost of making one: 64 bytes for each stream. One
-//! lock guards all of it; puts and gets do not take it. What may go wrong: no memory, a log that refuses.
+//! lock guards all of it; puts and gets do not take it, and nobody waits for memory under it: whoever makes a
+//! map takes the memory first. What may go wrong: no memory, a log that refuses.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -69,6 +70,26 @@ impl<L: Log> MapCore<L> {
     }
 }
 
+/// Zeroed memory for the table headers of a map, by node; given back unless it is used.
+struct Headers<'a, L: Log> {
+    inner: &'a Inner<L>,
+    bases: Vec<u64>,
+}
+
+impl<L: Log> Headers<'_, L> {
+    fn into_bases(mut self) -> Vec<u64> {
+        std::mem::take(&mut self.bases)
+    }
+}
+
+impl<L: Log> Drop for Headers<'_, L> {
+    fn drop(&mut self) {
+        for (node, base) in self.inner.nodes.iter().zip(&self.bases) {
+            node.free_now(Location::from_offset(*base));
+        }
+    }
+}
+
 /// Maps by number.
 pub(crate) struct MapsById<L: Log>(Vec<Arc<MapCore<L>>>);
 
@@ -111,21 +132,23 @@ impl<L: Log> Inner<L> {
         if name.is_empty() || name.len() > 255 {
             return Err(Error::MapName { len: name.len() });
         }
-        let mut maps = self.maps.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(core) = maps.by_name.get(name) {
-            let (expected, found) = (
-                format!("{} to {}", core.spec.key_type, core.spec.value_type),
-                format!("{key_type} to {value_type}"),
-            );
-            if expected != found {
-                return Err(Error::MapType { name: name.to_owned(), expected, found });
-            }
-            if core.spec.placement != placement {
-                let (name, expected) = (name.to_owned(), core.spec.placement);
-                return Err(Error::MapPlacement { name, expected, found: placement });
-            }
-            return Ok(Arc::clone(core));
+        let types = (key_type, value_type);
+        let found = {
+            let maps = self.maps.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            Self::opened(&maps, name, types, placement)?
+        };
+        if let Some(core) = found {
+            return Ok(core);
         }
+        // Dropped maps may have what this one needs.
+        self.bury_all();
+        let headers = self.take_headers();
+        let mut maps = self.maps.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Another thread may have made it meanwhile.
+        if let Some(core) = Self::opened(&maps, name, types, placement)? {
+            return Ok(core);
+        }
+        let headers = headers?;
         let spec = MapSpec {
             id: MapId(maps.next_id),
             name: name.to_owned(),
@@ -134,8 +157,7 @@ impl<L: Log> Inner<L> {
             level,
             placement,
         };
-        self.bury(&mut maps);
-        let core = self.make_map(&mut maps, spec)?;
+        let core = self.make_map(&mut maps, spec, headers)?;
         if let Err(source) = self.log.create_map(&core.spec) {
             self.unmake_tables(core.slot, &core.tables);
             maps.free_slots.push(Reverse(core.slot));
@@ -145,10 +167,33 @@ impl<L: Log> Inner<L> {
         Ok(core)
     }
 
+    /// The map of a name if there is one; refused when it is not what is asked for.
+    fn opened(
+        maps: &Maps<L>,
+        name: &str,
+        (key_type, value_type): (&str, &str),
+        placement: Placement,
+    ) -> Result<Option<Arc<MapCore<L>>>, Error> {
+        let Some(core) = maps.by_name.get(name) else { return Ok(None) };
+        let (expected, found) = (
+            format!("{} to {}", core.spec.key_type, core.spec.value_type),
+            format!("{key_type} to {value_type}"),
+        );
+        if expected != found {
+            return Err(Error::MapType { name: name.to_owned(), expected, found });
+        }
+        if core.spec.placement != placement {
+            let (name, expected) = (name.to_owned(), core.spec.placement);
+            return Err(Error::MapPlacement { name, expected, found: placement });
+        }
+        Ok(Some(Arc::clone(core)))
+    }
+
     /// Enters a map that the log knows, before anything is applied to it.
     pub(crate) fn restore_map(&self, spec: MapSpec<L::Level>) -> Result<(), Error> {
+        let headers = self.take_headers()?;
         let mut maps = self.maps.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let core = self.make_map(&mut maps, spec)?;
+        let core = self.make_map(&mut maps, spec, headers)?;
         Self::enter(&mut maps, core);
         Ok(())
     }
@@ -165,10 +210,28 @@ impl<L: Log> Inner<L> {
         maps.in_order.push(core);
     }
 
+    /// Streams of a node.
+    fn streams_per_node(&self) -> u64 {
+        u64::from(self.streams.div_ceil(self.nodes.len() as u32))
+    }
+
+    /// Takes memory for the headers of a map, and for the record that clearing it may need. Waits for readers
+    /// at the limit, so the caller does not hold the lock of all maps.
+    fn take_headers(&self) -> Result<Headers<'_, L>, Error> {
+        let bytes = self.streams_per_node() * TABLE_BYTES;
+        let mut headers = Headers { inner: self, bases: Vec::with_capacity(self.nodes.len()) };
+        for node in &self.nodes {
+            let base = node.reserve_record().ok().and_then(|()| node.take_tables(bytes));
+            headers.bases.push(base.ok_or_else(|| self.capacity(node, bytes))?);
+        }
+        Ok(headers)
+    }
+
     fn make_map(
         &self,
         maps: &mut Maps<L>,
         spec: MapSpec<L::Level>,
+        headers: Headers<'_, L>,
     ) -> Result<Arc<MapCore<L>>, Error> {
         let slot = maps.free_slots.peek().map_or(maps.next_slot, |slot| slot.0);
         if u64::from(slot) >= MAPS_MAX || spec.id.0 == u32::MAX {
@@ -183,23 +246,15 @@ impl<L: Log> Inner<L> {
             }
         }
         maps.table_bytes += more;
-        let per_node = u64::from(self.streams.div_ceil(self.nodes.len() as u32));
-        let mut tables = Vec::with_capacity(self.nodes.len());
-        for (index, node) in self.nodes.iter().enumerate() {
-            let bytes = per_node * TABLE_BYTES;
-            let base = node.reserve_record().ok().and_then(|()| node.take_tables(bytes));
-            let Some(base) = base else {
-                self.unmake_tables(slot, &tables);
-                return Err(self.capacity(node, bytes));
-            };
-            for in_node in 0..per_node {
+        let tables = headers.into_bases();
+        for (index, (node, base)) in self.nodes.iter().zip(&tables).enumerate() {
+            for in_node in 0..self.streams_per_node() {
                 let stream = StreamId((in_node * self.nodes.len() as u64) as u32 + index as u32);
                 Table::at(&node.arena, base + in_node * TABLE_BYTES).create(spec.id, stream);
             }
             let map_word = node.arena.layout().maps + u64::from(slot) * 8;
-            node.arena.word(map_word).store(base, Relaxed);
-            node.movement.add_tables(base);
-            tables.push(base);
+            node.arena.word(map_word).store(*base, Relaxed);
+            node.movement.add_tables(*base);
         }
         if maps.free_slots.pop().is_none() {
             maps.next_slot += 1;

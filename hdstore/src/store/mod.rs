@@ -2,9 +2,9 @@
 //!
 //! Reading order: `access.rs` (how bytes are reached), `read.rs`, `put.rs`, `remove.rs`, `clear.rs`,
 //! `group.rs` with `stock.rs` (several changes at once); then `node.rs` and `room.rs` (memory of a put),
-//! `detached.rs` (what was cleared), `movement.rs` (entries leave sparse pages), `maps.rs` and
-//! `dropping.rs` (making and dropping maps), `apply.rs`, `fill.rs`, `facts.rs`, `voids.rs` (restart),
-//! `sweep.rs` (expiry), `iter.rs`, `census.rs` (statistics).
+//! `detached.rs` (what was cleared), `movement.rs` and `movement_group.rs` (entries leave sparse pages),
+//! `maps.rs` and `dropping.rs` (making and dropping maps), `apply.rs`, `fill.rs`, `facts.rs`, `voids.rs`
+//! (restart), `sweep.rs` (expiry), `iter.rs`, `census.rs` (statistics).
 
 pub(crate) mod access;
 pub(crate) mod apply;
@@ -18,6 +18,9 @@ pub(crate) mod group;
 pub(crate) mod iter;
 mod maps;
 mod movement;
+mod movement_group;
+#[cfg(all(test, not(loom)))]
+mod movement_group_tests;
 pub(crate) mod node;
 pub(crate) mod put;
 pub(crate) mod read;

@@ -6,9 +6,8 @@
 //! the index is read, 10 bytes an entry, and as many bytes are copied as come free, at most.
 //!
 //! Invariants: a reader finds the entry in the old slot or in the new one, both whole and alike; the old slot
-//! is retired like any replaced one. A word is replaced only if, under its stream's lock, it still stands
-//! where it was read, in a table that was not cleared since; it was read under a pin that lasts until then,
-//! so its slot is still that entry's. What moves between buckets meanwhile, or was taken before the walk and
+//! is retired like any replaced one. What came later than the word that the walk has read stays: that is
+//! `movement_group.rs`'s duty. What moves between buckets meanwhile, or was taken before the walk and
 //! published behind it, may be missed; its page then stays, and nothing else comes of that.
 //!
 //! Callers: a put that finds no memory (`node.rs`), as many threads as there are, a piece each in turn; and
@@ -22,23 +21,20 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
 
-use super::access::{Locked, fill, view_pinned};
-use super::node::{Node, Pass, Prepared};
+use super::access::Locked;
+use super::movement_group::ENTRIES_AT_A_TIME;
+use super::node::{Node, Pass};
 use crate::arena::Arena;
 use crate::arena::layout::PAGE;
 use crate::arena::os::UNIT;
-use crate::entry::view::{EntryParts, write_seq};
-use crate::ids::Seq;
-use crate::index::table::{Found, TABLE_BYTES, Table};
-use crate::index::word::{BUCKET, Word};
-use crate::reclaim::pin::{OldestPin, Pinned};
-use crate::slab::sparse::{ALL, PageSet, class_if_apart};
+use crate::index::table::{TABLE_BYTES, Table};
+use crate::index::word::BUCKET;
+use crate::reclaim::pin::OldestPin;
+use crate::slab::sparse::{ALL, PageSet};
 use crate::sync::{Mutex, lock, try_lock};
 
 /// Buckets of a piece of a walk.
 pub(super) const BUCKETS_PER_PIECE: u64 = 1_024;
-/// Entries that move under one pin, and one visit of their stream's lock.
-const ENTRIES_AT_A_TIME: usize = 16;
 /// Of so many pages one is to be gained, else a walk is not worth it.
 const PAGES_PER_GAIN: u64 = 256;
 /// For so many bytes of the index one is to be gained, if it serves long values.
@@ -57,7 +53,7 @@ pub(crate) struct Movement {
     locks: Arc<[CachePadded<Mutex<()>>]>,
     node: usize,
     nodes: usize,
-    moved: AtomicU64,
+    pub(super) moved: AtomicU64,
 }
 
 #[derive(Default)]
@@ -123,22 +119,6 @@ enum Piece {
     NoPromise,
 }
 
-/// An entry whose new slot is filled.
-struct Ready<'n> {
-    from: Found,
-    to: Word,
-    prepared: Prepared<'n>,
-    seq: Seq,
-    slot_bytes: u64,
-}
-
-/// What became of some entries.
-struct Group<'n> {
-    moved: Vec<Ready<'n>>,
-    /// Whether each that could move was tried.
-    is_whole: bool,
-}
-
 impl Movement {
     pub(super) fn new(locks: Arc<[CachePadded<Mutex<()>>]>, node: usize, nodes: usize) -> Movement {
         let (state, moved) = (Mutex::new(State::default()), AtomicU64::new(0));
@@ -176,7 +156,7 @@ impl Movement {
         (self.locks.len() - self.node).div_ceil(self.nodes) as u64
     }
 
-    fn lock_stream<'a>(&'a self, arena: &'a Arena, in_node: u64) -> Locked<'a> {
+    pub(super) fn lock_stream<'a>(&'a self, arena: &'a Arena, in_node: u64) -> Locked<'a> {
         let stream = in_node as usize * self.nodes + self.node;
         Locked::new(arena, in_node, lock(&self.locks[stream]))
     }
@@ -337,12 +317,16 @@ impl Node {
             {
                 let pin = self.pins.pin();
                 let (clears, buckets) = (table.clears(), table.buckets());
-                (bucket, is_end) = self.find(&table, walk, buckets, &mut left, &mut found);
-                group = self.move_found(&table, walk.stream, clears, &found, &pin);
+                let range = (walk.bucket, buckets);
+                (bucket, is_end) =
+                    self.find_apart(&table, &walk.apart, range, &mut left, &mut found);
+                let mut copied = self.copy_found(&found, &pin);
+                self.publish_copied(&table, walk.stream, clears, &mut copied, &pin);
+                group = copied;
             }
             // Not under the pin, which would keep what was replaced.
             let is_whole = group.is_whole;
-            self.settle(group);
+            self.settle_moved(group);
             if !is_whole {
                 // There was no room to retire anything; what lies in batches now may give some.
                 self.reclaim(Pass::Short);
@@ -368,116 +352,8 @@ impl Node {
         }
         Piece::Walked
     }
-
-    /// Collects words of entries that should move, from the walk's bucket on. Returns the bucket after the
-    /// last, and whether the table has no more.
-    fn find(
-        &self,
-        table: &Table<'_>,
-        walk: &Walk,
-        buckets: u64,
-        left: &mut u64,
-        found: &mut Vec<Found>,
-    ) -> (u64, bool) {
-        found.clear();
-        let mut bucket = walk.bucket;
-        while bucket < buckets && *left > 0 && found.len() < ENTRIES_AT_A_TIME {
-            table.for_each_in_bucket(bucket, |each| {
-                if walk.apart.has(each.word.location()) {
-                    self.arena.prefetch(each.word.location().offset());
-                    found.push(each);
-                }
-            });
-            bucket += 1;
-            *left -= 1;
-        }
-        (bucket, bucket >= buckets)
-    }
-
-    /// Moves entries whose words were read under the pin, when the table had been cleared so often.
-    fn move_found<'n>(
-        &'n self,
-        table: &Table<'_>,
-        in_node: u64,
-        clears: u64,
-        found: &[Found],
-        pin: &Pinned<'_>,
-    ) -> Group<'n> {
-        let mut group = Group { moved: Vec::new(), is_whole: true };
-        if found.is_empty() {
-            return group;
-        }
-        group.moved.reserve(found.len());
-        for from in found {
-            match self.copy(*from, pin) {
-                Copied::Ready(ready) => group.moved.push(ready),
-                // The others of its class are full after all, and its page stays; or it need not move.
-                Copied::NoSlot => {}
-                Copied::NoPromise => {
-                    group.is_whole = false;
-                    break;
-                }
-            }
-        }
-        let locked = self.movement.lock_stream(&self.arena, in_node);
-        let is_same = table.clears() == clears;
-        group.moved.retain(|ready| {
-            let stands = is_same && table.has(&ready.from);
-            if stands {
-                write_seq(&self.arena, ready.to.location(), ready.seq);
-                table.publish(ready.from.place, ready.to);
-            }
-            stands
-        });
-        drop(locked);
-        group
-    }
-
-    /// Copies an entry to another slot of its class.
-    fn copy<'n>(&'n self, from: Found, pin: &Pinned<'_>) -> Copied<'n> {
-        let view = view_pinned(&self.arena, from.word, pin);
-        // A page that was emptied meanwhile may be another's by now.
-        let class = class_if_apart(&self.arena, view.location());
-        let Some(slot) = class.and_then(|class| self.slabs.take_elsewhere(&self.arena, class))
-        else {
-            return Copied::NoSlot;
-        };
-        let prepared = match self.promise_for(slot) {
-            Some(prepared) => prepared,
-            None => {
-                self.free_now(slot.location);
-                return Copied::NoPromise;
-            }
-        };
-        let parts = EntryParts {
-            key: view.key(),
-            value_len: view.value_len(),
-            expiry_ms: view.expiry_ms(),
-        };
-        fill(&self.arena, slot, &parts, view.value());
-        Copied::Ready(Ready {
-            from,
-            to: Word::entry(from.word.tag(), view.seq(), slot.location),
-            prepared,
-            seq: view.seq(),
-            slot_bytes: self.slabs.slot_bytes(&self.arena, slot.location),
-        })
-    }
-
-    /// Retires the slots that entries have left.
-    fn settle(&self, group: Group<'_>) {
-        self.movement.moved.fetch_add(group.moved.len() as u64, Relaxed);
-        for ready in group.moved {
-            ready.prepared.settle(Some((ready.from.word.location(), ready.slot_bytes)));
-        }
-    }
 }
 
-/// What came of copying an entry.
-enum Copied<'n> {
-    Ready(Ready<'n>),
-    /// No other page of its class has room, or it need not move any more.
-    NoSlot,
-    /// No retirement can be promised.
-    NoPromise,
-}
+#[cfg(all(test, not(loom)))]
+#[path = "movement_tests.rs"]
+mod tests;

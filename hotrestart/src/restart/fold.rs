@@ -371,8 +371,7 @@ impl<'a> Fold<'a> {
             self.problem(Problem { file: source.name.to_string(), offset, what });
         }
         self.log.note_expiry(record.expiry);
-        let computed = if source.is_copied { record.computed_crc() } else { None };
-        let is_sound = computed.is_none_or(|computed| computed == record.body_crc);
+        let is_sound = !source.is_copied || is_as_put(record);
         if !is_sound {
             let what = format!(
                 "a record of map {}, stream {}, with seq {}: its bytes went bad in memory before they were \
@@ -380,7 +379,7 @@ impl<'a> Fold<'a> {
                 record.map,
                 record.stream,
                 record.seq,
-                computed.unwrap_or_default(),
+                record.computed_crc().unwrap_or_default(),
                 record.body_crc
             );
             let offset = (source.offset + record.offset) as u64;
