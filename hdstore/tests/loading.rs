@@ -3,15 +3,19 @@
 
 use hdstore::codec::{Bytes, U64};
 use hdstore::{
-    Applied, Change, Error, Log, LogError, MapId, MapOptions, MapSpec, Outline, Placement, Seq,
-    Store, StreamId,
+    Applied, Change, Error, Loading, Log, LogError, MapId, MapOptions, MapSpec, Outline, Placement,
+    Seq, Store, StreamId,
 };
 
 const MIB: u64 = 1 << 20;
 
 fn store_with_map() -> Store {
-    let store =
-        Store::builder().memory_limit_bytes(32 * MIB).streams(1).in_memory().expect("a store");
+    store_of(32 * MIB, 1)
+}
+
+fn store_of(limit_bytes: u64, streams: u32) -> Store {
+    let builder = Store::builder().memory_limit_bytes(limit_bytes).streams(streams);
+    let store = builder.in_memory().expect("a store");
     let spec = MapSpec {
         id: MapId(3),
         name: "m".to_owned(),
@@ -248,4 +252,62 @@ fn a_log_that_refuses_a_map_costs_no_memory_however_often_it_is_asked() {
     let stats = store.stats();
     assert_eq!(stats.accounted_bytes(), stats.committed_bytes, "{stats:#?}");
     assert!(stats.committed_bytes - stats.free_bytes < MIB, "{stats:#?}");
+}
+
+const ENTRIES: u64 = 60_000;
+const VALUE: [u8; 40] = [7; 40];
+
+fn load_some(loading: &Loading<hdstore::NoLog>, numbers: std::ops::Range<u64>) {
+    for number in numbers {
+        // The streams of keys do not matter to a load.
+        let (key, stream) = (number.to_be_bytes(), StreamId(number as u32 % 4));
+        let (map, seq) = (MapId(3), Seq(number / 4 + 1));
+        let record = Applied { map, stream, seq, change: entry(&key, &VALUE) };
+        assert_eq!(loading.apply(&[record]).expect("memory"), 1);
+    }
+}
+
+fn buckets(store: &Store) -> u64 {
+    store.maps()[0].2.buckets
+}
+
+#[test]
+fn tables_get_their_buckets_when_a_small_part_is_loaded_and_lose_nothing() {
+    let (store, plain) = (store_of(32 * MIB, 4), store_of(32 * MIB, 4));
+    let loading = plain.start_load(1 << 20);
+    load_some(&loading, 0..ENTRIES);
+    loading.finish();
+    let loading = store.start_load(1 << 20);
+    load_some(&loading, 0..ENTRIES / 32);
+    let before = buckets(&store);
+    loading.expect(ENTRIES * 48);
+    let early = buckets(&store);
+    assert!(early > 20 * before, "{before} buckets grew to {early}");
+    loading.expect(ENTRIES / 32 * 48);
+    loading.expect(0);
+    assert_eq!(buckets(&store), early, "nothing more is expected than there is");
+    load_some(&loading, ENTRIES / 32..ENTRIES);
+    assert_eq!(loading.finish(), ENTRIES);
+    // Not beyond what they have without it, and most of it early.
+    let (at_last, grown) = (buckets(&store), buckets(&plain));
+    assert!(at_last.abs_diff(grown) <= 4 && early > grown * 8 / 10, "{early}, {at_last}, {grown}");
+    let in_order = |store: &Store| {
+        let map = store.map::<Bytes, Bytes>("m", MapOptions::default()).expect("the same types");
+        let mut keys: Vec<_> = map.iter().map(|each| each.key_bytes().to_vec()).collect();
+        keys.sort_unstable();
+        keys
+    };
+    assert!(in_order(&store) == in_order(&plain) && in_order(&store).len() == ENTRIES as usize);
+}
+
+#[test]
+fn tables_of_a_load_that_comes_near_its_limit_grow_as_they_fill() {
+    let store = store_of(16 * MIB, 4);
+    let loading = store.start_load(1 << 20);
+    load_some(&loading, 0..2_000);
+    let before = buckets(&store);
+    loading.expect(10 * MIB);
+    assert_eq!(buckets(&store), before);
+    loading.expect(6 * MIB);
+    assert!(buckets(&store) > 10 * before);
 }

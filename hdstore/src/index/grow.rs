@@ -35,7 +35,14 @@ impl Table<'_> {
     /// Splits one bucket if the table is due for it. Called under the stream's lock. Returns whether it did.
     pub(crate) fn grow(&self, spare: &mut Spare, hash_of: impl Fn(Location) -> u64) -> bool {
         let buckets = self.buckets();
-        if buckets == 0 || !is_due(self.entries(), buckets) || !self.extend(buckets, spare) {
+        buckets > 0 && is_due(self.entries(), buckets) && self.split(spare, hash_of)
+    }
+
+    /// Splits one bucket of a table that has any. Called under the stream's lock. False when memory for it is
+    /// not at hand.
+    pub(crate) fn split(&self, spare: &mut Spare, hash_of: impl Fn(Location) -> u64) -> bool {
+        let buckets = self.buckets();
+        if buckets + 1 >= BUCKETS_MAX || !self.extend(buckets, spare) {
             return false;
         }
         let split = splits_next(buckets);

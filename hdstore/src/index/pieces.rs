@@ -11,7 +11,7 @@
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use super::segments::{DIRECTORY_WORDS, Path, leaf_bytes, path, segment_bytes};
-use super::table::{BUCKET_0, DIRECTORY, ENTRIES, Spare, Table, Wants};
+use super::table::{DIRECTORY, ENTRIES, Spare, Table, Wants};
 use super::word::BUCKET;
 
 impl Table<'_> {
@@ -24,13 +24,19 @@ impl Table<'_> {
         if !super::grow::is_due(self.get(ENTRIES) + 1, buckets) {
             return Wants::default();
         }
+        // A split that lags has met a chain, and needs buckets for the new one's.
+        let overflow = super::grow::is_overdue(self.get(ENTRIES), buckets);
+        Wants { overflow, ..self.wants_of_split() }
+    }
+
+    /// What the next split needs; asked without the lock.
+    pub(crate) fn wants_of_split(&self) -> Wants {
+        let buckets = self.buckets();
         Wants {
-            bucket_0: false,
             directory: self.get(DIRECTORY) == 0,
             leaf: leaf_bytes(buckets),
             segment: segment_bytes(buckets),
-            // A split that lags has met a chain, and needs buckets for the new one's.
-            overflow: super::grow::is_overdue(self.get(ENTRIES), buckets),
+            ..Wants::default()
         }
     }
 
@@ -79,35 +85,6 @@ impl Table<'_> {
             self.arena.word(list + slot * 8).store(segment, Release);
         }
         true
-    }
-
-    /// Gives an empty table `buckets` buckets at once. `more` gets what each piece wants and brings it, or
-    /// the bytes that could not be had; what was put in place until then stays.
-    pub(crate) fn presize(
-        &self,
-        buckets: u64,
-        mut more: impl FnMut(Wants) -> Result<Spare, u64>,
-    ) -> Result<(), u64> {
-        let mut spare = more(Wants { bucket_0: true, ..Wants::default() })?;
-        let Some(bucket_0) = spare.bucket_0.take() else { return Err(BUCKET) };
-        self.arena.word(self.header + BUCKET_0).store(bucket_0, Release);
-        self.publish_buckets(1);
-        for bucket in 1..buckets {
-            let wants = Wants {
-                directory: self.get(DIRECTORY) == 0,
-                leaf: leaf_bytes(bucket),
-                segment: segment_bytes(bucket),
-                ..Wants::default()
-            };
-            if wants != Wants::default() {
-                let mut spare = more(wants)?;
-                if !self.extend(bucket, &mut spare) {
-                    return Err(wants.segment.unwrap_or(BUCKET));
-                }
-            }
-            self.publish_buckets(bucket + 1);
-        }
-        Ok(())
     }
 
     /// Bytes of index memory besides the header: buckets, directory, leaves.

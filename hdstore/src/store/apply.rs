@@ -9,7 +9,7 @@
 //!
 //! Caller: the loader of `hotrestart`. Records come in batches whose cache misses run side by side.
 
-use super::access::{find_locked, hash_locked, live_bytes, need};
+use super::access::{find_locked, find_pinned, hash_locked, live_bytes, need};
 use super::facts::Facts;
 use super::maps::{MapCore, MapsById};
 use super::node::{Holding, NoRoom, Prepared};
@@ -21,8 +21,7 @@ use crate::arena::layout::load_overdraft;
 use crate::entry::view::{EntryParts, write_seq};
 use crate::error::Error;
 use crate::ids::{MapId, Seq, StreamId};
-use crate::index::grow::buckets_for;
-use crate::index::table::{Homes, Wants};
+use crate::index::table::Homes;
 use crate::index::word::{Word, tag_of};
 use crate::log::{Change, Log, MapSpec};
 use crate::slab::batch::BATCH_BYTES;
@@ -75,33 +74,6 @@ impl<L: Log> Store<L> {
 }
 
 impl<L: Log> Loading<L> {
-    /// Makes the tables of a map large enough for `entries` in all, spread evenly over the streams.
-    ///
-    /// # Errors
-    /// No memory.
-    pub fn presize(&self, map: MapId, entries: u64) -> Result<(), Error> {
-        let inner = &*self.store.inner;
-        let Some(core) = self.map(map) else { return Ok(()) };
-        let per_stream = entries / u64::from(inner.streams);
-        for stream in 0..inner.streams {
-            let place = inner.place(core, StreamId(stream));
-            let mut spare = Spares::under_lock(place.node);
-            let _locked = inner.lock_stream(&place);
-            let buckets = buckets_for(per_stream);
-            if place.table.buckets() != 0 || buckets < 2 {
-                continue;
-            }
-            place
-                .table
-                .presize(buckets, |wants: Wants| {
-                    spare.take(wants)?;
-                    Ok(std::mem::take(&mut spare.spare))
-                })
-                .map_err(|bytes| inner.capacity(place.node, bytes))?;
-        }
-        Ok(())
-    }
-
     /// Applies records; the newest of each key stays. Returns how many were newer than what was there.
     ///
     /// # Errors
@@ -244,7 +216,21 @@ impl<L: Log> Loading<L> {
             Ok(prepared)
         };
         let id = RecordId { map: record.map, key, homes, seq: record.seq };
-        self.enter(place, &id, None, take)
+        if self.is_superseded(place, &id) {
+            return Ok(false);
+        }
+        // Copied before the lock, which is let go only when the copy has reached the cache. With facts at
+        // hand a record may yet be unwanted, and where there is no room `enter` knows what to do.
+        let ready = if self.facts.is_idle() { take(Holding::Nothing).ok() } else { None };
+        self.enter(place, &id, ready, take)
+    }
+
+    /// Whether memory has a newer entry of the key, or this one: most records of a log end here, without a
+    /// lock. The stream's seq was raised above this one with that entry.
+    fn is_superseded(&self, place: &Place<'_>, id: &RecordId<'_>) -> bool {
+        let pin = self.store.inner.pin();
+        find_pinned(&place.node.arena, place.table, id.homes, id.key, &pin)
+            .is_some_and(|view| view.seq() >= id.seq)
     }
 
     fn apply_absence(

@@ -22,6 +22,7 @@ mod movement_group;
 #[cfg(all(test, not(loom)))]
 mod movement_group_tests;
 pub(crate) mod node;
+mod outlook;
 pub(crate) mod put;
 pub(crate) mod read;
 pub(crate) mod remove;

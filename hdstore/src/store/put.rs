@@ -264,25 +264,15 @@ impl<L: Log> Inner<L> {
 /// Memory for a table's growth, given back when it was not needed.
 pub(crate) struct Spares<'a> {
     node: &'a Node,
-    holding: Holding,
     /// Whether anything was ever taken.
     is_any: bool,
     pub(crate) spare: Spare,
 }
 
 impl<'a> Spares<'a> {
-    /// For memory that is taken before the stream's lock.
+    /// None yet; it is taken before the stream's lock.
     pub(crate) fn new(node: &'a Node) -> Spares<'a> {
-        Spares::holding(node, Holding::Nothing)
-    }
-
-    /// For memory that is taken under it.
-    pub(crate) fn under_lock(node: &'a Node) -> Spares<'a> {
-        Spares::holding(node, Holding::StreamLock)
-    }
-
-    fn holding(node: &'a Node, holding: Holding) -> Spares<'a> {
-        Spares { node, holding, is_any: false, spare: Spare::default() }
+        Spares { node, is_any: false, spare: Spare::default() }
     }
 
     /// Takes what is wanted and not there yet; `Err` with the bytes that could not be had.
@@ -297,8 +287,9 @@ impl<'a> Spares<'a> {
     #[cold]
     fn take_wanted(&mut self, wants: Wants) -> Result<(), u64> {
         self.is_any = true;
-        let (node, holding) = (self.node, self.holding);
-        let take = |bytes: u64| node.take_index_memory(bytes, holding).map_err(|NoRoom| bytes);
+        let node = self.node;
+        let take =
+            |bytes: u64| node.take_index_memory(bytes, Holding::Nothing).map_err(|NoRoom| bytes);
         let spare = &mut self.spare;
         if wants.bucket_0 && spare.bucket_0.is_none() {
             spare.bucket_0 = Some(take(64)?);

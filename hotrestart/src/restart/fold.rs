@@ -63,6 +63,9 @@ pub(crate) struct Fold<'a> {
     last_report_ms: AtomicU64,
 }
 
+/// Of so many chunks, one shows what is to come.
+const OUTLOOK_PART: usize = 32;
+
 /// Where a payload is: its file, and its first byte there.
 pub(super) struct Source<'s> {
     pub(super) name: &'s Arc<str>,
@@ -126,14 +129,19 @@ impl<'a> Fold<'a> {
     }
 
     /// Loads everything: `settled`, in this order, from `threads` threads, in as many passes as facts of
-    /// absence need.
-    pub(crate) fn load(&self, settled: &[Settled], threads: usize) -> Result<(), OpenError> {
+    /// absence need. About `live_bytes` of keys and values are to be expected.
+    pub(crate) fn load(
+        &self,
+        settled: &[Settled],
+        threads: usize,
+        live_bytes: u64,
+    ) -> Result<(), OpenError> {
         loop {
             let bytes = (settled.len() * self.chunk_size) as u64;
             let bytes_total = self.bytes_read.load(Ordering::Relaxed) + bytes;
             self.bytes_total.store(bytes_total, Ordering::Relaxed);
             let is_all_in = self.load_beyond()?;
-            let put_by = self.run(settled, threads)?;
+            let put_by = self.run(settled, threads, live_bytes)?;
             if !put_by.is_empty() || !is_all_in {
                 self.load_put_by(settled, put_by)?;
             }
@@ -147,8 +155,14 @@ impl<'a> Fold<'a> {
     }
 
     /// Applies settled chunks; returns the numbers of those for which memory ran out.
-    fn run(&self, settled: &[Settled], threads: usize) -> Result<Vec<usize>, OpenError> {
-        let next = AtomicUsize::new(0);
+    fn run(
+        &self,
+        settled: &[Settled],
+        threads: usize,
+        live_bytes: u64,
+    ) -> Result<Vec<usize>, OpenError> {
+        let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let outlook_at = (settled.len() / OUTLOOK_PART).max(1);
         let threads = threads.min(settled.len());
         let results: Vec<Result<Vec<usize>, OpenError>> = std::thread::scope(|scope| {
             let spawned: Vec<_> = (0..threads)
@@ -166,6 +180,9 @@ impl<'a> Fold<'a> {
                                 other => other?,
                             }
                             self.note_bytes(bytes.len());
+                            if done.fetch_add(1, Ordering::Relaxed) + 1 == outlook_at {
+                                self.loading.expect(live_bytes);
+                            }
                             Ok(())
                         })?;
                         Ok(put_by)

@@ -130,7 +130,7 @@ pub(super) fn load(
     judging.problems.into_iter().for_each(|problem| fold.problem(problem));
     fold.note_bytes(judging.bytes_read as usize);
     arrange(&mut settled, builder.load_order);
-    fold.load(&settled, builder.loader_count())?;
+    fold.load(&settled, builder.loader_count(), plan.live_bytes)?;
     for chunk in &settled {
         register(&shared.catalogue.register, chunk, chunk_size);
     }
