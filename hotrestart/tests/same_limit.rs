@@ -154,3 +154,32 @@ fn long_values_that_were_overwritten_take_their_place_once() {
         }
     }
 }
+
+#[test]
+fn the_newest_chunks_say_nothing_of_the_older_ones_and_a_full_store_opens_all_the_same() {
+    const LIMIT: u64 = 96 << 20;
+    let builder = || builder(LIMIT).chunk_bytes(1 << 20);
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = builder().open(dir.path()).expect("a new store");
+    // Many short entries first, then those of another map, which alone are in the newest chunks.
+    let small = map_of(&store);
+    let is_nearly_full = |store: &Store| store.stats().memory.committed_bytes > LIMIT / 100 * 93;
+    let mut keys = 0;
+    while !is_nearly_full(&store) {
+        (keys..keys + 10_000).for_each(|key| small.insert(&key, &[1; 5]).expect("room"));
+        keys += 10_000;
+    }
+    let other = store.map::<U64, Bytes>("other", MapOptions::default()).expect("a map");
+    let more = fill_up(&other, 0, 16);
+    assert!(keys > 500_000 && more > 5_000, "{keys} and {more} entries");
+    drop((small, other));
+    store.abandon();
+    for threads in [2, 1] {
+        let opened = builder().loader_threads(threads).open(dir.path());
+        let opened = opened.unwrap_or_else(|error| panic!("{threads} threads: {error}"));
+        assert_eq!(opened.recovery().entries, keys + more);
+        holds_the_bound(&opened);
+        // What opened closes, and opens again.
+        opened.close().expect("a clean close");
+    }
+}

@@ -221,7 +221,8 @@ impl<L: Log> Loading<L> {
         }
         // Copied before the lock, which is let go only when the copy has reached the cache. With facts at
         // hand a record may yet be unwanted, and where there is no room `enter` knows what to do.
-        let ready = if self.facts.is_idle() { take(Holding::Nothing).ok() } else { None };
+        let is_likely = self.facts.is_idle() && !self.is_void(id.map, place.stream, id.seq);
+        let ready = if is_likely { take(Holding::Nothing).ok() } else { None };
         self.enter(place, &id, ready, take)
     }
 

@@ -5,10 +5,11 @@
 //! loaded, the same growth costs as small a part. How far is known by the log: it says how many bytes of keys
 //! and values live; tables are taken to share them as they do now, since nothing else is known of them.
 //!
-//! Invariant: growth ahead of need takes only memory that the load leaves over: none where what is expected
-//! comes near the limit, and none beyond what the tables would have at the end if each kept its share.
-//! Caller: the loader of `hotrestart`, once. What may go wrong: a wrong guess, which costs index memory of 9
-//! bytes an expected entry; no memory, and growth goes on as entries come.
+//! Invariant: growth ahead of need never takes what entries need. The index gives nothing back, and a guess
+//! from a part says nothing of the rest (other maps, shorter entries), so it is not trusted: tables grow
+//! ahead only where everything that the log may hold fits beside them, and by at most a sixteenth of the
+//! limit. Caller: the loader of `hotrestart`, once. What may go wrong: a wrong guess, which costs that much
+//! memory; no memory, and growth goes on as entries come. `docs/restart.md`, "The fold", has the figures.
 
 use super::Place;
 use super::access::hash_locked;
@@ -24,24 +25,30 @@ const SHARE: f64 = 0.9;
 const TIMES_MIN: f64 = 2.0;
 /// Bytes of the index for an entry.
 const INDEX_BYTES: u64 = 10;
-/// Of the limit, in eighths, what is expected may take.
+/// Of the limit, in eighths, what may be needed may take.
 const LIMIT_EIGHTHS: u64 = 7;
+/// Of the limit what tables may grow ahead, one part in so many.
+const GROWTH_PART: u64 = 16;
 
 impl<L: Log> Loading<L> {
-    /// Makes room in the tables for `live_bytes` of keys and values in all, if they come as they came so far.
-    /// Call it once, when a small part is loaded. It changes nothing but where time is spent.
-    pub fn expect(&self, live_bytes: u64) {
+    /// Makes room in the tables for `live_bytes` of keys and values in all, if they come as they came so far,
+    /// where what is still to come surely fits beside that: it needs `rest_bytes` of memory at most. Call it
+    /// once, when a small part is loaded. It changes nothing but where time is spent.
+    pub fn expect(&self, live_bytes: u64, rest_bytes: u64) {
         let inner = &*self.store.inner;
-        let (mut now_bytes, mut needed) = (0, 0);
+        let (mut now_bytes, mut entries) = (0, 0);
         self.each_place(|place| {
             let _locked = inner.lock_stream(place);
             let counts = place.table.counts();
             now_bytes += counts.live_bytes;
-            needed += counts.slot_bytes + counts.entries * INDEX_BYTES;
+            entries += counts.entries;
         });
         let times = live_bytes as f64 / now_bytes.max(1) as f64;
-        let limit = inner.nodes[0].arena.budget().limit_bytes();
-        if times < TIMES_MIN || needed as f64 * times > (limit / 8 * LIMIT_EIGHTHS) as f64 {
+        let growth = entries as f64 * times * INDEX_BYTES as f64;
+        let budget = inner.nodes[0].arena.budget();
+        let (limit, committed) = (budget.limit_bytes(), budget.committed_bytes());
+        let fits = (committed + rest_bytes) as f64 + growth <= (limit / 8 * LIMIT_EIGHTHS) as f64;
+        if times < TIMES_MIN || !fits || growth > (limit / GROWTH_PART) as f64 {
             return;
         }
         self.each_place(|place| self.grow_ahead(place, times * SHARE));

@@ -63,6 +63,11 @@ pub(crate) struct Fold<'a> {
     last_report_ms: AtomicU64,
 }
 
+/// No entry needs more memory than its record and its line in a directory need bytes on disk (36 and key and
+/// value; slot and index are 34 and those), but for the rounding of slots and of large ones: one part in so
+/// many.
+const MEMORY_EXTRA: u64 = 8;
+
 /// Of so many chunks, one shows what is to come.
 const OUTLOOK_PART: usize = 32;
 
@@ -141,7 +146,8 @@ impl<'a> Fold<'a> {
             let bytes_total = self.bytes_read.load(Ordering::Relaxed) + bytes;
             self.bytes_total.store(bytes_total, Ordering::Relaxed);
             let is_all_in = self.load_beyond()?;
-            let put_by = self.run(settled, threads, live_bytes)?;
+            let is_first = self.is_first_pass.load(Ordering::Relaxed);
+            let put_by = self.run(settled, threads, is_first.then_some(live_bytes))?;
             if !put_by.is_empty() || !is_all_in {
                 self.load_put_by(settled, put_by)?;
             }
@@ -159,7 +165,7 @@ impl<'a> Fold<'a> {
         &self,
         settled: &[Settled],
         threads: usize,
-        live_bytes: u64,
+        live_bytes: Option<u64>,
     ) -> Result<Vec<usize>, OpenError> {
         let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let outlook_at = (settled.len() / OUTLOOK_PART).max(1);
@@ -180,8 +186,11 @@ impl<'a> Fold<'a> {
                                 other => other?,
                             }
                             self.note_bytes(bytes.len());
-                            if done.fetch_add(1, Ordering::Relaxed) + 1 == outlook_at {
-                                self.loading.expect(live_bytes);
+                            if done.fetch_add(1, Ordering::Relaxed) + 1 == outlook_at
+                                && let Some(live_bytes) = live_bytes
+                            {
+                                let bytes = (settled.len() * self.chunk_size) as u64;
+                                self.loading.expect(live_bytes, bytes + bytes / MEMORY_EXTRA);
                             }
                             Ok(())
                         })?;
