@@ -265,7 +265,7 @@ impl Arena {
     ///
     /// # Panics
     /// As [`Arena::word`].
-    #[inline(always)]
+    #[inline]
     pub(crate) fn line(&self, offset: u64) -> [u64; 8] {
         use crate::sync::Ordering::Acquire;
         assert!(
@@ -281,9 +281,7 @@ impl Arena {
             let address = self.address(offset).cast::<[crate::sync::AtomicU64; 8]>();
             // SAFETY: as in `mapped_word`; the regions end at multiples of 64, so the whole line is inside.
             let line = unsafe { &*address };
-            let word = |index: usize| line[index].load(Acquire);
-            // Spelled out: `from_fn` stays a call, for a quarter of a search's instructions.
-            [word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7)]
+            std::array::from_fn(|index| line[index].load(Acquire))
         }
     }
 

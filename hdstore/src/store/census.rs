@@ -109,12 +109,13 @@ impl<L: Log> Store<L> {
     }
 
     /// Bytes that what the store holds needs: committed memory but for what is free, or will be when readers
-    /// have left, and the lists of that. Costs as much as [`Store::stats`].
+    /// have left, and the lists of that; at most the limit, which a load may go a little beyond. Costs as
+    /// much as [`Store::stats`].
     pub fn used_bytes(&self) -> u64 {
         let stats = self.stats();
         let lists: u64 = self.inner.nodes.iter().map(Node::batch_bytes).sum();
         let spare = stats.free_bytes + stats.unreclaimed_bytes + stats.detached_bytes + lists;
-        stats.committed_bytes.saturating_sub(spare)
+        stats.committed_bytes.saturating_sub(spare).min(stats.limit_bytes)
     }
 
     /// Name, number, and holdings of each map, in the order in which they were made.

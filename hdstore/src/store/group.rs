@@ -287,7 +287,9 @@ impl<L: Log> Inner<L> {
                 }
                 None => {
                     let hash_of = |location| hash_locked(arena, &self.hash, location, locked);
-                    work.stock.insert(table, |spare| table.insert(*homes, new, spare, hash_of));
+                    work.stock.insert(table, |spare| {
+                        table.insert(table.homes(*hash), new, spare, hash_of)
+                    });
                     table.add(live, slot_bytes);
                     work.stock.grow(table, |spare| self.grow(place, spare, locked));
                 }

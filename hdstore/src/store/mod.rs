@@ -3,8 +3,8 @@
 //! Reading order: `access.rs` (how bytes are reached), `read.rs`, `put.rs`, `remove.rs`, `clear.rs`,
 //! `group.rs` with `stock.rs` (several changes at once); then `node.rs` and `room.rs` (memory of a put),
 //! `detached.rs` (what was cleared), `movement.rs` and `movement_group.rs` (entries leave sparse pages),
-//! `maps.rs` and `dropping.rs` (making and dropping maps), `apply.rs`, `fill.rs`, `facts.rs`, `voids.rs`
-//! (restart), `sweep.rs` (expiry), `iter.rs`, `census.rs` (statistics).
+//! `maps.rs` and `dropping.rs` (making and dropping maps), `apply.rs`, `fill.rs`, `facts.rs`, `voids.rs`,
+//! `outlook.rs` (restart), `sweep.rs` (expiry), `iter.rs`, `census.rs` (statistics).
 
 pub(crate) mod access;
 pub(crate) mod apply;

@@ -199,6 +199,8 @@ impl<L: Log> Inner<L> {
                 None => {
                     let hash_of =
                         |location| hash_locked(&place.node.arena, &self.hash, location, &locked);
+                    // Not by the homes of before: a put may have waited for the log since, without a pin.
+                    let homes = place.table.homes(hash);
                     if let Err(wants) = place.table.insert(homes, new, &mut spare.spare, hash_of) {
                         drop((locked, room));
                         spare.take(wants).map_err(|bytes| self.capacity(place.node, bytes))?;

@@ -130,16 +130,23 @@ fn beside_moves(act: fn(&Arc<Bench>, &Arc<Seen>) -> Vec<thread::JoinHandle<()>>)
         bench.get(0);
         bench.get(1);
         bench.check();
-        bench.store.maintain(0);
-        bench.store.maintain(0);
-        let stats = bench.store.stats();
-        assert_eq!((stats.unreclaimed_bytes, stats.detached_bytes), (0, 0), "nothing waits");
-        assert_eq!(stats.accounted_bytes(), stats.committed_bytes);
+        let stats = bench.end();
         seen.schedules.fetch_add(1, Relaxed);
         seen.moving.fetch_add(u64::from(stats.moved_entries > 0), Relaxed);
         seen.moved.fetch_add(stats.moved_entries, Relaxed);
     });
     seen.check();
+}
+
+/// A thread that reads in a batch now and then.
+fn batch_reader(bench: &Arc<Bench>) -> thread::JoinHandle<()> {
+    let bench = Arc::clone(bench);
+    thread::spawn(move || {
+        for _ in 0..3 {
+            dawdle(STEPS / 2);
+            bench.read_in_a_batch();
+        }
+    })
 }
 
 #[test]
@@ -163,16 +170,7 @@ fn entries_that_move_beside_overwrites_removals_clears_and_batches_have_one_hist
                 }
             })
         };
-        let reader = {
-            let bench = Arc::clone(bench);
-            thread::spawn(move || {
-                for _ in 0..3 {
-                    dawdle(STEPS / 2);
-                    bench.read_in_a_batch();
-                }
-            })
-        };
-        vec![writer, reader, keeper(bench)]
+        vec![writer, batch_reader(bench), keeper(bench)]
     });
 }
 
@@ -186,15 +184,6 @@ fn guards_and_pins_keep_the_slots_that_their_entries_have_left() {
                 bench.hold(0);
             })
         };
-        let reader = {
-            let bench = Arc::clone(bench);
-            thread::spawn(move || {
-                for _ in 0..3 {
-                    dawdle(STEPS / 2);
-                    bench.read_in_a_batch();
-                }
-            })
-        };
         let writer = {
             let (bench, seen) = (Arc::clone(bench), Arc::clone(seen));
             // It takes slots of the class as they come free.
@@ -205,6 +194,6 @@ fn guards_and_pins_keep_the_slots_that_their_entries_have_left() {
                 }
             })
         };
-        vec![holder, reader, writer]
+        vec![holder, batch_reader(bench), writer]
     });
 }

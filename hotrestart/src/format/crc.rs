@@ -1,9 +1,7 @@
 //! CRC-32C: the one checksum of the format, and the one place that names who reckons it.
 //!
-//! Callers: everything that writes or checks bytes of a store. Cost: some 20 ns for 247 bytes, and by the
-//! megabyte as fast as memory, by carry-less multiplication and the processor's CRC step where it has both,
-//! else by tables. An append costs 10 ns more than a sum of its own, so what lies side by side is summed at
-//! once.
+//! Callers: everything that writes or checks bytes of a store. Cost: by carry-less multiplication and the
+//! processor's CRC step where it has both, else by tables; an append also sets up a sum's state.
 
 use crc_fast::{CrcAlgorithm, Digest};
 

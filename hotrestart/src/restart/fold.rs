@@ -63,9 +63,9 @@ pub(crate) struct Fold<'a> {
     last_report_ms: AtomicU64,
 }
 
-/// No entry needs more memory than its record and its line in a directory need bytes on disk (36 and key and
-/// value; slot and index are 34 and those), but for the rounding of slots and of large ones: one part in so
-/// many.
+/// An entry's record and its line in a directory are at least 35 bytes and its key and value; its slot and
+/// its place in the index are 33 and those, but for the rounding of longer slots, a sixteenth, and pages that
+/// are not full: one part in so many.
 const MEMORY_EXTRA: u64 = 8;
 
 /// Of so many chunks, one shows what is to come.

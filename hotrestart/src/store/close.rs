@@ -102,8 +102,8 @@ impl Store {
             return Err(LogFailure::NoSpace { needed_bytes }.into());
         }
         self.shared.supply.discard_stock();
-        // A load may go a little beyond the limit; what opened once must open again.
-        let memory_bytes = self.memory.used_bytes().min(self.memory.stats().limit_bytes);
+        // What opened under this limit opens under it again.
+        let memory_bytes = self.memory.used_bytes();
         let mut manifests =
             self.shared.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let next_file = self.shared.supply.next_file();
