@@ -134,6 +134,10 @@ pub struct PhaseArgs {
     /// Open loop: operations per second of all threads; latency counts from the intended start.
     #[arg(long, value_name = "R", value_parser = parse_rate)]
     pub rate: Option<f64>,
+    /// Closed loop: the clock is read for one call in N; all are counted.
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "rate",
+        value_parser = count(1_000_000))]
+    pub time_every: u32,
 }
 
 /// Batches, where a subcommand has one kind of operation.

@@ -62,6 +62,8 @@ pub struct PhaseSettings {
     pub in_flight: u32,
     /// Operations per second intended; none is a closed loop.
     pub rate: Option<f64>,
+    /// In a closed loop one call in so many is timed.
+    pub time_every: u32,
 }
 
 /// All settings of a run over a loaded data set.
@@ -166,6 +168,7 @@ impl PhaseSettings {
             batch,
             in_flight: args.in_flight,
             rate: args.rate,
+            time_every: args.time_every,
         })
     }
 }

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::cli::settings::Settings;
+use crate::cli::settings::{PhaseSettings, Settings};
 use crate::measure::latency::Percentiles;
 use crate::measure::phase::Measured;
 use crate::report::table::Facts;
@@ -78,8 +78,11 @@ impl PhaseFigures {
     }
 
     /// Prints what a reader must know beside the table.
-    pub fn print_remarks(&self, rate: Option<f64>) {
-        match (self.rate_sustained, rate) {
+    pub fn print_remarks(&self, phase: &PhaseSettings) {
+        if phase.time_every > 1 && self.ops_per_second.is_some() {
+            println!("one call in {} was timed", units::count(phase.time_every.into()));
+        }
+        match (self.rate_sustained, phase.rate) {
             (Some(false), Some(rate)) => {
                 println!(
                     "the rate of {} was NOT sustained: do not read the percentiles as latency at that rate",

@@ -54,7 +54,7 @@ pub fn command(args: &MixedArgs) -> Result<Outcome, Failure> {
     results.phase.print(&mut facts, &settings);
     facts.line("entries at the end", units::count(results.entries));
     facts.print();
-    results.phase.print_remarks(settings.phase.rate);
+    results.phase.print_remarks(&settings.phase);
     document::write(args.store.json.as_deref(), "mixed", &settings.store.dir, &settings, &results)?;
     Ok(Outcome::of(results.phase.interrupted, results.phase.wrong))
 }

@@ -174,7 +174,14 @@ fn settings(args: &QuickArgs, step: &str, value_size: u32, seconds: f64) -> Sett
             seed: 1,
             pin: false,
         },
-        phase: PhaseSettings { seconds, warmup: 1.0, batch: 1, in_flight: 1, rate: None },
+        phase: PhaseSettings {
+            seconds,
+            warmup: 1.0,
+            batch: 1,
+            in_flight: 1,
+            rate: None,
+            time_every: 1,
+        },
         distribution: KeyChoice::Uniform,
         workload: None,
     }

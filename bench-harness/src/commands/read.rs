@@ -42,7 +42,7 @@ pub fn command(args: &ReadArgs) -> Result<Outcome, Failure> {
     let mut facts = Facts::new("read");
     results.phase.print(&mut facts, &settings);
     facts.print();
-    results.phase.print_remarks(settings.phase.rate);
+    results.phase.print_remarks(&settings.phase);
     document::write(args.store.json.as_deref(), "read", &settings.store.dir, &settings, &results)?;
     Ok(Outcome::of(results.phase.interrupted, results.phase.wrong))
 }

@@ -107,5 +107,5 @@ fn print(settings: &Settings, results: &Results) {
         .line_if("memory of the process", results.rss_bytes.map(units::bytes))
         .line("I/O", settings.store.io_used.clone().unwrap_or_default());
     facts.print();
-    results.phase.print_remarks(settings.phase.rate);
+    results.phase.print_remarks(&settings.phase);
 }

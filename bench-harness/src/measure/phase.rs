@@ -2,8 +2,8 @@
 //!
 //! Owns what "ops_per_second" and "latency_us" mean: operations that ended inside the measured time,
 //! over that time as it was; in a closed loop an operation's time runs from the end of the one before it
-//! (one clock reading an operation), in an open loop from its intended start. Used by `write`, `read`
-//! and `mixed`.
+//! (one clock reading an operation), or from its start where only one call in some is timed; in an open
+//! loop from its intended start. Used by `write`, `read` and `mixed`.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -113,7 +113,7 @@ pub fn run<C: Caller>(
                 let schedule = settings
                     .rate
                     .map(|rate| Schedule::new(start, rate, settings.batch, worker, workers));
-                work(control, worker, schedule, make(worker))
+                work(control, worker, (schedule, settings.time_every), make(worker))
             }));
         }
         (seconds, cpu, interrupted) = conduct(name, settings, &control, start, at_measured);
@@ -185,15 +185,19 @@ fn conduct(
 fn work<C: Caller>(
     control: &Control,
     worker: usize,
-    schedule: Option<Schedule>,
+    (mut schedule, time_every): (Option<Schedule>, u32),
     mut caller: C,
 ) -> Tally {
     let mut tally = Tally::default();
     let (mut latency, mut service) = (Latency::new(), Latency::new());
-    let mut schedule = schedule;
     let mut previous_end = Instant::now();
-    let mut total = 0;
+    let (mut total, mut untimed) = (0, 0);
     loop {
+        let is_timed = schedule.is_some() || untimed + 1 >= time_every;
+        untimed = if is_timed { 0 } else { untimed + 1 };
+        if is_timed && schedule.is_none() && time_every > 1 {
+            previous_end = Instant::now();
+        }
         let mut from = previous_end;
         let mut begin = previous_end;
         if let Some(schedule) = &mut schedule {
@@ -212,26 +216,27 @@ fn work<C: Caller>(
                 break;
             }
         };
-        let end = Instant::now();
-        previous_end = end;
         total += operations;
         control.done[worker].store(total, Ordering::Relaxed);
-        match control.state.load(Ordering::Relaxed) {
-            WARMUP => {}
-            MEASURED => {
-                tally.operations += operations;
+        let state = control.state.load(Ordering::Relaxed);
+        if state == MEASURED {
+            tally.operations += operations;
+        }
+        if is_timed {
+            let end = Instant::now();
+            previous_end = end;
+            // Under way when the time ended is too late to count, but a stall at the end must show.
+            if state != WARMUP {
                 latency.record(end - from, operations);
-                if schedule.is_some() {
-                    service.record(end - begin, operations);
-                    tally.last_lag = begin - from;
-                    tally.max_lag = tally.max_lag.max(tally.last_lag);
-                }
             }
-            _ => {
-                // Under way when the time ended: too late to count, but a stall at the end must show.
-                latency.record(end - from, operations);
-                break;
+            if state == MEASURED && schedule.is_some() {
+                service.record(end - begin, operations);
+                tally.last_lag = begin - from;
+                tally.max_lag = tally.max_lag.max(tally.last_lag);
             }
+        }
+        if state == STOPPED {
+            break;
         }
     }
     tally.latency = Some(latency);

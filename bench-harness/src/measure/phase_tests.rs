@@ -14,7 +14,7 @@ impl Caller for Sleeper {
 }
 
 fn settings(seconds: f64, warmup: f64, rate: Option<f64>) -> PhaseSettings {
-    PhaseSettings { seconds, warmup, batch: 1, in_flight: 1, rate }
+    PhaseSettings { seconds, warmup, batch: 1, in_flight: 1, rate, time_every: 1 }
 }
 
 #[test]
@@ -52,6 +52,18 @@ fn a_stall_that_outlasts_the_measured_time_shows_in_the_maximum() {
     let measured = run("test", 1, false, &settings, make, || {}).expect("ran");
     assert_eq!(measured.operations, 0);
     assert!(measured.latency.percentiles().expect("recorded").max > 300_000.0);
+}
+
+#[test]
+fn all_calls_are_counted_where_only_some_are_timed() {
+    let settings = PhaseSettings { time_every: 10, ..settings(0.3, 0.0, None) };
+    let make = |_| Sleeper(Duration::from_millis(1));
+    let measured = run("test", 1, false, &settings, make, || {}).expect("ran");
+    let timed = measured.latency.count();
+    assert!(measured.operations >= 50 && timed >= 5, "{measured:?}");
+    assert!(timed.abs_diff(measured.operations / 10) <= 1, "{measured:?}");
+    let longest_us = measured.latency.percentiles().expect("recorded").p50;
+    assert!((1_000.0..5_000.0).contains(&longest_us), "of one call, not of ten: {longest_us} us");
 }
 
 #[test]
