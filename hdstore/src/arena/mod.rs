@@ -325,6 +325,19 @@ impl Arena {
         let _ = offset;
     }
 
+    /// Asks the processor to fetch the cache line of `target`, to write it: no other core has it then.
+    #[inline]
+    pub(crate) fn prefetch_to_write<T>(target: *const T) {
+        #[cfg(all(target_arch = "x86_64", not(miri), not(loom)))]
+        // SAFETY: a prefetch of any address is harmless. The intrinsic has none for writing that every
+        // processor of this architecture takes.
+        unsafe {
+            std::arch::asm!("prefetchw [{}]", in(reg) target, options(nostack, preserves_flags));
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(miri), not(loom))))]
+        let _ = target;
+    }
+
     /// Brings the first lines of `bytes` bytes near: of a long value the rest comes by itself, in order.
     #[inline]
     pub(crate) fn prefetch_bytes(&self, offset: u64, bytes: u64) {

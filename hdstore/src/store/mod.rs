@@ -242,6 +242,15 @@ impl<L: Log> Inner<L> {
         self.lock_head(place.stream)
     }
 
+    /// Brings in what a change of the stream writes, which another core has had if it changed it last.
+    #[inline]
+    pub(crate) fn prefetch_head(&self, place: &Place<'_>) {
+        let (node_index, in_node) = self.node_of(place.stream);
+        let arena = &self.nodes[node_index].arena;
+        Arena::prefetch_to_write(&raw const self.locks[place.stream.0 as usize]);
+        Arena::prefetch_to_write(arena.word(arena.layout().streams + in_node * STREAM_HEAD));
+    }
+
     /// Takes a stream's lock. A stream has its head also where no map is.
     #[inline]
     pub(crate) fn lock_head(&self, stream: StreamId) -> Locked<'_> {

@@ -1,11 +1,11 @@
 //! Putting: the order of steps.
 //!
 //! Before the stream's lock: check the condition, take a slot and the memory that the table may need, find
-//! room in the log, then copy key and value to both. What is far away (buckets, the new slot, the old one) is
-//! asked for before it is needed, and the log's record is written while it comes. Under the lock: find the
-//! old word, check the condition again, take the seq, complete the record, publish the word, split a bucket
-//! if one is due. After it: retire the old slot. So the lock is held for no allocation, no system call and no
-//! copy of a value.
+//! room in the log, then copy key and value to both. What is far away (buckets, the new slot, the old one,
+//! the stream's lock and head, which another core may have changed last) is asked for before it is needed,
+//! and the log's record is written while it comes. Under the lock: find the old word, check the condition
+//! again, take the seq, complete the record, publish the word, split a bucket if one is due. After it: retire
+//! the old slot. So the lock is held for no allocation, no system call and no copy of a value.
 //!
 //! What may go wrong: no memory (`Capacity`), readers asleep (`Unreclaimed`), no room in the log; each before
 //! anything changed. A record's room that turns out to lie before the stream's last record is given up and
@@ -100,6 +100,7 @@ impl<L: Log> Inner<L> {
     ) -> Result<Done<L::Ticket>, Error> {
         let place = self.place(map, stream);
         let homes = self.prefetch(&place, self.hash.of(entry.key));
+        self.prefetch_head(&place);
         self.put_from(map, (homes, &place), entry, condition)
     }
 
