@@ -1,8 +1,9 @@
 //! Log buffers: where a record lies from the moment it is committed until its block is written.
 //!
 //! `layout.rs` has the bytes (`docs/format.md`, section 11), `ring.rs` the reservations of one writer,
-//! `span.rs` what a thread has reserved ahead, `room.rs` what a put fills, `waiting.rs` who waits there,
-//! `place.rs` the files in shared memory, `recover.rs` reads what a dead process left.
+//! `turns.rs` what the writer does with what was reserved, `span.rs` what a thread has reserved ahead,
+//! `room.rs` what a put fills, `waiting.rs` who waits there, `place.rs` the files in shared memory,
+//! `recover.rs` reads what a dead process left.
 
 pub(crate) mod layout;
 #[cfg(all(test, loom))]
@@ -15,6 +16,7 @@ pub(crate) mod ring;
 mod ring_tests;
 mod room;
 mod span;
+mod turns;
 mod waiting;
 #[cfg(loom)]
 mod watched;

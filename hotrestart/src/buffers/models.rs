@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use loom::thread;
 
 use super::layout::Geometry;
-use super::ring::{First, NoRoom, Ring, SealedTurn};
+use super::ring::{First, NoRoom, Ring};
+use super::turns::SealedTurn;
 use crate::format::block::BLOCK_HEADER_LEN;
 use crate::io::{AlignedBuf, Region, Waker};
 

@@ -1,33 +1,31 @@
-//! The ring of one writer's log buffers: reservations, commits, sealing.
+//! The ring of one writer's log buffers: reservations, and one turn after the other.
 //!
 //! Invariant: bytes and words of the commit table are handed out by one successful step on the state word of
 //! the active buffer, to a room or to a thread's span (`span.rs`), so no two rooms overlap; a sealed buffer
 //! hands out none. A room becomes whole by one word, however many records are in it; a turn is whole when
-//! every word is set that was handed out. A buffer is used again only after the writer released
-//! it, which it does when the block is on the device. The turn counts the uses of buffers from 0; turn n
-//! lies in buffer n mod count, and holds the block whose number stands in its control area.
+//! every word is set that was handed out. A buffer is used again only after the writer released it, which it
+//! does when the block is on the device. The turn counts the uses of buffers from 0; turn n lies in buffer
+//! n mod count, and holds the block whose number stands in its control area.
 //!
-//! Who calls: puts (`reserve`, `Room::commit`) from any thread; the writer (`seal_turn`, `sealed`, `release`)
-//! from one. What may go wrong: no buffer is free, and the caller waits up to its deadline. A sealed turn
-//! waits for its rooms, never for a stream's lock; a room that is dropped becomes padding (`room.rs`). Cost
-//! of a reservation: the lock of the thread's own lane, and for one in sixteen records of 250 bytes at most
-//! (`span.rs` has the test) a compare-exchange on a line shared by the putting threads of this writer.
+//! Who calls: puts (`reserve`, `Room::commit`) from any thread; the writer's half is `turns.rs`. What may go
+//! wrong: no buffer is free, and the caller waits up to its deadline. A sealed turn waits for its rooms,
+//! never for a stream's lock; a room that is dropped becomes padding (`room.rs`). Cost of a reservation: the
+//! lock of the thread's own lane, and for one in sixteen records of 250 bytes at most (`span.rs` has the
+//! test) a compare-exchange on a line shared by the putting threads of this writer.
 #![allow(unsafe_code)] // the region's bytes and words; docs/unsafe.md
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use super::layout::{
-    CAPACITY, ENDS_CHUNK, FLAGS, Geometry, NUMBER, RECORDS_CAP, STATE, State, TABLE,
-};
+use super::layout::{CAPACITY, ENDS_CHUNK, FLAGS, Geometry, NUMBER, RECORDS_CAP, STATE, State};
 use super::plan::ChunkFill;
 pub(crate) use super::room::Room;
 use super::span::{Lanes, Span};
 pub(crate) use super::waiting::NoRoom;
 use crate::format::block::{BLOCK_HEADER_LEN, sealed_len};
 use crate::format::chunk::CHUNK_HEADER_LEN;
-use crate::io::{Region, RegionSlice, Waker};
-use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, fence, lock, spin};
+use crate::io::{Region, Waker};
+use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, lock, spin};
 
 /// The smallest room that is worth going on with in a chunk, as a part of a buffer.
 const WORTH_A_BLOCK: usize = 8;
@@ -39,13 +37,13 @@ pub(crate) struct Ring {
     pub(super) geometry: Geometry,
     pub(super) writer: u32,
     chunk_size: usize,
-    active: crossbeam_utils::CachePadded<AtomicU64>,
+    pub(super) active: crossbeam_utils::CachePadded<AtomicU64>,
     pub(super) released: crossbeam_utils::CachePadded<AtomicU64>,
-    lanes: Lanes,
-    fill: Mutex<ChunkFill>,
+    pub(super) lanes: Lanes,
+    pub(super) fill: Mutex<ChunkFill>,
     /// Tables that the store has: the most that a directory lists.
     tables: AtomicU64,
-    chunks_planned: AtomicU64,
+    pub(super) chunks_planned: AtomicU64,
     pub(super) waiting: AtomicU64,
     pub(super) came_free: Condvar,
     pub(super) free_lock: Mutex<()>,
@@ -139,7 +137,7 @@ impl Ring {
         (turn % u64::from(self.geometry.buffers_per_writer)) as u32
     }
 
-    fn control(&self, turn: u64, field: usize) -> &AtomicU64 {
+    pub(super) fn control(&self, turn: u64, field: usize) -> &AtomicU64 {
         self.word(self.slot(turn), field)
     }
 
@@ -158,7 +156,7 @@ impl Ring {
         unsafe { &*self.region.base().as_ptr().add(at).cast::<AtomicU64>() }
     }
 
-    fn state(&self, turn: u64) -> State {
+    pub(super) fn state(&self, turn: u64) -> State {
         State(self.control(turn, STATE).load(Ordering::Acquire))
     }
 
@@ -290,14 +288,14 @@ impl Ring {
 
     /// Makes padding of what is left of a span, and says that nothing is missing there.
     #[cold]
-    fn close_span(&self, span: &mut Span) {
+    pub(super) fn close_span(&self, span: &mut Span) {
         let turn = (span.turn, span.slot);
         let (bytes, words) = span.rest();
         drop(Room::new(self, turn, (bytes.start, words.start), (bytes.len(), words.len())));
     }
 
     /// Seals the buffer of a turn if it is still in this state, and opens the next one if it is free.
-    fn seal(&self, turn: u64, state: State) {
+    pub(super) fn seal(&self, turn: u64, state: State) {
         let word = self.control(turn, STATE);
         let sealed = word
             .compare_exchange(state.0, state.sealed().0, Ordering::AcqRel, Ordering::Relaxed)
@@ -342,158 +340,4 @@ impl Ring {
         self.active.store(turn + 1, Ordering::Release);
         true
     }
-}
-
-/// What the writer does with the ring; from one thread.
-impl Ring {
-    /// The turn that is being filled.
-    pub(crate) fn active_turn(&self) -> u64 {
-        self.active.load(Ordering::Acquire)
-    }
-
-    /// Chunks that the turns so far need, the active one included, and that have not been taken for them.
-    pub(crate) fn wanted_chunks(&self) -> usize {
-        self.chunks_planned.load(Ordering::Relaxed) as usize
-    }
-
-    /// A chunk was taken for the turns that come next.
-    pub(crate) fn note_chunk(&self) {
-        self.chunks_planned.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// The last turn that has any record; `None` before the first.
-    pub(crate) fn last_used_turn(&self) -> Option<u64> {
-        let turn = self.active_turn();
-        let state = self.state(turn);
-        // A state of another turn means that this one was filled, written and released meanwhile.
-        if state.is_turn(turn) && state.bytes() == 0 { turn.checked_sub(1) } else { Some(turn) }
-    }
-
-    /// Bytes reserved in a turn's buffer.
-    pub(crate) fn reserved_bytes(&self, turn: u64) -> usize {
-        self.state(turn).bytes()
-    }
-
-    /// Whether a turn is sealed: the active one is while no buffer is free for the next.
-    pub(crate) fn is_sealed(&self, turn: u64) -> bool {
-        self.state(turn).is_sealed()
-    }
-
-    /// Seals the active buffer if it is this turn's and holds anything.
-    pub(crate) fn seal_turn(&self, turn: u64) {
-        loop {
-            let state = self.state(turn);
-            if self.active_turn() != turn || state.is_sealed() || state.bytes() == 0 {
-                return;
-            }
-            self.seal(turn, state);
-        }
-    }
-
-    /// Seals the ring for ever: from now on nobody gets room.
-    pub(crate) fn close(&self) {
-        {
-            // Nobody may be between the question whether the ring is closed and the opening of the next turn.
-            let _fill = lock(&self.fill);
-            self.closed.store(true, Ordering::Release);
-        }
-        loop {
-            let state = self.state(self.active_turn());
-            if state.is_sealed() {
-                break;
-            }
-            self.seal(self.active_turn(), state);
-        }
-        self.notify_all();
-    }
-
-    /// Whether the ring is closed and a turn comes after everything that was put into it.
-    pub(crate) fn is_ended(&self, turn: u64) -> bool {
-        let active = self.active_turn();
-        self.closed.load(Ordering::Acquire)
-            && (turn > active || (turn == active && self.state(turn).bytes() == 0))
-    }
-
-    /// Bytes, block number and whether the chunk ends, of a turn that is sealed, accounted for and whole.
-    pub(crate) fn sealed(&self, turn: u64) -> Option<SealedTurn> {
-        let state = self.state(turn);
-        if !state.is_turn(turn) || !state.is_sealed() {
-            return None;
-        }
-        if !self.is_whole(turn, state) {
-            // A thread that does nothing at present may have a span there.
-            for mut span in self.lanes.idle() {
-                if span.is_open() && span.turn <= turn {
-                    self.close_span(&mut span);
-                }
-            }
-            if !self.is_whole(turn, state) {
-                return None;
-            }
-        }
-        let is_last = self.closed.load(Ordering::Acquire) && state.bytes() > 0;
-        let accounted = self.active_turn() != turn || self.advance() || is_last;
-        if !accounted {
-            return None;
-        }
-        Some(SealedTurn {
-            payload_len: state.bytes(),
-            number: self.control(turn, NUMBER).load(Ordering::Relaxed),
-            ends_chunk: self.control(turn, FLAGS).load(Ordering::Acquire) & ENDS_CHUNK != 0,
-        })
-    }
-
-    /// Whether every word is set that was handed out: what is not there yet is looked for at the end first.
-    fn is_whole(&self, turn: u64, state: State) -> bool {
-        let slot = self.slot(turn);
-        let word = |index: usize| self.word(slot, TABLE + index * 8).load(Ordering::Acquire);
-        (0..state.records()).rev().all(|index| word(index) != 0)
-    }
-
-    /// Words of a turn that were handed out, and rooms that are whole.
-    #[cfg(any(test, loom))]
-    pub(super) fn handed_out(&self, turn: u64) -> (usize, usize) {
-        let words = self.state(turn).records();
-        let word = |index: &usize| self.control(turn, TABLE + index * 8).load(Ordering::Relaxed);
-        let is_room = |word: &u64| *word != 0 && *word != super::layout::NO_RECORD;
-        (words, (0..words).map(|index| word(&index)).filter(is_room).count())
-    }
-
-    /// The bytes of a sealed turn's block, for writing. The slice is the writer's until it releases the turn.
-    pub(crate) fn block(&self, turn: u64, payload_len: usize) -> RegionSlice {
-        let offset = self.geometry.data(self.writer, self.slot(turn));
-        #[cfg(loom)]
-        self.watched.touch(offset, BLOCK_HEADER_LEN + payload_len);
-        // SAFETY: the turn is sealed and all its rooms are committed, so nobody else touches its buffer
-        // before `release`; the writer claims it once per turn.
-        unsafe { RegionSlice::claim(Arc::clone(&self.region), offset, sealed_len(payload_len)) }
-    }
-
-    /// Gives the buffers of all turns before `turn` back. Their blocks are on the device.
-    pub(crate) fn release(&self, turn: u64) {
-        let mut next = self.released.load(Ordering::Relaxed);
-        while next < turn {
-            let (slot, records) = (self.slot(next), self.state(next).records());
-            for index in 0..records {
-                self.word(slot, TABLE + index * 8).store(0, Ordering::Relaxed);
-            }
-            self.word(slot, STATE).store(0, Ordering::Release);
-            next += 1;
-            self.released.store(next, Ordering::Release);
-        }
-        // Whoever counted itself before this fence is seen below; whoever did after it sees the release.
-        fence(Ordering::SeqCst);
-        if self.waiting.load(Ordering::Relaxed) > 0 {
-            drop(self.free_lock.lock());
-            self.came_free.notify_all();
-        }
-    }
-}
-
-/// A sealed turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SealedTurn {
-    pub(crate) payload_len: usize,
-    pub(crate) number: u64,
-    pub(crate) ends_chunk: bool,
 }
