@@ -20,7 +20,7 @@ use std::time::Instant;
 use super::layout::{CAPACITY, ENDS_CHUNK, FLAGS, Geometry, NUMBER, RECORDS_CAP, STATE, State};
 use super::plan::ChunkFill;
 pub(crate) use super::room::Room;
-use super::span::{Lanes, Span};
+use super::span::{Lanes, Span, Wish};
 pub(crate) use super::waiting::NoRoom;
 use crate::format::block::{BLOCK_HEADER_LEN, sealed_len};
 use crate::format::chunk::CHUNK_HEADER_LEN;
@@ -238,8 +238,8 @@ impl Ring {
             {
                 self.close_span(span);
             }
-            let wish = lane.as_ref().map(|span| span.wish(turn, len, count));
-            let reserved = wish.filter(|wish| fits(*wish)).unwrap_or((len, count));
+            let wish = Wish::new(lane.as_deref_mut(), turn, (len, count), fits);
+            let reserved = wish.reserved();
             let word = self.word(slot, STATE);
             let taken = word.compare_exchange(
                 state.0,
@@ -258,9 +258,7 @@ impl Ring {
                     drop(Room::new(self, (turn, slot), (at, index), reserved));
                     continue;
                 }
-                if let Some(span) = &mut lane {
-                    span.begin((turn, slot), (at, index), (len, count), reserved);
-                }
+                wish.begin(slot, (at, index));
                 return Ok(Room::new(self, (turn, slot), (at, index), (len, count)));
             }
         }

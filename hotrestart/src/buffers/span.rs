@@ -34,11 +34,11 @@ pub(super) struct Span {
     pub(super) turn: u64,
     pub(super) slot: u32,
     /// Bytes that are left, as places in the buffer.
-    pub(super) at: usize,
-    pub(super) end: usize,
+    at: usize,
+    end: usize,
     /// Words of the commit table that are left. The last one is for the padding of the rest.
-    pub(super) index: usize,
-    pub(super) index_end: usize,
+    index: usize,
+    index_end: usize,
     /// What was taken in the turn.
     bytes: usize,
     records: usize,
@@ -73,8 +73,8 @@ impl Span {
         len <= SHORT_BYTES
     }
 
-    /// What to reserve for a room of `len` bytes of `count` records in a turn: bytes and words.
-    pub(super) fn wish(&self, turn: u64, len: usize, count: usize) -> (usize, usize) {
+    /// What would be worth reserving for a room of `len` bytes of `count` records in a turn: bytes and words.
+    fn worth(&self, turn: u64, len: usize, count: usize) -> (usize, usize) {
         if self.is_open() || self.turn != turn {
             return (len, count);
         }
@@ -88,32 +88,60 @@ impl Span {
         (bytes, words + 1)
     }
 
-    /// Notes that a room of `len` bytes and `count` words was taken at the start of what was reserved from
-    /// `at` and `index` on, and keeps the rest.
-    pub(super) fn begin(
-        &mut self,
-        (turn, slot): (u64, u32),
-        (at, index): (usize, usize),
-        (len, count): (usize, usize),
-        (bytes, words): (usize, usize),
-    ) {
-        if self.turn != turn {
-            debug_assert!(!self.is_open(), "the rest of a span of another turn is nobody's");
-            *self = Span { turn, slot, ..Span::default() };
-        }
-        self.bytes += len;
-        self.records += count;
-        if words > count {
-            (self.at, self.end) = (at + len, at + bytes);
-            (self.index, self.index_end) = (index + count, index + words);
-        }
-    }
-
     /// Takes what is left: bytes and words, as places.
     pub(super) fn rest(&mut self) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
         let rest = (self.at..self.end, self.index..self.index_end);
         (self.at, self.index) = (self.end, self.index_end);
         rest
+    }
+}
+
+/// What a room asks of the ring: itself, and the span that its lane begins behind it. The lane is borrowed
+/// until the answer, so that what is kept then is what was asked for, of the turn it was asked of.
+#[derive(Debug)]
+pub(super) struct Wish<'a> {
+    span: Option<&'a mut Span>,
+    turn: u64,
+    room: (usize, usize),
+    reserved: (usize, usize),
+}
+
+impl<'a> Wish<'a> {
+    /// For a room of so many bytes and words in a turn, which `fits` there; of no more than that where more
+    /// does not, or where the caller's lane is taken.
+    #[inline]
+    pub(super) fn new(
+        span: Option<&'a mut Span>,
+        turn: u64,
+        room: (usize, usize),
+        fits: impl Fn((usize, usize)) -> bool,
+    ) -> Wish<'a> {
+        let worth = span.as_ref().map(|span| span.worth(turn, room.0, room.1));
+        let reserved = worth.filter(|worth| fits(*worth)).unwrap_or(room);
+        Wish { span, turn, room, reserved }
+    }
+
+    /// Bytes and words to reserve.
+    #[inline]
+    pub(super) fn reserved(&self) -> (usize, usize) {
+        self.reserved
+    }
+
+    /// It was reserved, from `at` and `index` on: the room is at its start, and the lane keeps the rest.
+    #[inline]
+    pub(super) fn begin(self, slot: u32, (at, index): (usize, usize)) {
+        let Wish { span, turn, room: (len, count), reserved: (bytes, words) } = self;
+        let Some(span) = span else { return };
+        if span.turn != turn {
+            debug_assert!(!span.is_open(), "the rest of a span of another turn is nobody's");
+            *span = Span { turn, slot, ..Span::default() };
+        }
+        span.bytes += len;
+        span.records += count;
+        if words > count {
+            (span.at, span.end) = (at + len, at + bytes);
+            (span.index, span.index_end) = (index + count, index + words);
+        }
     }
 }
 
@@ -156,9 +184,10 @@ mod tests {
                 assert!(rest.is_empty() || !of_words.is_empty(), "padding that nobody waits for");
                 lost += rest.len();
             }
-            let wish = span.wish(7, len, 1);
-            span.begin((7, 0), (bytes, words), (len, 1), wish);
-            (bytes, words) = (bytes + wish.0, words + wish.1);
+            let wish = Wish::new(Some(&mut span), 7, (len, 1), |_| true);
+            let reserved = wish.reserved();
+            wish.begin(0, (bytes, words));
+            (bytes, words) = (bytes + reserved.0, words + reserved.1);
             reservations += 1;
         }
         lost += span.rest().0.len();
@@ -186,17 +215,23 @@ mod tests {
     #[test]
     fn a_span_is_of_one_turn_and_a_long_record_does_not_end_it() {
         let mut span = Span::default();
-        span.begin((3, 0), (0, 0), (100_000, 1), (100_000, 1));
+        fn wish(span: &mut Span, turn: u64, len: usize) -> Wish<'_> {
+            Wish::new(Some(span), turn, (len, 1), |_| true)
+        }
+        wish(&mut span, 3, 100_000).begin(0, (0, 0));
         assert!(!span.is_open());
-        let wish = span.wish(3, 100, 1);
-        assert!(wish.0 > 4_000, "{wish:?}");
-        assert_eq!(span.wish(4, 100, 1), (100, 1), "another turn");
-        span.begin((3, 0), (100_000, 1), (100, 1), wish);
+        let few = Wish::new(Some(&mut span), 3, (100, 1), |(bytes, _)| bytes <= 4_000);
+        assert_eq!(few.reserved(), (100, 1), "the turn has no room for a span");
+        assert_eq!(wish(&mut span, 4, 100).reserved(), (100, 1), "another turn");
+        let third = wish(&mut span, 3, 100);
+        let reserved = third.reserved();
+        assert!(reserved.0 > 4_000, "{reserved:?}");
+        third.begin(0, (100_000, 1));
         assert!(span.is_open() && !span.ends_for(5_000));
-        assert_eq!(span.wish(3, 5_000, 1), (5_000, 1), "beside an open span");
+        assert_eq!(wish(&mut span, 3, 5_000).reserved(), (5_000, 1), "beside an open span");
         assert_eq!(span.take(50, 1), Some((100_100, 2)));
         let (rest, words) = span.rest();
-        assert_eq!((rest.end, words.end), (100_000 + wish.0, 1 + wish.1));
+        assert_eq!((rest.end, words.end), (100_000 + reserved.0, 1 + reserved.1));
         assert!(!span.is_open());
     }
 }
