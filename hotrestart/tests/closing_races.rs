@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hotrestart::codec::{Bytes, U64};
-use hotrestart::{Builder, Durability, MapOptions, Store};
+use hotrestart::{Builder, Durability, Error, LogFailure, MapOptions, Store};
 
 const THREADS: u64 = 4;
 
@@ -14,6 +14,7 @@ fn builder() -> Builder {
 
 #[test]
 fn a_put_that_returned_while_the_store_closed_is_there_after_reopening() {
+    let mut raced = 0;
     for round in 0..24u64 {
         let dir = tempfile::tempdir().expect("a directory");
         let store = builder().open(dir.path()).expect("a new store");
@@ -22,7 +23,7 @@ fn a_put_that_returned_while_the_store_closed_is_there_after_reopening() {
         let map: hotrestart::Map<U64, Bytes> = store.map("m", options).expect("a map");
         let acknowledged: Vec<AtomicU64> = (0..THREADS).map(|_| AtomicU64::new(0)).collect();
         let start = Instant::now();
-        std::thread::scope(|scope| {
+        let before = std::thread::scope(|scope| {
             for (thread, done) in acknowledged.iter().enumerate() {
                 let map = &map;
                 scope.spawn(move || {
@@ -31,16 +32,27 @@ fn a_put_that_returned_while_the_store_closed_is_there_after_reopening() {
                         let key = thread as u64 + (n % 500) * THREADS;
                         let mut value = vec![n as u8; len];
                         value.extend(n.to_le_bytes());
-                        if map.insert(&key, &value).is_err() {
+                        if let Err(error) = map.insert(&key, &value) {
+                            // Whatever else ends it, it is no race then.
+                            let Error::Log(source) = &error else { panic!("{error}") };
+                            let is_closed =
+                                matches!(source.downcast_ref(), Some(LogFailure::Closed));
+                            assert!(is_closed, "round {round}: {error}");
                             return;
                         }
                         done.store(n + 1, Ordering::Release);
                     }
+                    panic!("round {round}: it had put everything before the store closed");
                 });
             }
             std::thread::sleep(Duration::from_micros(300 + round * 1_300));
+            let before: Vec<u64> =
+                acknowledged.iter().map(|done| done.load(Ordering::Acquire)).collect();
             store.close().expect("a clean close");
+            before
         });
+        let after = acknowledged.iter().map(|done| done.load(Ordering::Acquire));
+        raced += u32::from(after.zip(before).any(|(after, before)| after > before));
         assert!(start.elapsed() < Duration::from_secs(20), "round {round}: somebody hung");
         drop(map);
         let store = builder().open(dir.path()).expect("a clean store");
@@ -60,4 +72,5 @@ fn a_put_that_returned_while_the_store_closed_is_there_after_reopening() {
             }
         }
     }
+    assert!(raced > 5, "puts returned during {raced} of 24 closes");
 }

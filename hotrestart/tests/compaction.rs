@@ -4,6 +4,9 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use hotrestart::codec::{Bytes, U64};
+use hotrestart::format::{
+    BlockKind, ChunkHeader, ChunkOrigin, ChunkWalk, RecordKind, Records, Walked,
+};
 use hotrestart::{Builder, Durability, LogFailure, Map, MapOptions, Stats, Store};
 
 const CHUNK: u64 = 256 << 10;
@@ -99,6 +102,8 @@ fn removed_keys_stay_removed_through_compaction_and_restarts() {
                 }
             }
         }
+        let freed = store.stats().chunks_freed;
+        assert!(freed > 5, "life {life}: {freed} chunks were freed: compaction was not at stake");
         drop(map);
         if life % 2 == 0 { store.abandon() } else { store.close().expect("a clean end") }
     }
@@ -122,8 +127,28 @@ fn long_values_survive_compaction_in_parts() {
     check(&map, &oracle);
     drop(map);
     store.abandon();
+    assert!(copied_parts(dir.path()) > 0, "no part of a value was copied");
     let store = builder().open(dir.path()).expect("recovery");
     check(&store.map("m", MapOptions::default()).expect("the map"), &oracle);
+}
+
+/// Parts of values among what compaction copied.
+fn copied_parts(path: &std::path::Path) -> usize {
+    let files = std::fs::read_dir(path).expect("a directory").flatten();
+    let chunks = files.filter(|file| file.file_name().to_string_lossy().starts_with("chunk-"));
+    let parts_of = |bytes: &[u8]| {
+        let header = ChunkHeader::decode(bytes).ok()?;
+        let blocks = ChunkWalk::new(bytes, header.binding()).filter_map(|walked| match walked {
+            Walked::Block { header, payload, .. } if header.kind == BlockKind::Records => {
+                Some(payload)
+            }
+            _ => None,
+        });
+        let records = blocks.flat_map(|payload| Records::new(payload).map_while(Result::ok));
+        let parts = records.filter(|record| record.kind == RecordKind::Part).count();
+        (header.origin == ChunkOrigin::Survivors).then_some(parts)
+    };
+    chunks.filter_map(|chunk| parts_of(&std::fs::read(chunk.path()).expect("readable"))).sum()
 }
 
 /// Keys come and go for ever beside a few that stay in the oldest chunk: the facts of absence of those that

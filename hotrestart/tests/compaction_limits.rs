@@ -270,6 +270,7 @@ fn on_a_full_disk_many_threads_do_not_take_the_chunks_that_compaction_needs() {
         machine.disk.set_capacity(Some(chunks * (256 << 10)));
         let done = AtomicU32::new(0);
         let mut unreclaimed_bytes = 0;
+        let mut was_full = false;
         std::thread::scope(|scope| {
             for thread in 0..threads {
                 let store = &store;
@@ -290,10 +291,12 @@ fn on_a_full_disk_many_threads_do_not_take_the_chunks_that_compaction_needs() {
                 machine.disk.hold();
                 std::thread::sleep(Duration::from_millis(15));
                 unreclaimed_bytes = unreclaimed_bytes.max(store.stats().memory.unreclaimed_bytes);
+                was_full |= store.stats().no_space_bytes.is_some();
                 machine.disk.release();
                 std::thread::sleep(Duration::from_millis(15));
             }
         });
+        assert!(was_full, "the disk was never seen full: {:#?}", store.stats());
         // The bound of docs/memory.md with slots of up to 56 KiB; the limit's thirty-second is 2 MiB.
         let lanes = std::thread::available_parallelism().map_or(8, usize::from) as u64;
         let bound_bytes = (5 << 19) + (lanes.next_power_of_two() + 2 * threads) * (56 << 10);

@@ -114,6 +114,7 @@ fn a_crash_in_the_middle_of_a_drop_leaves_the_whole_map_or_none() {
 
 #[test]
 fn maps_that_come_and_go_are_never_mixed_up_whatever_dies() {
+    let (mut judged, mut made_again) = (0, 0);
     for seed in 1..=8u64 {
         let _seed = Seed(seed);
         let mut random = Random::new(seed);
@@ -132,6 +133,7 @@ fn maps_that_come_and_go_are_never_mixed_up_whatever_dies() {
                     let found =
                         u32::from_le_bytes(entry.value_bytes()[..4].try_into().expect("four"));
                     assert_eq!(found, id.0, "an entry of map {found} in map {id}");
+                    judged += 1;
                 }
             }
             for _ in 0..12 {
@@ -140,6 +142,7 @@ fn maps_that_come_and_go_are_never_mixed_up_whatever_dies() {
                 let map = named(&store, &name);
                 let id = id_of(&store, &name).expect("it was made").0;
                 assert!(known.is_some() || id > highest, "number {id} after {highest}");
+                made_again += u32::from(known.is_none() && highest > 0);
                 highest = highest.max(id);
                 for _ in 0..random.below(60) {
                     let mut value = vec![id as u8; 200 + random.below(3_000) as usize];
@@ -156,6 +159,10 @@ fn maps_that_come_and_go_are_never_mixed_up_whatever_dies() {
             machine.crash(Some(store), random.below(2) == 0);
         }
     }
+    assert!(
+        judged > 100 && made_again > 20,
+        "{judged} entries came back, {made_again} maps were new"
+    );
 }
 
 #[test]

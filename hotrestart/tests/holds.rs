@@ -141,6 +141,7 @@ fn what_is_held_is_a_store_with_all_that_was_acknowledged_before() {
     fill(&store, 1..4);
     let map = map_of(&store);
     let (done, acked) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut judged = 0;
     std::thread::scope(|scope| {
         // Also when this thread panics: else the other one would put for ever.
         let end = End(&done);
@@ -158,6 +159,7 @@ fn what_is_held_is_a_store_with_all_that_was_acknowledged_before() {
         for round in 0..6 {
             std::thread::sleep(Duration::from_millis(40));
             let before = acked.load(Ordering::Acquire);
+            assert!(before > 0, "round {round}: nothing was put yet");
             let hold = store.hold().unwrap_or_else(|error| panic!("round {round}: {error}"));
             std::thread::sleep(Duration::from_millis(20));
             let copy = copy_of(dir.path(), &hold);
@@ -171,7 +173,8 @@ fn what_is_held_is_a_store_with_all_that_was_acknowledged_before() {
                 assert!(found == value(key, version), "{key}: not what was put");
                 // The version that the key had when the call began, or a later one.
                 let least = if key <= before % KEYS { before / KEYS } else { before / KEYS - 1 };
-                assert!(before == 0 || least < 10 || version >= least, "{key}: {version}, {least}");
+                assert!(least < 10 || version >= least, "{key}: {version}, {least}");
+                judged += u64::from(least >= 10);
             }
             copied.close().expect("and it can be used");
             if round % 2 == 0 {
@@ -181,6 +184,7 @@ fn what_is_held_is_a_store_with_all_that_was_acknowledged_before() {
         drop(end);
     });
     assert_eq!(store.holds().len(), 3);
+    assert!(judged > KEYS, "{judged} versions of a key were acknowledged before their hold");
     assert!(freed(&store) > 20, "compaction was not at stake");
 }
 
@@ -210,6 +214,7 @@ fn what_was_removed_stays_so_while_an_older_record_of_it_is_held() {
     for version in 60..90 {
         (0..2_000).for_each(|key| map.insert(&key, &value(key, version)).expect("room"));
     }
+    assert!(freed(&store) > 30, "compaction was not at stake after the release");
     drop(map);
     store.abandon();
     let store = builder().open(dir.path()).expect("opens");

@@ -79,6 +79,8 @@ fn a_process_that_dies_loses_nothing_that_was_buffered() {
         for crash in 0..4 {
             let store = builder().io(io).writers(1 + crash % 2).open(dir.path()).expect("recovers");
             assert_eq!(contents(&store), model, "after crash {crash}");
+            let relogged = store.recovery().relogged;
+            assert!(crash == 0 || relogged > 0, "crash {crash}: nothing was buffered alone");
             let filled = fill(&store, 3 + u64::from(crash) * 5);
             model = filled;
             store.abandon();
@@ -345,6 +347,7 @@ fn without_shared_memory_the_buffers_go_to_the_directory_and_still_survive() {
     store.abandon();
     let store = open().open(dir.path()).expect("recovers");
     assert_eq!(contents(&store), model);
+    assert!(store.recovery().relogged > 0, "nothing was in the buffers alone");
     store.close().expect("closed");
     let buffers = |entry: fs::DirEntry| entry.file_name().to_string_lossy().starts_with("buffers-");
     let left =

@@ -101,6 +101,7 @@ fn larger_values_of_before_and_threads_that_run_ahead_need_no_more_than_what_sta
         // What fills the store shrinks, and the next keys take its place.
         let (first, last) =
             (groups[groups.len() - 1], fill_up(&map, groups[groups.len() - 1], 3_000));
+        assert!(last - first > 1_000, "{} larger values fitted", last - first);
         for key in first..last {
             assert!(map.remove(&key).expect("it works at any time"));
         }

@@ -301,8 +301,9 @@ impl Oracle {
     }
 
     /// What came back must be a prefix of each stream, with everything that was promised; from here on it
-    /// is all there is.
-    pub fn check(&mut self, store: &Store, survives_all: bool) {
+    /// is all there is. Returns how many changes are gone.
+    pub fn check(&mut self, store: &Store, survives_all: bool) -> usize {
+        let mut gone = 0;
         let mut found = vec![State::new(); STREAMS as usize];
         for entry in map_of(store).iter() {
             let key = entry.key().expect("a number");
@@ -312,18 +313,25 @@ impl Oracle {
             let history = std::mem::take(&mut self.history[stream]);
             let least = if survives_all { history.len() } else { self.synced[stream] };
             let mut state = std::mem::take(&mut self.base[stream]);
-            let mut matches = least == 0 && state == found;
+            let all = history.len();
+            let mut matches = (least == 0 && state == found).then_some(0);
             for (done, (key, value)) in history.into_iter().enumerate() {
                 match value {
                     Some(value) => drop(state.insert(key, value)),
                     None if key == CLEAR => state.clear(),
                     None => drop(state.remove(&key)),
                 }
-                matches |= done + 1 >= least && state == found;
+                if done + 1 >= least && state == found {
+                    matches = Some(done + 1);
+                }
             }
-            assert!(matches, "stream {stream}: no prefix with at least {least} changes");
+            let Some(kept) = matches else {
+                panic!("stream {stream}: no prefix with at least {least} changes")
+            };
+            gone += all - kept;
             self.base[stream] = found;
             self.synced[stream] = 0;
         }
+        gone
     }
 }

@@ -41,6 +41,7 @@ fn put_until_refused(map: &Map<U64, Bytes>, thread: u64, first: u64) -> HashMap<
 
 #[test]
 fn what_comes_back_is_cut_at_one_stamp_whoever_was_putting() {
+    let (mut cut, mut kept) = (0, 0);
     for seed in 300..316u64 {
         let _seed = Seed(seed);
         let power = seed % 2 == 0;
@@ -72,6 +73,9 @@ fn what_comes_back_is_cut_at_one_stamp_whoever_was_putting() {
             found.insert(entry.key().expect("a number"), (entry.seq().0, number));
         }
         let last = found.values().map(|(seq, _)| *seq).max().unwrap_or(0);
+        for (seq, _) in histories.iter().flat_map(HashMap::values).flatten() {
+            *if *seq > last { &mut cut } else { &mut kept } += 1;
+        }
         for (thread, history) in histories.iter().enumerate() {
             let promised = thread == 0 || !power;
             let acknowledged = history.values().flatten().map(|(seq, _)| *seq).max().unwrap_or(0);
@@ -88,4 +92,5 @@ fn what_comes_back_is_cut_at_one_stamp_whoever_was_putting() {
             }
         }
     }
+    assert!(kept > 1_000 && cut > 100, "{kept} puts came back, {cut} did not");
 }
