@@ -7,7 +7,7 @@
 //!
 //! Invariants: a put that holds its stream's lock when the map goes is part of what is dropped; one that
 //! comes later is refused. Until the log has forgotten the map nothing changes here, and after that nothing
-//! fails. Callers: `Store::drop_map`; `Store::maintain` and whoever makes or drops a map (`bury`).
+//! fails. Who asks for the map meanwhile still gets it, and is refused later. Callers: `Store::drop_map`; `Store::maintain` and whoever makes or drops a map (`bury`).
 
 use std::sync::atomic::Ordering::Release;
 use std::sync::{Arc, Weak};
@@ -16,6 +16,7 @@ use super::{Inner, MapCore, Maps, Store};
 use crate::error::Error;
 use crate::ids::StreamId;
 use crate::log::Log;
+use crate::sync::lock;
 
 /// A dropped map of which something is left.
 pub(super) struct Grave<L: Log> {
@@ -55,9 +56,14 @@ impl<L: Log> Store<L> {
     pub fn drop_map(&self, name: &str) -> Result<bool, Error> {
         let inner = &*self.inner;
         inner.log.check().map_err(Error::Log)?;
-        let mut maps = inner.maps.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Some(core) = maps.by_name.get(name).cloned() else { return Ok(false) };
+        let _making = lock(&inner.making);
+        let core = {
+            let maps = inner.maps.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            maps.by_name.get(name).cloned()
+        };
+        let Some(core) = core else { return Ok(false) };
         inner.log.drop_map(core.spec.id).map_err(Error::Log)?;
+        let mut maps = inner.maps.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         // Before the locks of its streams are taken: whoever takes one after that sees it.
         core.is_dropped.store(true, Release);
         maps.by_name.remove(name);

@@ -3,8 +3,11 @@
 //! Invariant: a map's number is given once and never again; its place in the map table is used again when the
 //! map was dropped and its last handle is gone. Making a map either succeeds as a whole or leaves nothing.
 //! Callers: opening a map by name, restart, statistics. Cost of making one: 64 bytes for each stream. One
-//! lock guards all of it; puts and gets do not take it, and nobody waits for memory under it: whoever makes a
-//! map takes the memory first. What may go wrong: no memory, a log that refuses.
+//! lock guards all of it; puts and gets do not take it, and nobody waits under it, neither for memory, which
+//! whoever makes a map takes first, nor for the log, which may wait for a disk. A second lock, taken before
+//! that one, lets one thread at a time make or drop a map, its wait for the log included: so a map of a name
+//! is made once, and the log hears of maps in the order of their numbers. A map is entered, and can be
+//! changed, once the log knows it. What may go wrong: no memory, a log that refuses.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -18,6 +21,7 @@ use crate::error::Error;
 use crate::ids::{Location, MapId, StreamId};
 use crate::index::table::{TABLE_BYTES, Table};
 use crate::log::{Log, MapSpec, Placement};
+use crate::sync::lock;
 
 /// All maps of a store.
 pub(super) struct Maps<L: Log> {
@@ -143,22 +147,27 @@ impl<L: Log> Inner<L> {
         // Dropped maps may have what this one needs.
         self.bury_all();
         let headers = self.take_headers();
-        let mut maps = self.maps.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        // Another thread may have made it meanwhile.
-        if let Some(core) = Self::opened(&maps, name, types, placement)? {
-            return Ok(core);
-        }
-        let headers = headers?;
-        let spec = MapSpec {
-            id: MapId(maps.next_id),
-            name: name.to_owned(),
-            key_type: key_type.to_owned(),
-            value_type: value_type.to_owned(),
-            level,
-            placement,
+        let _making = lock(&self.making);
+        let core = {
+            let mut maps = self.maps.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+            // Another thread may have made it meanwhile.
+            if let Some(core) = Self::opened(&maps, name, types, placement)? {
+                return Ok(core);
+            }
+            let headers = headers?;
+            let spec = MapSpec {
+                id: MapId(maps.next_id),
+                name: name.to_owned(),
+                key_type: key_type.to_owned(),
+                value_type: value_type.to_owned(),
+                level,
+                placement,
+            };
+            self.make_map(&mut maps, spec, headers)?
         };
-        let core = self.make_map(&mut maps, spec, headers)?;
-        if let Err(source) = self.log.create_map(&core.spec) {
+        let created = self.log.create_map(&core.spec);
+        let mut maps = self.maps.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Err(source) = created {
             self.unmake_tables(core.slot, &core.tables);
             maps.free_slots.push(Reverse(core.slot));
             return Err(Error::Log(source));

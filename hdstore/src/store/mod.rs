@@ -97,6 +97,8 @@ pub(crate) struct Inner<L: Log> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) value_max_bytes: u64,
     maps: RwLock<Maps<L>>,
+    /// Held by whoever makes or drops a map, also while the log writes it down.
+    making: Mutex<()>,
     sweep: Mutex<sweep::Cursor>,
     /// Bytes that the log has charged for what it keeps in memory.
     pub(crate) log_bytes: AtomicU64,
@@ -164,6 +166,7 @@ impl<L: Log> Store<L> {
                 clock: Arc::clone(&builder.clock),
                 value_max_bytes: builder.value_max_bytes(),
                 maps: RwLock::new(Maps::new()),
+                making: Mutex::new(()),
                 sweep: Mutex::new(sweep::Cursor::default()),
                 log_bytes: AtomicU64::new(0),
             }),
