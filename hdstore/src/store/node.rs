@@ -59,7 +59,11 @@ pub(crate) enum Holding {
 pub(crate) enum Pass {
     /// What is easy: full batches, unless somebody else is at it.
     Some,
-    /// Everything. Batches may wait for overwrites, which take them as they are.
+    /// Everything. Batches may wait for overwrites, which take them as they are. What comes empty, or is of
+    /// several classes, goes to the caller's lane, as after any call: to a lane, not to a thread, and no lane
+    /// keeps more than two empty batches and a stash of each class; the rest goes to the pages, for all. So a
+    /// thread that only does upkeep withholds no more than any other; and whoever finds no memory makes a
+    /// `Short` pass, empties every lane's stashes, and takes another lane's spare batch.
     All,
     /// Everything, for all sizes: slots go to their pages, and batches to the lanes.
     Short,
