@@ -1,7 +1,8 @@
 //! A log that waits for its disk while it writes down that a map is made or dropped: who else waits.
 //!
-//! Hazard: whoever looks another map up by its name, asks for figures, sweeps or compacts waits for that disk,
-//! too; two threads that make one map, meanwhile or after a failure, get two, or one without a record of it.
+//! Hazard: whoever looks another map up by its name, asks for figures, sweeps or compacts waits for that
+//! disk, too; two threads that make one map, meanwhile or after a failure, get two, or one that the log does
+//! not know.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};

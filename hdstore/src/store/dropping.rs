@@ -7,7 +7,8 @@
 //!
 //! Invariants: a put that holds its stream's lock when the map goes is part of what is dropped; one that
 //! comes later is refused. Until the log has forgotten the map nothing changes here, and after that nothing
-//! fails. Who asks for the map meanwhile still gets it, and is refused later. Callers: `Store::drop_map`; `Store::maintain` and whoever makes or drops a map (`bury`).
+//! fails. Who asks for the map by its name meanwhile still gets it, and is refused later. Callers:
+//! `Store::drop_map`; `Store::maintain` and whoever makes or drops a map (`bury`).
 
 use std::sync::atomic::Ordering::Release;
 use std::sync::{Arc, Weak};

@@ -1,7 +1,7 @@
 //! The writer's half of a ring: turns are sealed, found whole, handed over as blocks, and released.
 //!
-//! Invariant: a turn is handed over only when it is sealed and every word is set that was handed out in it, so
-//! nobody else touches its bytes; its commit table is zero again before its buffer is free. A sealed turn
+//! Invariant: a turn is handed over only when it is sealed and every word is set that was handed out in it,
+//! so nobody else touches its bytes; its commit table is zero again before its buffer is free. A sealed turn
 //! waits for its rooms, never for a stream's lock, and never for a thread that does nothing: the spans of
 //! those are closed here.
 //!

@@ -1,5 +1,5 @@
-//! A simulated disk without space: puts are refused, removals go on, a close ends, an opening works, and nothing
-//! acknowledged is lost.
+//! A simulated disk without space: puts are refused, removals go on, a close ends, an opening works, and
+//! nothing acknowledged is lost.
 
 use std::time::{Duration, Instant};
 
