@@ -89,8 +89,8 @@ pub trait Log: Send + Sync + Sized + 'static {
     /// A change that was committed to the log.
     type Ticket: Copy + Send + std::fmt::Debug;
 
-    /// Remembers a new map, before its first change. It may block, and keeps nobody waiting then but who
-    /// makes or drops another.
+    /// Remembers a new map, before its first change. It may block; of those who use the store it keeps only
+    /// who makes or drops another map waiting then.
     fn create_map(&self, spec: &MapSpec<Self::Level>) -> Result<(), LogError>;
 
     /// Forgets a map for ever, with all its changes, before anything of it is forgotten in memory. It may

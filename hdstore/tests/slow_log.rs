@@ -148,7 +148,6 @@ fn who_uses_another_map_does_not_wait_for_the_log_of_one_that_is_made_or_dropped
     let Ok(Asked::Made(_, name, answer)) = asked.recv() else { panic!("it is not made") };
     assert_eq!(name, "new");
     use_it(&store, 1);
-    assert!(maker.try_recv().is_err(), "a map was given away that the log does not know");
     answer.send(Ok(())).expect("it waits");
     maker.recv().expect("no panic").expect("it is made");
 

@@ -256,9 +256,10 @@ impl Log for DiskLog {
 
     fn create_map(&self, spec: &MapSpec<Durability>) -> Result<(), LogError> {
         let shared = &self.shared;
-        shared.check()?;
         let mut manifests =
             shared.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Under its lock: after a close has had the manifest it is the next opening's.
+        shared.check()?;
         manifests
             .grow(|manifest| {
                 manifest.maps.push(MapRecord {
@@ -281,9 +282,10 @@ impl Log for DiskLog {
 
     fn drop_map(&self, map: MapId) -> Result<(), LogError> {
         let shared = &self.shared;
-        shared.check()?;
         let mut manifests =
             shared.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // As above.
+        shared.check()?;
         let generation = manifests.current.generation;
         let forget = |manifest: &mut Manifest| manifest.maps.retain(|record| record.id != map);
         if let Err(source) = manifests.update(forget) {

@@ -225,7 +225,7 @@ fn work<C: Caller>(
         if is_timed {
             let end = Instant::now();
             previous_end = end;
-            // Under way when the time ended is too late to count, but a stall at the end must show.
+            // Under way when the time ended is too late to count, but a stall at the end must show, if it is timed.
             if state != WARMUP {
                 latency.record(end - from, operations);
             }

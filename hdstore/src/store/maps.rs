@@ -201,6 +201,7 @@ impl<L: Log> Inner<L> {
     /// Enters a map that the log knows, before anything is applied to it.
     pub(crate) fn restore_map(&self, spec: MapSpec<L::Level>) -> Result<(), Error> {
         let headers = self.take_headers()?;
+        let _making = lock(&self.making);
         let mut maps = self.maps.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let core = self.make_map(&mut maps, spec, headers)?;
         Self::enter(&mut maps, core);
@@ -209,6 +210,7 @@ impl<L: Log> Inner<L> {
 
     /// Gives no map a number below `next` from now on: those were given before.
     pub(crate) fn raise_next_map(&self, next: MapId) {
+        let _making = lock(&self.making);
         let mut maps = self.maps.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         maps.next_id = maps.next_id.max(next.0);
     }

@@ -168,3 +168,7 @@ impl Drop for Store {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "close_tests.rs"]
+mod tests;

@@ -104,7 +104,14 @@ fn a_store_that_died_on_a_full_disk_opens_on_the_full_disk() {
         let _seed = Seed(seed);
         let mut machine = Machine::new(seed);
         let open = |machine: &Machine| {
-            machine.builder().writers(1).put_timeout_ms(150).ack_timeout_ms(2_000).open("/s")
+            machine
+                .builder()
+                .writers(1)
+                .put_timeout_ms(150)
+                .ack_timeout_ms(2_000)
+                // What lies in the buffers when the process dies is not on its way to the device.
+                .write_interval_ms(60_000)
+                .open("/s")
         };
         let store = open(&machine).expect("a new store");
         let map = map_of(&store);
