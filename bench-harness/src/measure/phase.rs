@@ -2,7 +2,8 @@
 //!
 //! Owns what "ops_per_second" and "latency_us" mean: operations that ended inside the measured time,
 //! over that time as it was; in a closed loop an operation's time runs from the end of the one before it
-//! (one clock reading an operation), or from its start where only one call in some is timed; in an open
+//! (one clock reading an operation), or from its start where only one call in some is timed, and of stalls
+//! as few are seen; in an open
 //! loop from its intended start. Used by `write`, `read` and `mixed`.
 
 use std::sync::Mutex;
@@ -225,7 +226,7 @@ fn work<C: Caller>(
         if is_timed {
             let end = Instant::now();
             previous_end = end;
-            // Under way when the time ended is too late to count, but a stall at the end must show, if it is timed.
+            // Under way when the time ended is too late to count, but a stall at the end must show.
             if state != WARMUP {
                 latency.record(end - from, operations);
             }
