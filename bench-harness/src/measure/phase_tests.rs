@@ -31,10 +31,12 @@ fn a_rate_that_is_not_reached_is_said_and_its_latency_counts_from_the_intended_s
 
 #[test]
 fn a_rate_that_is_easy_is_sustained() {
-    let settings = settings(0.5, 0.1, Some(200.0));
+    // Long enough that one operation that ends too late is less than the hundredth that may be missing.
+    let settings = settings(2.0, 0.1, Some(200.0));
     let make = |_| Sleeper(Duration::from_micros(50));
     let measured = run("test", 2, false, &settings, make, || {}).expect("ran");
-    assert_eq!(measured.sustained(Some(200.0)), Some(true), "{measured:?}");
+    let found = (measured.operations, measured.last_lag);
+    assert_eq!(measured.sustained(Some(200.0)), Some(true), "operations and last lag: {found:?}");
 }
 
 #[test]
@@ -60,10 +62,10 @@ fn all_calls_are_counted_where_only_some_are_timed() {
     let make = |_| Sleeper(Duration::from_millis(1));
     let measured = run("test", 1, false, &settings, make, || {}).expect("ran");
     let timed = measured.latency.count();
-    assert!(measured.operations >= 50 && timed >= 5, "{measured:?}");
-    assert!(timed.abs_diff(measured.operations / 10) <= 1, "{measured:?}");
-    let longest_us = measured.latency.percentiles().expect("recorded").p50;
-    assert!((1_000.0..5_000.0).contains(&longest_us), "of one call, not of ten: {longest_us} us");
+    assert!(measured.operations >= 50, "{} operations in 0.3 s", measured.operations);
+    assert!(timed.abs_diff(measured.operations / 10) <= 1, "{timed} of {}", measured.operations);
+    let typical_us = measured.latency.percentiles().expect("recorded").p50;
+    assert!((1_000.0..5_000.0).contains(&typical_us), "of one call, not of ten: {typical_us} us");
 }
 
 #[test]
