@@ -1,10 +1,9 @@
-//! Loading, and what goes wrong around a log: facts of absence, readers who come early, a log that refuses,
-//! seqs that end.
+//! Loading, and what goes wrong around it: facts of absence, readers who come early, seqs that end.
 
-use hdstore::codec::{Bytes, U64};
+use hdstore::codec::Bytes;
 use hdstore::{
-    Applied, Change, Error, Loading, Log, LogError, MapId, MapOptions, MapSpec, Outline, Placement,
-    Seq, Store, StreamId,
+    Applied, Change, Error, Loading, MapId, MapOptions, MapSpec, Outline, Placement, Seq, Store,
+    StreamId,
 };
 
 const MIB: u64 = 1 << 20;
@@ -179,79 +178,6 @@ fn a_stream_out_of_seqs_refuses_changes_and_keeps_what_it_has() {
     assert!(matches!(map.insert(b"k", b"more"), Err(Error::SeqExhausted { stream: 0, .. })));
     assert!(matches!(map.remove(b"k"), Err(Error::SeqExhausted { stream: 0, .. })));
     assert_eq!(map.get(b"k").expect("ok").expect("there").value_bytes(), b"last");
-}
-
-/// A log that can remember no map.
-#[derive(Debug)]
-struct NoMaps;
-
-impl Log for NoMaps {
-    type Level = ();
-    type Room<'a> = ();
-    type GroupRoom<'a> = ();
-    type Ticket = ();
-
-    fn create_map(&self, _: &MapSpec<()>) -> Result<(), LogError> {
-        Err("the disk is full".into())
-    }
-
-    fn drop_map(&self, _: MapId) -> Result<(), LogError> {
-        Ok(())
-    }
-
-    fn reserve(&self, _: MapId, _: StreamId, _: Change<'_>) -> Result<(), LogError> {
-        Ok(())
-    }
-
-    fn write(&self, (): &mut (), _: MapId, _: StreamId, _: Change<'_>) {}
-
-    fn position((): &()) -> u64 {
-        0
-    }
-
-    fn admits(&self, _: Seq) -> bool {
-        true
-    }
-
-    fn wait_to_admit(&self, _: Seq) -> Result<(), LogError> {
-        Ok(())
-    }
-
-    fn commit(&self, (): (), _: Seq) {}
-
-    fn reserve_group(&self, _: StreamId, _: &[(MapId, Change<'_>)]) -> Result<(), LogError> {
-        Ok(())
-    }
-
-    fn group_position((): &()) -> u64 {
-        0
-    }
-
-    fn commit_group(&self, (): &mut (), _: &[Option<Seq>]) {}
-
-    fn settle(&self, (): (), (): ()) -> Result<(), LogError> {
-        Ok(())
-    }
-
-    fn check(&self) -> Result<(), LogError> {
-        Ok(())
-    }
-}
-
-#[test]
-fn a_log_that_refuses_a_map_costs_no_memory_however_often_it_is_asked() {
-    let store = Store::builder()
-        .memory_limit_bytes(32 * MIB)
-        .streams(1_000)
-        .with_log(NoMaps)
-        .expect("a store");
-    for _ in 0..2_000 {
-        let refused = store.map::<U64, Bytes>("m", MapOptions::default());
-        assert!(matches!(refused, Err(Error::Log(_))));
-    }
-    let stats = store.stats();
-    assert_eq!(stats.accounted_bytes(), stats.committed_bytes, "{stats:#?}");
-    assert!(stats.committed_bytes - stats.free_bytes < MIB, "{stats:#?}");
 }
 
 const ENTRIES: u64 = 60_000;

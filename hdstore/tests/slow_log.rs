@@ -1,8 +1,8 @@
 //! A log that waits for its disk while it writes down that a map is made or dropped: who else waits.
 //!
-//! Hazard: whoever looks another map up by its name, asks for figures, sweeps or compacts waits for that
-//! disk, too; two threads that make one map, meanwhile or after a failure, get two, or one that the log does
-//! not know.
+//! Hazard: whoever looks another map up by its name, asks for figures or sweeps waits for that disk, too; two
+//! threads that make one map, meanwhile or after a failure, get two, or one that the log does not know; a map
+//! that the log refuses costs memory.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -182,4 +182,28 @@ fn two_threads_that_make_one_map_get_one_and_a_failure_of_the_log_leaves_none() 
     let again = map_of(&store, "new").expect("it is there");
     assert_eq!(again.get_owned(&1).expect("readable").as_deref(), Some(&b"of both"[..]));
     assert_eq!(store.maps().len(), 2);
+}
+
+#[test]
+fn a_log_that_refuses_a_map_costs_no_memory_however_often_it_is_asked() {
+    const MIB: u64 = 1 << 20;
+    let (ask, asked) = channel();
+    let builder = Store::builder().memory_limit_bytes(32 * MIB).streams(1_000);
+    let store = builder.with_log(Slow(Mutex::new(ask))).expect("a store");
+    let refuser = std::thread::spawn(move || {
+        let mut refused = 0;
+        while let Ok(Asked::Made(_, _, answer)) = asked.recv() {
+            answer.send(Err("the disk is full".into())).expect("it waits");
+            refused += 1;
+        }
+        refused
+    });
+    for _ in 0..2_000 {
+        assert!(matches!(map_of(&store, "m"), Err(Error::Log(_))));
+    }
+    let stats = store.stats();
+    assert_eq!(stats.accounted_bytes(), stats.committed_bytes, "{stats:#?}");
+    assert!(stats.committed_bytes - stats.free_bytes < MIB, "{stats:#?}");
+    drop(store);
+    assert_eq!(refuser.join().expect("no panic"), 2_000);
 }

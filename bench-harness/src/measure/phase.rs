@@ -3,8 +3,7 @@
 //! Owns what "ops_per_second" and "latency_us" mean: operations that ended inside the measured time,
 //! over that time as it was; in a closed loop an operation's time runs from the end of the one before it
 //! (one clock reading an operation), or from its start where only one call in some is timed, and of stalls
-//! as few are seen; in an open
-//! loop from its intended start. Used by `write`, `read` and `mixed`.
+//! as few are seen; in an open loop from its intended start. Used by `write`, `read` and `mixed`.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
