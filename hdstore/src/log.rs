@@ -105,8 +105,8 @@ pub trait Log: Send + Sync + Sized + 'static {
         change: Change<'_>,
     ) -> Result<Self::Room<'_>, LogError>;
 
-    /// Copies the key and value of the change that the room was reserved for.
-    fn write(&self, room: &mut Self::Room<'_>, map: MapId, stream: StreamId, change: Change<'_>);
+    /// Copies the key and value of the change that the room was reserved for, once.
+    fn write(&self, room: &mut Self::Room<'_>, change: Change<'_>);
 
     /// Where in its writer's order the room lies.
     fn position(room: &Self::Room<'_>) -> u64;
@@ -168,7 +168,7 @@ impl Log for NoLog {
     }
 
     #[inline]
-    fn write(&self, (): &mut (), _: MapId, _: StreamId, _: Change<'_>) {}
+    fn write(&self, (): &mut (), _: Change<'_>) {}
 
     #[inline]
     fn position((): &()) -> u64 {

@@ -34,11 +34,13 @@ macro_rules! thread_locals {
 pub(crate) use thread_locals;
 
 /// Takes a lock whatever happened to its former owners.
+#[inline]
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Takes a lock if it is free, whatever happened to its former owners.
+#[inline]
 pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     match mutex.try_lock() {
         Ok(guard) => Some(guard),

@@ -37,7 +37,7 @@ impl Log for Scripted {
         Ok(self.places.lock().expect("no panic").pop_front().expect("a place is scripted"))
     }
 
-    fn write(&self, _: &mut u64, _: MapId, _: StreamId, _: Change<'_>) {}
+    fn write(&self, _: &mut u64, _: Change<'_>) {}
 
     fn position(room: &u64) -> u64 {
         *room

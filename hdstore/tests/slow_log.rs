@@ -51,7 +51,7 @@ impl Log for Slow {
         Ok(())
     }
 
-    fn write(&self, (): &mut (), _: MapId, _: StreamId, _: Change<'_>) {}
+    fn write(&self, (): &mut (), _: Change<'_>) {}
 
     fn position((): &()) -> u64 {
         0

@@ -113,6 +113,7 @@ impl Shared {
         manifests.current.next_map
     }
 
+    #[inline]
     pub(crate) fn check(&self) -> Result<(), LogFailure> {
         self.poison.check()?;
         if self.closed.load(Ordering::Relaxed) {
@@ -123,8 +124,24 @@ impl Shared {
 
     /// Room for records, waiting as long as a put may. Whether there are chunks is asked once for each
     /// buffer, before its first record: what a buffer that was begun takes has its chunk.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn room<'a>(
+        &'a self,
+        lane: &'a Lane,
+        (len, records): (usize, usize),
+        space: Space,
+    ) -> Result<Room<'a>, LogFailure> {
+        if (space != Space::Common || !lane.ring.is_restricted())
+            && let Some(room) = lane.ring.room_at_hand((len, records))
+        {
+            return Ok(room);
+        }
+        self.room_of_ring(lane, (len, records), space)
+    }
+
+    /// Room that the thread has not reserved ahead.
+    #[inline(never)]
+    fn room_of_ring<'a>(
         &'a self,
         lane: &'a Lane,
         (len, records): (usize, usize),
@@ -302,6 +319,7 @@ impl Log for DiskLog {
         Ok(())
     }
 
+    #[inline]
     fn reserve(
         &self,
         map: MapId,
@@ -316,10 +334,11 @@ impl Log for DiskLog {
     }
 
     #[inline]
-    fn write(&self, room: &mut LogRoom<'_>, map: MapId, stream: StreamId, change: Change<'_>) {
-        self.shared.write_record(room, map, stream, change);
+    fn write(&self, room: &mut LogRoom<'_>, change: Change<'_>) {
+        self.shared.write_record(room, change);
     }
 
+    #[inline]
     fn position(room: &LogRoom<'_>) -> u64 {
         room.turn()
     }
@@ -339,6 +358,7 @@ impl Log for DiskLog {
         Err(shared.refusal(&NoRoom::Timeout).into())
     }
 
+    #[inline]
     fn commit(&self, room: LogRoom<'_>, seq: Seq) -> Ticket {
         room.commit(seq)
     }
@@ -359,6 +379,7 @@ impl Log for DiskLog {
         room.commit(seqs)
     }
 
+    #[inline]
     fn settle(&self, ticket: Ticket, level: Durability) -> Result<(), LogError> {
         if level == Durability::Buffered {
             return Ok(());

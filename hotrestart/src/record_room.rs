@@ -15,7 +15,7 @@ use crate::chunks::supply::Space;
 use crate::clears::Clears;
 use crate::durability::{LogFailure, Ticket};
 use crate::format::RecordHeader;
-use crate::format::record::{PartOf, body_crc, patch_seq};
+use crate::format::record::{PartOf, body_crc, patch_seq, write_body};
 use crate::log::Shared;
 use crate::runs::PendingRun;
 
@@ -30,7 +30,7 @@ pub struct LogRoom<'a> {
 /// What becomes of a change when its record is whole, beside the record.
 enum Rest<'a> {
     /// Its value lies in parts, and has been written.
-    Run(PartOf, PendingRun<'a>),
+    Run(PendingRun<'a>),
     /// The table that it clears, and where that is noted.
     Clear(&'a Clears, MapId, StreamId),
 }
@@ -48,7 +48,7 @@ impl LogRoom<'_> {
         let LogRoom { mut room, writer, rest } = self;
         if let Some(mut rest) = rest {
             match &mut *rest {
-                Rest::Run(_, run) => run.commit(seq),
+                Rest::Run(run) => run.commit(seq),
                 Rest::Clear(clears, map, stream) => clears.raise(*map, *stream, seq),
             }
         }
@@ -59,22 +59,33 @@ impl LogRoom<'_> {
     }
 }
 
-/// A change's record as it will be, but for seq and checksum, with its key and value.
+/// The header of a change's record as it will be, but for seq and checksum.
 #[inline(always)]
-fn record_of(map: MapId, stream: StreamId, change: Change<'_>) -> (RecordHeader, &[u8], &[u8]) {
+fn header_of(map: MapId, stream: StreamId, change: Change<'_>) -> RecordHeader {
     match change {
         Change::Entry { key, value, expiry_ms } => {
-            (RecordHeader::entry(map, stream, key.len(), value.len(), expiry_ms), key, value)
+            RecordHeader::entry(map, stream, key.len(), value.len(), expiry_ms)
         }
-        Change::Absence { key } => (RecordHeader::absence(map, stream, key.len()), key, &[]),
-        Change::Clear => (RecordHeader::clear(map, stream), &[], &[]),
+        Change::Absence { key } => RecordHeader::absence(map, stream, key.len()),
+        Change::Clear => RecordHeader::clear(map, stream),
         _ => unreachable!("a change that this version does not make"),
     }
 }
 
+/// The key and value of a change, and when it expires.
+#[inline(always)]
+fn body_of(change: Change<'_>) -> (&[u8], &[u8], Option<u64>) {
+    match change {
+        Change::Entry { key, value, expiry_ms } => (key, value, expiry_ms),
+        Change::Absence { key } => (key, &[], None),
+        _ => (&[], &[], None),
+    }
+}
+
 impl Shared {
-    /// Finds room for a change's record, and writes its value in parts before if it is long.
-    #[inline]
+    /// Finds room for a change's record, and writes its header there; if its value is long, the value in
+    /// parts before that.
+    #[inline(always)]
     pub(crate) fn reserve_record(
         &self,
         map: MapId,
@@ -82,12 +93,13 @@ impl Shared {
         change: Change<'_>,
         space: Space,
     ) -> Result<LogRoom<'_>, LogFailure> {
-        let (header, ..) = record_of(map, stream, change);
+        let header = header_of(map, stream, change);
         let len = header.encoded_len();
         let is_plain = len <= self.record_max && !matches!(change, Change::Clear);
         let writer = self.writer_of(stream);
         if is_plain {
-            let room = self.room(&self.lanes[writer as usize], (len, 1), space)?;
+            let mut room = self.room(&self.lanes[writer as usize], (len, 1), space)?;
+            header.encode_header(room.bytes());
             return Ok(LogRoom { room, writer, rest: None });
         }
         self.reserve_with_rest(map, stream, change, space)
@@ -101,40 +113,36 @@ impl Shared {
         change: Change<'_>,
         space: Space,
     ) -> Result<LogRoom<'_>, LogFailure> {
-        let (mut header, key, value) = record_of(map, stream, change);
+        let mut header = header_of(map, stream, change);
+        let (key, value, _) = body_of(change);
         let rest = match change {
             Change::Clear => Rest::Clear(&self.clears, map, stream),
             _ => {
                 let (part, pending) = self.write_run((map, stream), key, value, space)?;
                 header.part = Some(part);
-                Rest::Run(part, pending)
+                Rest::Run(pending)
             }
         };
         let writer = self.writer_of(stream);
-        let room = self.room(&self.lanes[writer as usize], (header.encoded_len(), 1), space)?;
+        let mut room = self.room(&self.lanes[writer as usize], (header.encoded_len(), 1), space)?;
+        header.encode_header(room.bytes());
         Ok(LogRoom { room, writer, rest: Some(Box::new(rest)) })
     }
 
-    /// Writes a change's record, all but its seq, into the room that was reserved for it.
-    #[inline]
-    pub(crate) fn write_record(
-        &self,
-        room: &mut LogRoom<'_>,
-        map: MapId,
-        stream: StreamId,
-        change: Change<'_>,
-    ) {
-        let (mut header, key, mut value) = record_of(map, stream, change);
-        if !matches!(change, Change::Clear) {
-            // Of what is to be copied, not of the copy: that is still on its way to the cache.
-            header.body_crc = body_crc(key, value, header.expiry);
+    /// Writes what follows the header of a change's record, into the room that was reserved for it: all of
+    /// the record is there then but its seq.
+    #[inline(always)]
+    pub(crate) fn write_record(&self, room: &mut LogRoom<'_>, change: Change<'_>) {
+        if matches!(change, Change::Clear) {
+            return;
         }
-        if let Some(Rest::Run(part, _)) = room.rest.as_deref() {
-            header.part = Some(*part);
-            value = &[];
-        }
-        self.note_expiry(header.expiry);
-        header.encode_into(key, value, room.room.bytes());
+        let (key, value, expiry) = body_of(change);
+        // Of what is to be copied, not of the copy: that is still on its way to the cache.
+        let crc = body_crc(key, value, expiry);
+        let is_elsewhere = matches!(room.rest.as_deref(), Some(Rest::Run(_)));
+        let value_here = if is_elsewhere { &[] } else { value };
+        self.note_expiry(expiry);
+        write_body(room.room.bytes(), crc, key, value_here);
     }
 
     /// Writes a value in parts; its entry, whose record carries what is returned, must be committed later.

@@ -70,6 +70,8 @@ impl Budget {
 pub(crate) struct Arena {
     memory: Reservation,
     layout: Layout,
+    /// The layout's end, in words.
+    end_words: u64,
     budget: Arc<Budget>,
     node: u32,
     /// The physical node that the memory is asked from, where the kernel took the request.
@@ -81,8 +83,15 @@ pub(crate) struct Arena {
     by_kind: [StdAtomicU64; 4],
     /// Under loom the words are loom's, made when they are first looked at; the memory is not touched.
     #[cfg(loom)]
-    words: std::sync::Mutex<std::collections::HashMap<u64, Box<crate::sync::AtomicU64>>>,
+    loom_words: std::sync::Mutex<std::collections::HashMap<u64, Box<crate::sync::AtomicU64>>>,
 }
+
+/// Eight words of an arena that lie together.
+#[cfg(not(loom))]
+pub(crate) type Words<'a> = &'a [crate::sync::AtomicU64; 8];
+/// Eight words of an arena that lie together.
+#[cfg(loom)]
+pub(crate) type Words<'a> = [&'a crate::sync::AtomicU64; 8];
 
 /// What an arena has committed, in bytes, by what backs it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,6 +132,7 @@ impl Arena {
         memory.keep_small(large, layout.end - large);
         Ok(Arena {
             memory,
+            end_words: layout.end / 8,
             layout,
             budget,
             node,
@@ -131,7 +141,7 @@ impl Arena {
             gib_refused: std::sync::atomic::AtomicBool::new(false),
             by_kind: Default::default(),
             #[cfg(loom)]
-            words: Default::default(),
+            loom_words: Default::default(),
         })
     }
 
@@ -249,45 +259,35 @@ impl Arena {
     ///
     /// # Panics
     /// When the offset is outside the arena or not aligned: an index word or a list is broken then.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn word(&self, offset: u64) -> &crate::sync::AtomicU64 {
-        assert!(
-            offset < self.layout.end && offset.is_multiple_of(8),
-            "a broken offset: {offset:#x}"
-        );
+        // One comparison for both: bits that a multiple of 8 does not have come to the top.
+        assert!(offset.rotate_right(3) < self.end_words, "a broken offset: {offset:#x}");
         #[cfg(loom)]
         return self.loom_word(offset);
         #[cfg(not(loom))]
         self.mapped_word(offset)
     }
 
-    /// Loads the eight words of the line at `offset`, a multiple of 64, each with `Acquire`.
+    /// The eight words from `offset` on, a multiple of 8.
     ///
     /// # Panics
-    /// As [`Arena::word`].
-    #[inline]
-    pub(crate) fn line(&self, offset: u64) -> [u64; 8] {
-        use crate::sync::Ordering::Acquire;
-        assert!(
-            offset < self.layout.end && offset.is_multiple_of(64),
-            "a broken offset: {offset:#x}"
-        );
+    /// As [`Arena::word`], when they do not all lie inside.
+    #[inline(always)]
+    pub(crate) fn words(&self, offset: u64) -> Words<'_> {
+        assert!(offset.rotate_right(3) < self.end_words - 7, "a broken offset: {offset:#x}");
         #[cfg(loom)]
-        return std::array::from_fn(|index| {
-            self.loom_word(offset + index as u64 * 8).load(Acquire)
-        });
+        return std::array::from_fn(|index| self.loom_word(offset + index as u64 * 8));
         #[cfg(not(loom))]
-        {
-            let address = self.address(offset).cast::<[crate::sync::AtomicU64; 8]>();
-            // SAFETY: as in `mapped_word`; the regions end at multiples of 64, so the whole line is inside.
-            let line = unsafe { &*address };
-            std::array::from_fn(|index| line[index].load(Acquire))
+        // SAFETY: as in `mapped_word`, for each of the eight.
+        unsafe {
+            &*self.address(offset).cast::<[crate::sync::AtomicU64; 8]>()
         }
     }
 
     #[cfg(loom)]
     fn loom_word(&self, offset: u64) -> &crate::sync::AtomicU64 {
-        let mut words = crate::sync::lock(&self.words);
+        let mut words = crate::sync::lock(&self.loom_words);
         let word: *const _ =
             &**words.entry(offset).or_insert_with(|| Box::new(crate::sync::AtomicU64::new(0)));
         // SAFETY: a box is never taken out of the table before `self` ends, and does not move with it.
@@ -295,7 +295,7 @@ impl Arena {
     }
 
     #[cfg(not(loom))]
-    #[inline]
+    #[inline(always)]
     fn mapped_word(&self, offset: u64) -> &crate::sync::AtomicU64 {
         let address = self.memory.base().as_ptr().wrapping_add(offset as usize);
         // SAFETY: the word lies inside the reservation and is aligned (asserted by the caller; the base is

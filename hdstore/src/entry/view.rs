@@ -39,18 +39,22 @@ impl<'a> EntryView<'a> {
         EntryView { arena, location, word0, word1 }
     }
 
+    #[inline]
     pub(crate) fn location(&self) -> Location {
         self.location
     }
 
+    #[inline]
     pub(crate) fn seq(&self) -> Seq {
         layout::seq_of(self.word0)
     }
 
+    #[inline]
     pub(crate) fn value_len(&self) -> u64 {
         layout::value_len_of(self.word1)
     }
 
+    #[inline]
     pub(crate) fn key_len(&self) -> u64 {
         layout::key_len_of(self.word1)
     }
@@ -64,14 +68,17 @@ impl<'a> EntryView<'a> {
     }
 
     /// When the entry expires, in milliseconds since 1970, if ever.
+    #[inline]
     pub(crate) fn expiry_ms(&self) -> Option<u64> {
         self.has_expiry().then(|| self.arena.word(self.location.offset() + HEADER).load(Relaxed))
     }
 
+    #[inline]
     pub(crate) fn key(&self) -> &'a [u8] {
         self.bytes(self.key_offset(), self.key_len())
     }
 
+    #[inline]
     pub(crate) fn value(&self) -> &'a [u8] {
         self.bytes(self.key_offset() + self.key_len(), self.value_len())
     }
@@ -95,6 +102,7 @@ pub(crate) struct EntryParts<'a> {
 ///
 /// # Safety
 /// The caller took the slot for at least `layout::need` of these lengths and has not published it.
+#[inline]
 pub(crate) unsafe fn write_head(arena: &Arena, slot: Slot, parts: &EntryParts<'_>) {
     let offset = slot.location.offset();
     let flags = if parts.expiry_ms.is_some() { HAS_EXPIRY } else { 0 };
@@ -114,6 +122,7 @@ pub(crate) unsafe fn write_head(arena: &Arena, slot: Slot, parts: &EntryParts<'_
 ///
 /// # Safety
 /// As for [`write_head`], which was called before; `from + bytes.len()` is at most the value's length.
+#[inline]
 pub(crate) unsafe fn write_value(arena: &Arena, slot: Slot, from: u64, bytes: &[u8]) {
     let offset = value_offset(arena, slot.location);
     // SAFETY: the caller's promise.
@@ -129,6 +138,7 @@ fn value_offset(arena: &Arena, location: Location) -> u64 {
 }
 
 /// Stamps a filled slot with its seq: the last write before publication.
+#[inline]
 pub(crate) fn write_seq(arena: &Arena, location: Location, seq: Seq) {
     let word = arena.word(location.offset());
     let old = word.load(Relaxed);

@@ -9,7 +9,7 @@
 //! Callers: `store/clear.rs` detaches under the stream's lock; `store/detached.rs` takes apart. Cost: ten
 //! stores, however large the table is.
 
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::segments::{
     DIRECTORY_WORDS, Path, SMALL, leaf_bytes, leaf_bytes_of, path, segment_bytes,
@@ -57,8 +57,8 @@ impl Table<'_> {
         self.set(OVERFLOW, 0);
         // And the shape before the pieces: a search that finds one missing looks at the shape again.
         self.publish_buckets(0);
-        self.arena().word(self.header + BUCKET_0).store(0, Release);
-        self.arena().word(self.header + DIRECTORY).store(0, Release);
+        self.lead_to(BUCKET_0, 0);
+        self.lead_to(DIRECTORY, 0);
         pieces
     }
 }

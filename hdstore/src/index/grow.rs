@@ -17,6 +17,7 @@ const LOAD_NUMERATOR: u64 = 13;
 const LOAD_DENOMINATOR: u64 = 2;
 
 /// Whether a table of `buckets` buckets should grow to hold `entries`.
+#[inline]
 pub(crate) fn is_due(entries: u64, buckets: u64) -> bool {
     entries * LOAD_DENOMINATOR > buckets * LOAD_NUMERATOR && buckets + 1 < BUCKETS_MAX
 }

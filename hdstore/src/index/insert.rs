@@ -7,7 +7,7 @@
 //! Caller: `store/put.rs` and `store/apply.rs` under the stream's lock, `grow.rs`. Cost: the two buckets'
 //! lines; up to eight slots' lines when both are full.
 
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::Ordering::Acquire;
 
 use super::table::{
     BUCKET_0, COUNT_MASK, Homes, IDENTITY, OVERFLOW, OVERFLOW_BITS, Spare, Table, WALK, Wants,
@@ -29,7 +29,7 @@ impl Table<'_> {
             let Some(bucket) = spare.bucket_0.take() else {
                 return Err(Wants { bucket_0: true, ..Wants::default() });
             };
-            self.arena.word(self.header + BUCKET_0).store(bucket, Release);
+            self.lead_to(BUCKET_0, bucket);
             self.publish_buckets(1);
         }
         let Homes { shape, home, other, .. } = self.still(homes);
@@ -192,9 +192,9 @@ impl Table<'_> {
     /// Which words of a bucket are empty, a bit for each.
     #[inline]
     fn empty(&self, base: u64) -> u32 {
-        let words = self.arena.line(base);
-        let bit = |index: usize| u32::from(words[index] == 0) << index;
-        (0..WORDS as usize).fold(0, |mask, index| mask | bit(index))
+        let words = self.arena.words(base);
+        let bit = |index: usize| u32::from(words[index].load(Acquire) == 0);
+        (0..WORDS as usize).rev().fold(0, |mask, index| mask << 1 | bit(index))
     }
 
     pub(super) fn free_place_in_chain(&self, home: u64) -> Option<u64> {

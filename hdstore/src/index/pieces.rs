@@ -15,13 +15,20 @@ use super::table::{DIRECTORY, ENTRIES, Spare, Table, Wants};
 use super::word::BUCKET;
 
 impl Table<'_> {
+    /// Whether the next insert may need anything; asked without the lock.
+    #[inline]
+    pub(crate) fn wants_any(&self) -> bool {
+        let buckets = self.buckets();
+        buckets == 0 || super::grow::is_due(self.get(ENTRIES) + 1, buckets)
+    }
+
     /// What the next insert may need; asked without the lock.
     pub(crate) fn wants(&self) -> Wants {
         let buckets = self.buckets();
         if buckets == 0 {
             return Wants { bucket_0: true, ..Wants::default() };
         }
-        if !super::grow::is_due(self.get(ENTRIES) + 1, buckets) {
+        if !self.wants_any() {
             return Wants::default();
         }
         // A split that lags has met a chain, and needs buckets for the new one's.
@@ -59,7 +66,7 @@ impl Table<'_> {
     pub(super) fn extend(&self, bucket: u64, spare: &mut Spare) -> bool {
         if self.get(DIRECTORY) == 0 {
             let Some(directory) = spare.directory.take() else { return false };
-            self.arena.word(self.header + DIRECTORY).store(directory, Release);
+            self.lead_to(DIRECTORY, directory);
         }
         let directory = self.get(DIRECTORY);
         let (list, slot) = match path(bucket) {

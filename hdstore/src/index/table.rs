@@ -14,8 +14,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::segments::{Path, path};
 use super::word::{BUCKET, WORDS, Word, address, second, tag_of};
-use crate::arena::Arena;
 use crate::arena::layout::SUPERBLOCK;
+use crate::arena::{Arena, Words};
 use crate::ids::{MapId, Seq, StreamId};
 use crate::sync::fence;
 
@@ -23,23 +23,24 @@ use crate::sync::fence;
 pub(crate) const TABLE_BYTES: u64 = 64;
 const _: () = assert!(TABLE_BYTES == 64, "1,000 maps of 271 partitions, empty, cost at most 40 MB");
 
+// The words of a header.
 /// Bucket count in the low 40 bits, version in the high 24: it changes with every move of a word.
-pub(super) const BUCKETS: u64 = 0;
+pub(super) const BUCKETS: usize = 0;
 pub(super) const COUNT_MASK: u64 = (1 << 40) - 1;
 const VERSION_STEP: u64 = 1 << 40;
-pub(super) const BUCKET_0: u64 = 8;
-pub(super) const ENTRIES: u64 = 16;
-pub(super) const LIVE_BYTES: u64 = 24;
+pub(super) const BUCKET_0: usize = 1;
+pub(super) const ENTRIES: usize = 2;
+pub(super) const LIVE_BYTES: usize = 3;
 /// Bytes of slots in the low 48 bits, and how often the table was cleared in the others.
-pub(super) const SLOT_BYTES: u64 = 32;
+pub(super) const SLOT_BYTES: usize = 4;
 pub(super) const SLOT_BYTES_BITS: u32 = 48;
 /// Overflow buckets in the low 22 bits, location of the first free one in the others.
-pub(super) const OVERFLOW: u64 = 40;
+pub(super) const OVERFLOW: usize = 5;
 pub(super) const OVERFLOW_BITS: u32 = 22;
 /// Map id (32 bits), stream (16), walks under way (16).
-pub(super) const IDENTITY: u64 = 48;
+pub(super) const IDENTITY: usize = 6;
 pub(super) const WALK: u64 = 1 << 48;
-pub(super) const DIRECTORY: u64 = 56;
+pub(super) const DIRECTORY: usize = 7;
 /// A bucket that is always empty: it stands for every bucket that is not in place. The end of the superblock.
 const NOTHING: u64 = SUPERBLOCK - BUCKET;
 
@@ -47,7 +48,8 @@ const NOTHING: u64 = SUPERBLOCK - BUCKET;
 #[derive(Clone, Copy)]
 pub(crate) struct Table<'a> {
     pub(super) arena: &'a Arena,
-    pub(super) header: u64,
+    header: u64,
+    words: Words<'a>,
 }
 
 /// A word of the index and where it stands.
@@ -106,8 +108,9 @@ impl Homes {
 }
 
 impl<'a> Table<'a> {
+    #[inline]
     pub(crate) fn at(arena: &'a Arena, header: u64) -> Table<'a> {
-        Table { arena, header }
+        Table { arena, header, words: arena.words(header) }
     }
 
     /// Sets a fresh, zeroed header up.
@@ -123,36 +126,47 @@ impl<'a> Table<'a> {
     /// Notes that a walk over the table begins: until it ends, words stay in their bucket's family. The
     /// caller then takes and lets go the stream's lock, so that a change under way is over.
     pub(crate) fn begin_walk(&self) {
-        self.arena.word(self.header + IDENTITY).fetch_add(WALK, Relaxed);
+        self.words[IDENTITY].fetch_add(WALK, Relaxed);
     }
 
     pub(crate) fn end_walk(&self) {
-        self.arena.word(self.header + IDENTITY).fetch_sub(WALK, Relaxed);
+        self.words[IDENTITY].fetch_sub(WALK, Relaxed);
     }
 
-    pub(super) fn get(&self, field: u64) -> u64 {
-        self.arena.word(self.header + field).load(Relaxed)
+    #[inline]
+    pub(super) fn get(&self, field: usize) -> u64 {
+        self.words[field].load(Relaxed)
     }
 
-    pub(super) fn set(&self, field: u64, value: u64) {
-        self.arena.word(self.header + field).store(value, Relaxed);
+    #[inline]
+    pub(super) fn set(&self, field: usize, value: u64) {
+        self.words[field].store(value, Relaxed);
     }
 
+    /// Publishes what a word of the header leads to.
+    pub(super) fn lead_to(&self, field: usize, place: u64) {
+        self.words[field].store(place, Release);
+    }
+
+    #[inline]
     pub(super) fn arena(&self) -> &'a Arena {
         self.arena
     }
 
     /// Bucket count and version together: equal at two times when no word has moved in between.
+    #[inline]
     pub(crate) fn shape(&self) -> u64 {
-        self.arena.word(self.header + BUCKETS).load(Acquire)
+        self.words[BUCKETS].load(Acquire)
     }
 
     /// Whether the shape is still the one that was read before the words that the caller has looked at.
+    #[inline]
     pub(crate) fn is_shape(&self, shape: u64) -> bool {
         fence(Acquire);
-        self.arena.word(self.header + BUCKETS).load(Relaxed) == shape
+        self.words[BUCKETS].load(Relaxed) == shape
     }
 
+    #[inline]
     pub(crate) fn buckets(&self) -> u64 {
         self.shape() & COUNT_MASK
     }
@@ -160,9 +174,7 @@ impl<'a> Table<'a> {
     /// Publishes a bucket count. Whoever misses a key that moved before this looks again.
     pub(super) fn publish_buckets(&self, buckets: u64) {
         let version = self.get(BUCKETS) & !COUNT_MASK;
-        self.arena
-            .word(self.header + BUCKETS)
-            .store(version.wrapping_add(VERSION_STEP) | buckets, Release);
+        self.words[BUCKETS].store(version.wrapping_add(VERSION_STEP) | buckets, Release);
     }
 
     /// Publishes that words were copied elsewhere, before they are cleared where they were.
@@ -180,6 +192,7 @@ impl<'a> Table<'a> {
         }
     }
 
+    #[inline]
     pub(crate) fn entries(&self) -> u64 {
         self.get(ENTRIES)
     }
@@ -200,6 +213,7 @@ impl<'a> Table<'a> {
 
     /// Notes that an entry took another's place. The line is shared with whoever looks something up: it is
     /// not written when nothing changes.
+    #[inline]
     pub(crate) fn replace(&self, former: (u64, u64), new: (u64, u64)) {
         if former.0 != new.0 {
             self.set(LIVE_BYTES, self.get(LIVE_BYTES) - former.0 + new.0);
@@ -218,7 +232,7 @@ impl<'a> Table<'a> {
     /// is empty; the reader then finds another shape and looks again.
     #[inline(always)]
     pub(super) fn bucket(&self, bucket: u64) -> u64 {
-        let at = |field: u64| self.arena.word(self.header + field).load(Acquire);
+        let at = |field: usize| self.words[field].load(Acquire);
         let place =
             if bucket == 0 { at(BUCKET_0) } else { place_of(self.arena, at(DIRECTORY), bucket) };
         if place == 0 { NOTHING } else { place }
@@ -343,9 +357,9 @@ impl<'a> Table<'a> {
     /// the slot, and to the next search, while the bucket's line is on its way.
     #[inline(always)]
     fn with_tag(&self, base: u64, tag: u64) -> u32 {
-        let words = self.arena.line(base);
-        let bit = |index: usize| u32::from(Word(words[index]).tag() == tag) << index;
-        (0..WORDS as usize).fold(0, |mask, index| mask | bit(index))
+        let words = self.arena.words(base);
+        let bit = |index: usize| u32::from(Word(words[index].load(Acquire)).tag() == tag);
+        (0..WORDS as usize).rev().fold(0, |mask, index| mask << 1 | bit(index))
     }
 
     #[inline(always)]

@@ -253,6 +253,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         Ok(cleared.entries)
     }
 
+    #[inline]
     pub(crate) fn put(
         &self,
         key: &K::Encode,
@@ -263,6 +264,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         self.put_bytes(&K::encode(key)?, &V::encode(value)?, expiry_ms, condition)
     }
 
+    #[inline]
     pub(crate) fn put_bytes(
         &self,
         key: &[u8],
@@ -281,6 +283,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     }
 
     /// Waits until a change is as durable as the map asks.
+    #[inline]
     pub(crate) fn settle(&self, ticket: Option<L::Ticket>) -> Result<(), Error> {
         match ticket {
             Some(ticket) => self.inner.log.settle(ticket, self.core.spec.level).map_err(Error::Log),

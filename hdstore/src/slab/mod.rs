@@ -75,6 +75,7 @@ impl Slabs {
     }
 
     /// Takes a slot of at least `need` bytes; `None` when the memory at hand has none.
+    #[inline]
     pub(crate) fn take(&self, arena: &Arena, lane: &mut Lane, need: u64) -> Option<Slot> {
         match Class::of(need) {
             Some(class) => self.take_of(arena, lane, class),

@@ -30,6 +30,7 @@ pub(crate) struct Locked<'a> {
 }
 
 impl<'a> Locked<'a> {
+    #[inline]
     pub(crate) fn new(
         arena: &'a Arena,
         index_in_node: u64,
@@ -39,11 +40,13 @@ impl<'a> Locked<'a> {
     }
 
     /// The highest seq that was given.
+    #[inline]
     pub(crate) fn seq(&self) -> Seq {
         Seq(self.arena.word(self.head).load(Relaxed))
     }
 
     /// The seq of the next change.
+    #[inline]
     pub(crate) fn next_seq(&self, stream: StreamId) -> Result<Seq, Error> {
         let seq = self.seq();
         if seq >= Seq::MAX {
@@ -52,15 +55,18 @@ impl<'a> Locked<'a> {
         Ok(Seq(seq.0 + 1))
     }
 
+    #[inline]
     pub(crate) fn set_seq(&self, seq: Seq) {
         self.arena.word(self.head).store(seq.0, Relaxed);
     }
 
     /// Where in the log's order the last record lies.
+    #[inline]
     pub(crate) fn position(&self) -> u64 {
         self.arena.word(self.head + 8).load(Relaxed)
     }
 
+    #[inline]
     pub(crate) fn set_position(&self, position: u64) {
         self.arena.word(self.head + 8).store(position, Relaxed);
     }
@@ -190,6 +196,7 @@ pub(crate) fn view_published<'g>(
 }
 
 /// Fills a slot that was taken for this entry and that nobody else knows, but for its seq.
+#[inline]
 pub(crate) fn fill(arena: &Arena, slot: Slot, parts: &EntryParts<'_>, value: &[u8]) {
     debug_assert_eq!(parts.value_len, value.len() as u64);
     fill_head(arena, slot, parts);
@@ -198,6 +205,7 @@ pub(crate) fn fill(arena: &Arena, slot: Slot, parts: &EntryParts<'_>, value: &[u
 }
 
 /// Like [`fill`], but for the value, which comes piece by piece.
+#[inline]
 pub(crate) fn fill_head(arena: &Arena, slot: Slot, parts: &EntryParts<'_>) {
     // SAFETY: the slot comes from `Node::prepare` for this need and is not published.
     unsafe { view::write_head(arena, slot, parts) };
@@ -233,11 +241,13 @@ pub(crate) fn view_prepared<'p>(
 }
 
 /// Bytes of keys and values of an entry.
+#[inline]
 pub(crate) fn live_bytes(view: &EntryView<'_>) -> u64 {
     view.key_len() + view.value_len()
 }
 
 /// Bytes that an entry of these lengths needs.
+#[inline]
 pub(crate) fn need(key: &[u8], value_len: u64, expiry_ms: Option<u64>) -> u64 {
     layout::need(key.len(), value_len, expiry_ms.is_some())
 }

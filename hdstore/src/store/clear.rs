@@ -44,7 +44,7 @@ impl<L: Log> Inner<L> {
         loop {
             let id = map.spec.id;
             let mut room = self.log.reserve(id, stream, Change::Clear).map_err(Error::Log)?;
-            self.log.write(&mut room, id, stream, Change::Clear);
+            self.log.write(&mut room, Change::Clear);
             let locked = self.lock_stream(&place);
             map.check()?;
             let position = L::position(&room);

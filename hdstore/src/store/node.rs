@@ -87,6 +87,7 @@ thread_locals! {
 static NEXT_THREAD: AtomicUsize = AtomicUsize::new(0);
 
 /// A small number of the calling thread, to spread threads over lanes and cells.
+#[inline]
 pub(crate) fn thread_index() -> usize {
     THREAD_INDEX
         .try_with(|index| {
@@ -123,6 +124,7 @@ impl Node {
     }
 
     /// The calling thread's lane, or another when that one is taken.
+    #[inline]
     pub(super) fn lane(&self) -> (usize, MutexGuard<'_, Lane>) {
         let mask = self.lanes.len() - 1;
         let home = thread_index() & mask;
@@ -137,6 +139,7 @@ impl Node {
 
     /// Takes a slot of `need` bytes if given, and promises room for one retirement. Makes room when there is
     /// none.
+    #[inline]
     pub(crate) fn prepare(
         &self,
         need: Option<u64>,
@@ -148,6 +151,7 @@ impl Node {
         self.with_room(need.unwrap_or(BATCH_BYTES), holding, || self.try_prepare(need))
     }
 
+    #[inline]
     fn try_prepare(&self, need: Option<u64>) -> Option<Prepared<'_>> {
         let (index, mut lane) = self.lane();
         if lane.retired.wants_spare() {
@@ -213,6 +217,7 @@ impl Node {
     }
 
     /// Bytes of an entry's slot.
+    #[inline]
     pub(crate) fn slot_bytes(&self, view: &EntryView<'_>) -> u64 {
         let need = need(view.key_len() as usize, view.value_len(), view.expiry_ms().is_some());
         self.slabs.slot_bytes_for(&self.arena, view.location(), need)
@@ -230,6 +235,7 @@ impl Node {
         }
     }
 
+    #[inline]
     fn retire(&self, lane_index: usize, location: Location, bytes: u64) {
         let sealed = {
             let mut lane = lock(&self.lanes[lane_index]);
@@ -373,11 +379,13 @@ impl Node {
 
 impl Prepared<'_> {
     /// The slot that was asked for.
+    #[inline]
     pub(crate) fn slot(&self) -> Option<Slot> {
         self.slot
     }
 
     /// The slot is published; the entry it replaced, if any, is retired: its location, and its slot's bytes.
+    #[inline]
     pub(crate) fn settle(mut self, replaced: Option<(Location, u64)>) {
         self.slot = None;
         if let Some((location, bytes)) = replaced {

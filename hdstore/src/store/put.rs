@@ -136,7 +136,10 @@ impl<L: Log> Inner<L> {
             .prepare(Some(need), Holding::Nothing)
             .map_err(|NoRoom| self.capacity(place.node, need))?;
         let mut spare = Spares::new(place.node);
-        spare.take(place.table.wants()).map_err(|bytes| self.capacity(place.node, bytes))?;
+        if place.table.wants_any() {
+            let wants = place.table.wants();
+            spare.take(wants).map_err(|bytes| self.capacity(place.node, bytes))?;
+        }
         let Some(slot) = prepared.slot() else { return Err(self.capacity(place.node, need)) };
         let parts = EntryParts {
             key: entry.key,
@@ -145,27 +148,25 @@ impl<L: Log> Inner<L> {
         };
         let change =
             Change::Entry { key: entry.key, value: entry.value, expiry_ms: entry.expiry_ms };
-        let reserve = || self.log.reserve(map.spec.id, stream, change).map_err(Error::Log);
         // An atomic step waits until all writes before it are in the cache: reserving comes before the
         // copies, and the line of the entry that is to be replaced while they are made.
         // A long value is copied before all the same: nobody's block waits for that.
-        let is_long = need > u64::from(SLOT_MAX);
-        if is_long {
-            fill(&place.node.arena, slot, &parts, entry.value);
-        }
-        let mut room = reserve()?;
-        self.prefetch_entry(place, &mut homes);
-        if !is_long {
+        let mut is_filled = need > u64::from(SLOT_MAX);
+        if is_filled {
             fill(&place.node.arena, slot, &parts, entry.value);
         }
         loop {
-            self.log.write(&mut room, map.spec.id, stream, change);
+            let mut room = self.log.reserve(map.spec.id, stream, change).map_err(Error::Log)?;
+            self.prefetch_entry(place, &mut homes);
+            if !is_filled {
+                fill(&place.node.arena, slot, &parts, entry.value);
+                is_filled = true;
+            }
+            self.log.write(&mut room, change);
             let locked = self.lock_stream(place);
             map.check()?;
             let position = L::position(&room);
             if position < locked.position() {
-                drop((locked, room));
-                room = reserve()?;
                 continue;
             }
             let old = find_locked(&place.node.arena, place.table, homes, entry.key, &locked);
@@ -177,7 +178,6 @@ impl<L: Log> Inner<L> {
             if !self.log.admits(seq) {
                 drop((locked, room));
                 self.log.wait_to_admit(seq).map_err(Error::Log)?;
-                room = reserve()?;
                 continue;
             }
             write_seq(&place.node.arena, slot.location, seq);
@@ -205,7 +205,6 @@ impl<L: Log> Inner<L> {
                     if let Err(wants) = place.table.insert(homes, new, &mut spare.spare, hash_of) {
                         drop((locked, room));
                         spare.take(wants).map_err(|bytes| self.capacity(place.node, bytes))?;
-                        room = reserve()?;
                         continue;
                     }
                     place.table.add(live, slot_bytes);

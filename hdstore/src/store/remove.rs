@@ -40,7 +40,7 @@ impl<L: Log> Inner<L> {
         loop {
             let change = Change::Absence { key };
             let mut room = self.log.reserve(map.spec.id, stream, change).map_err(Error::Log)?;
-            self.log.write(&mut room, map.spec.id, stream, change);
+            self.log.write(&mut room, change);
             let locked = self.lock_stream(&place);
             map.check()?;
             let position = L::position(&room);

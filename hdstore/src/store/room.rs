@@ -31,6 +31,7 @@ const WALKS_PER_PUT: u32 = 3;
 impl Node {
     /// Tries to take memory; when there is none, takes cleared tables apart until there is, then collects
     /// what is free but elsewhere, then has entries move out of sparse pages.
+    #[inline]
     pub(super) fn with_room<T>(
         &self,
         need: u64,

@@ -58,16 +58,13 @@ impl Geometry {
         self.writers as usize * self.buffers_per_writer as usize
     }
 
-    /// Where the control area of a writer's buffer starts.
-    pub(crate) fn control(&self, writer: u32, slot: u32) -> usize {
-        let index = writer as usize * self.buffers_per_writer as usize + slot as usize;
-        FILE_HEADER + index * self.control_bytes()
-    }
-
-    /// Where the bytes of a writer's buffer start.
-    pub(crate) fn data(&self, writer: u32, slot: u32) -> usize {
-        let index = writer as usize * self.buffers_per_writer as usize + slot as usize;
-        FILE_HEADER + self.buffers() * self.control_bytes() + index * self.buffer_bytes as usize
+    /// Where a writer's buffers lie.
+    pub(crate) fn places(&self, writer: u32) -> Places {
+        let first = writer as usize * self.buffers_per_writer as usize;
+        let (control_bytes, buffer_bytes) = (self.control_bytes(), self.buffer_bytes as usize);
+        let controls = FILE_HEADER + first * control_bytes;
+        let data = FILE_HEADER + self.buffers() * control_bytes + first * buffer_bytes;
+        Places { controls, control_bytes, data, buffer_bytes }
     }
 
     /// Bytes of the whole file.
@@ -128,6 +125,29 @@ impl Geometry {
             boot: BootId(array16(40)),
         };
         Ok((geometry, owner))
+    }
+}
+
+/// Where the buffers of one writer lie in the file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Places {
+    controls: usize,
+    control_bytes: usize,
+    data: usize,
+    buffer_bytes: usize,
+}
+
+impl Places {
+    /// Where the control area of a buffer starts.
+    #[inline]
+    pub(crate) fn control(&self, slot: u32) -> usize {
+        self.controls + slot as usize * self.control_bytes
+    }
+
+    /// Where the bytes of a buffer start.
+    #[inline]
+    pub(crate) fn data(&self, slot: u32) -> usize {
+        self.data + slot as usize * self.buffer_bytes
     }
 }
 
@@ -206,10 +226,13 @@ mod tests {
         let geometry = Geometry::for_chunks(8 << 20, 3, 4);
         let owner = Owner { store: StoreId([7; 16]), life: LifeNumber(9), boot: BootId([1; 16]) };
         assert_eq!(Geometry::decode(&geometry.encode(&owner)), Ok((geometry, owner)));
-        let last_control = geometry.control(2, 3) + geometry.control_bytes();
-        assert_eq!(last_control, geometry.data(0, 0));
-        assert_eq!(geometry.data(2, 3) + geometry.buffer_bytes as usize, geometry.file_bytes());
-        assert!(geometry.data(1, 2).is_multiple_of(ALIGNMENT));
+        let last_control = geometry.places(2).control(3) + geometry.control_bytes();
+        assert_eq!(last_control, geometry.places(0).data(0));
+        assert_eq!(
+            geometry.places(2).data(3) + geometry.buffer_bytes as usize,
+            geometry.file_bytes()
+        );
+        assert!(geometry.places(1).data(2).is_multiple_of(ALIGNMENT));
         let mut torn = geometry.encode(&owner);
         torn[33] ^= 1;
         assert!(Geometry::decode(&torn).is_err());

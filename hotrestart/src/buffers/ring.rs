@@ -17,7 +17,9 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use super::layout::{CAPACITY, ENDS_CHUNK, FLAGS, Geometry, NUMBER, RECORDS_CAP, STATE, State};
+use super::layout::{
+    CAPACITY, ENDS_CHUNK, FLAGS, Geometry, NUMBER, Places, RECORDS_CAP, STATE, State,
+};
 use super::plan::ChunkFill;
 pub(crate) use super::room::Room;
 use super::span::{Lanes, Span, Wish};
@@ -35,7 +37,7 @@ const WORTH_A_BLOCK: usize = 8;
 pub(crate) struct Ring {
     pub(super) region: Arc<Region>,
     pub(super) geometry: Geometry,
-    pub(super) writer: u32,
+    pub(super) places: Places,
     chunk_size: usize,
     pub(super) active: crossbeam_utils::CachePadded<AtomicU64>,
     pub(super) released: crossbeam_utils::CachePadded<AtomicU64>,
@@ -74,8 +76,8 @@ impl Ring {
     ) -> Ring {
         let ring = Ring {
             region,
+            places: geometry.places(writer),
             geometry,
-            writer,
             chunk_size: chunk_size as usize,
             active: AtomicU64::new(0).into(),
             released: AtomicU64::new(0).into(),
@@ -133,29 +135,32 @@ impl Ring {
     }
 
     /// The buffer of a turn. A division: what looks at many words of a turn asks once.
+    #[inline]
     pub(super) fn slot(&self, turn: u64) -> u32 {
         (turn % u64::from(self.geometry.buffers_per_writer)) as u32
     }
 
+    #[inline]
     pub(super) fn control(&self, turn: u64, field: usize) -> &AtomicU64 {
         self.word(self.slot(turn), field)
     }
 
     #[cfg(loom)]
     pub(super) fn word(&self, slot: u32, field: usize) -> &AtomicU64 {
-        self.watched.word(self.geometry.control(self.writer, slot) + field)
+        self.watched.word(self.places.control(slot) + field)
     }
 
     #[cfg(not(loom))]
     #[inline]
     pub(super) fn word(&self, slot: u32, field: usize) -> &AtomicU64 {
-        let at = self.geometry.control(self.writer, slot) + field;
+        let at = self.places.control(slot) + field;
         debug_assert!(at + 8 <= self.region.len() && at.is_multiple_of(8));
         // SAFETY: the word lies in the region (the geometry made the region's length), is aligned, and is
         // only ever accessed as an atomic; it lives as long as the region, which `self` holds.
         unsafe { &*self.region.base().as_ptr().add(at).cast::<AtomicU64>() }
     }
 
+    #[inline]
     pub(super) fn state(&self, turn: u64) -> State {
         State(self.control(turn, STATE).load(Ordering::Acquire))
     }
@@ -178,6 +183,12 @@ impl Ring {
     /// Says so before a turn's first record, or takes it back.
     pub(crate) fn restrict(&self, restricted: bool) {
         self.restricted.store(restricted, Ordering::Relaxed);
+    }
+
+    /// Room of which the calling thread has reserved the bytes and words ahead, if there is.
+    #[inline(always)]
+    pub(crate) fn room_at_hand(&self, (len, count): (usize, usize)) -> Option<Room<'_>> {
+        self.room_in_span(&mut *self.lanes.mine()?, len, count)
     }
 
     /// Finds room for `len` bytes of `count` records that become whole at once, waiting until `deadline` (not

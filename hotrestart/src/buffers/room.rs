@@ -45,6 +45,7 @@ impl<'a> Room<'a> {
     }
 
     /// The turn that the room lies in: its position in the writer's order.
+    #[inline]
     pub(crate) fn turn(&self) -> u64 {
         self.turn
     }
@@ -53,7 +54,7 @@ impl<'a> Room<'a> {
     #[inline]
     pub(crate) fn bytes(&mut self) -> &mut [u8] {
         let ring = self.ring;
-        let at = ring.geometry.data(ring.writer, self.slot) + self.offset as usize;
+        let at = ring.places.data(self.slot) + self.offset as usize;
         #[cfg(loom)]
         ring.watched.touch(at, self.len as usize);
         // SAFETY: `reserve` gave these bytes of the region to this room alone, and the buffer is not
@@ -70,7 +71,7 @@ impl<'a> Room<'a> {
         {
             let ring = self.ring;
             let end = (self.offset + self.len) as usize;
-            let at = ring.geometry.data(ring.writer, self.slot) + end;
+            let at = ring.places.data(self.slot) + end;
             for line in 0..len.div_ceil(64).min(PREFETCHED_LINES) {
                 let address = ring.region.base().as_ptr().wrapping_add(at + line * 64);
                 // SAFETY: a prefetch of any address is harmless. The intrinsic has none for writing that

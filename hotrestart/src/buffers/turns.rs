@@ -136,7 +136,7 @@ impl Ring {
 
     /// The bytes of a sealed turn's block, for writing. The slice is the writer's until it releases the turn.
     pub(crate) fn block(&self, turn: u64, payload_len: usize) -> RegionSlice {
-        let offset = self.geometry.data(self.writer, self.slot(turn));
+        let offset = self.places.data(self.slot(turn));
         #[cfg(loom)]
         self.watched.touch(offset, crate::format::block::BLOCK_HEADER_LEN + payload_len);
         // SAFETY: the turn is sealed and all its rooms are committed, so nobody else touches its buffer

@@ -283,6 +283,20 @@ impl RecordHeader {
     }
 }
 
+/// Sets the checksum of a record whose header has been encoded without it, and the key and value that follow.
+/// `value` is as for [`RecordHeader::encode_into`].
+///
+/// # Panics
+/// When `record` is shorter than a record's fixed part with these.
+#[inline]
+pub fn write_body(record: &mut [u8], body_crc: u32, key: &[u8], value: &[u8]) {
+    let at = record.len().checked_sub(key.len() + value.len()).filter(|at| *at >= FIXED_LEN);
+    let at = at.expect("room for key and value");
+    put_u32(record, CRC_AT, body_crc);
+    put(record, at, key);
+    put(record, at + key.len(), value);
+}
+
 /// Sets the seq of a record that has been encoded without it.
 ///
 /// # Panics

@@ -68,7 +68,7 @@ fn log_again(
     let log = memory.log();
     let write = |change: Change<'_>| -> Result<bool, LogFailure> {
         let mut room = shared.reserve_record(map, stream, change, Space::All)?;
-        shared.write_record(&mut room, map, stream, change);
+        shared.write_record(&mut room, change);
         log.commit(room, seq);
         Ok(true)
     };
