@@ -91,6 +91,9 @@ struct PatternResult {
     first_third_per_second: f64,
     middle_third_per_second: f64,
     last_third_per_second: f64,
+    /// Time on cpus for each operation, the store's own threads included, in the same three thirds: who else
+    /// uses the machine changes that least.
+    cpu_us_per_operation: [f64; 3],
     memory_max_bytes: u64,
     unreclaimed_max_bytes: u64,
     /// While values drift in size: the fewest bytes of live records since memory was full.
@@ -195,7 +198,7 @@ fn churn(
         counts: &counts,
     };
     let mut watch = Watch::default();
-    let mut rates = Vec::new();
+    let mut by_second: Vec<Second> = Vec::new();
     let start = Instant::now();
     let result: Result<f64, Failure> = std::thread::scope(|scope| {
         let spawn = |number| {
@@ -204,7 +207,7 @@ fn churn(
         };
         let handles: Vec<_> = (0..workers).map(spawn).collect();
         let bar = progress::time(pattern.name(), shared.time);
-        let (mut former, mut began) = (0, None);
+        let (mut former, mut former_cpu, mut began) = (0, cpu::process_time(), None);
         while handles.iter().any(|handle| !handle.is_finished()) {
             std::thread::sleep(Duration::from_secs(1));
             let ended = handles.iter().any(std::thread::ScopedJoinHandle::is_finished);
@@ -216,15 +219,16 @@ fn churn(
             if pattern == Pattern::Drift && counts.refused_memory.load(Relaxed) > 0 && !ended {
                 watch.look_while_full(start.elapsed().as_secs(), &figures);
             }
-            let operations = counts.operations.load(Relaxed);
+            let (operations, cpu) = (counts.operations.load(Relaxed), cpu::process_time());
             if filled.load(Relaxed) == workers && !ended {
                 let began = *began.get_or_insert_with(Instant::now);
-                rates.push((operations - former) as f64);
+                let cpu = cpu.saturating_sub(former_cpu);
+                by_second.push(Second { operations: operations - former, cpu });
                 bar.set_position(began.elapsed().as_millis() as u64);
             }
             watch.count(start.elapsed().as_secs(), operations - former);
             bar.set_prefix(units::per_second((operations - former) as f64));
-            former = operations;
+            (former, former_cpu) = (operations, cpu);
         }
         bar.finish_and_clear();
         for handle in handles {
@@ -235,8 +239,8 @@ fn churn(
     let seconds = result?;
     // The first second of counting has the end of the filling in it.
     let third = |of: usize| {
-        let counted = rates.get(1..).unwrap_or_default();
-        median(&counted[counted.len() * of / 3..counted.len() * (of + 1) / 3])
+        let counted = by_second.get(1..).unwrap_or_default();
+        &counted[counted.len() * of / 3..counted.len() * (of + 1) / 3]
     };
     Ok(PatternResult {
         pattern,
@@ -245,9 +249,10 @@ fn churn(
         removals: counts.removals.load(Relaxed),
         refused_memory: counts.refused_memory.load(Relaxed),
         refused_disk: counts.refused_disk.load(Relaxed),
-        first_third_per_second: third(0),
-        middle_third_per_second: third(1),
-        last_third_per_second: third(2),
+        first_third_per_second: median_rate(third(0)),
+        middle_third_per_second: median_rate(third(1)),
+        last_third_per_second: median_rate(third(2)),
+        cpu_us_per_operation: [0, 1, 2].map(|of| cpu_us(third(of))),
         memory_max_bytes: watch.memory_max_bytes,
         unreclaimed_max_bytes: watch.unreclaimed_max_bytes,
         live_min_bytes: watch.live_min_bytes,
@@ -260,10 +265,22 @@ fn churn(
     })
 }
 
-fn median(rates: &[f64]) -> f64 {
-    let mut sorted = rates.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+/// What was done in a second.
+struct Second {
+    operations: u64,
+    cpu: Duration,
+}
+
+fn median_rate(seconds: &[Second]) -> f64 {
+    let mut sorted: Vec<u64> = seconds.iter().map(|second| second.operations).collect();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0) as f64
+}
+
+fn cpu_us(seconds: &[Second]) -> f64 {
+    let cpu: Duration = seconds.iter().map(|second| second.cpu).sum();
+    let operations: u64 = seconds.iter().map(|second| second.operations).sum();
+    cpu.as_secs_f64() * 1e6 / operations.max(1) as f64
 }
 
 fn print(settings: &Settings, results: &Results) {
@@ -273,6 +290,7 @@ fn print(settings: &Settings, results: &Results) {
         "first third",
         "middle",
         "last third",
+        "us of cpu, by thirds",
         "memory",
         "least live",
         "disk",
@@ -289,6 +307,7 @@ fn print(settings: &Settings, results: &Results) {
             units::per_second(result.first_third_per_second),
             units::per_second(result.middle_third_per_second),
             units::per_second(result.last_third_per_second),
+            result.cpu_us_per_operation.map(units::digits).join(" "),
             units::bytes(result.memory_max_bytes),
             result.live_min_bytes.map_or_else(|| "-".to_owned(), units::bytes),
             units::bytes(result.disk_max_bytes),
