@@ -28,7 +28,7 @@ use crate::format::Manifest;
 use crate::format::manifest::MapRecord;
 use crate::group::GroupRoom;
 use crate::holds::Holds;
-use crate::io::IoErrorClass;
+use crate::io::{IoError, IoErrorClass};
 use crate::poison::Poison;
 use crate::record_room::LogRoom;
 use crate::runs::LiveRuns;
@@ -120,6 +120,18 @@ impl Shared {
             return Err(LogFailure::Closed);
         }
         Ok(())
+    }
+
+    /// Takes back what a copy of the manifest may say since a change of its maps failed: that a map is gone
+    /// in which more will be acknowledged, or that one is there of which the caller is told that it was not
+    /// made. Where that fails, too, nothing is acknowledged any more.
+    fn take_back(&self, manifests: &mut Manifests, generation: u64, source: IoError) -> LogFailure {
+        let is_untouched = manifests.current.generation == generation
+            && matches!(source.class, IoErrorClass::NoSpace { .. });
+        if !is_untouched && let Err(error) = manifests.update(|_| {}) {
+            self.poison.set(error);
+        }
+        LogFailure::Manifest { source: Arc::new(source) }
     }
 
     /// Room for records, waiting as long as a put may. Whether there are chunks is asked once for each
@@ -277,19 +289,19 @@ impl Log for DiskLog {
             shared.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // Under its lock: after a close has had the manifest it is the next opening's.
         shared.check()?;
-        manifests
-            .grow(|manifest| {
-                manifest.maps.push(MapRecord {
-                    id: spec.id,
-                    name: spec.name.clone(),
-                    key_type: spec.key_type.clone(),
-                    value_type: spec.value_type.clone(),
-                    durability: spec.level.into(),
-                    placement: spec.placement,
-                });
-                manifest.next_map = MapId(manifest.next_map.0.max(spec.id.0 + 1));
-            })
-            .map_err(|source| LogFailure::Manifest { source: Arc::new(source) })?;
+        let generation = manifests.current.generation;
+        let made = manifests.grow(|manifest| {
+            manifest.maps.push(MapRecord {
+                id: spec.id,
+                name: spec.name.clone(),
+                key_type: spec.key_type.clone(),
+                value_type: spec.value_type.clone(),
+                durability: spec.level.into(),
+                placement: spec.placement,
+            });
+            manifest.next_map = MapId(manifest.next_map.0.max(spec.id.0 + 1));
+        });
+        made.map_err(|source| shared.take_back(&mut manifests, generation, source))?;
         // Never fewer: a chunk that is being filled may hold records of maps that are gone.
         let more = u64::from(shared.streams);
         let tables = shared.tables.fetch_add(more, Ordering::Relaxed) + more;
@@ -305,15 +317,8 @@ impl Log for DiskLog {
         shared.check()?;
         let generation = manifests.current.generation;
         let forget = |manifest: &mut Manifest| manifest.maps.retain(|record| record.id != map);
-        if let Err(source) = manifests.update(forget) {
-            // A copy may say by now that the map is gone. It must not when more is acknowledged in it.
-            let is_untouched = manifests.current.generation == generation
-                && matches!(source.class, IoErrorClass::NoSpace { .. });
-            if !is_untouched && let Err(error) = manifests.update(|_| {}) {
-                shared.poison.set(error);
-            }
-            return Err(LogFailure::Manifest { source: Arc::new(source) }.into());
-        }
+        let dropped = manifests.update(forget);
+        dropped.map_err(|source| shared.take_back(&mut manifests, generation, source))?;
         drop(manifests);
         shared.clears.forget(map);
         Ok(())

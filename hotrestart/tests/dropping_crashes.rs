@@ -113,6 +113,45 @@ fn a_crash_in_the_middle_of_a_drop_leaves_the_whole_map_or_none() {
 }
 
 #[test]
+fn a_map_whose_making_failed_is_not_there_after_a_crash() {
+    let (mut refused, mut poisoned) = (0, 0);
+    for seed in 1..=40u64 {
+        let _seed = Seed(seed);
+        let mut random = Random::new(seed);
+        let mut machine = Machine::new(seed);
+        let store = machine.open(2).expect("a new store");
+        let other = named(&store, "other");
+        other.insert(&1, b"stays").expect("room");
+        store.persist(Durability::Synced).expect("synced");
+        let (operation, fault) = match random.below(3) {
+            0 => (IoOperation::Write, Fault::Errno(libc::EIO)),
+            1 => (IoOperation::Flush, Fault::Errno(libc::EIO)),
+            _ => (IoOperation::Flush, Fault::FlushLosesData),
+        };
+        // The first copy's call, or the second's.
+        machine.disk.set_plan(FaultPlan::default().with(operation, random.below(2), fault));
+        let made = store.map::<U64, Bytes>("m", MapOptions::default());
+        made.expect_err("a copy of the manifest could not be written");
+        let goes_on =
+            other.insert(&2, b"stays").is_ok() && store.persist(Durability::Synced).is_ok();
+        drop(other);
+        machine.crash(Some(store), random.below(2) == 0);
+        machine.disk.set_plan(FaultPlan::default());
+        let store = machine.open(1).expect("recovery");
+        if goes_on {
+            assert_eq!(id_of(&store, "m"), None, "a map that was not made");
+            assert_eq!(named(&store, "other").len(), 2);
+            refused += 1;
+        } else {
+            assert!(named(&store, "other").get_owned(&1).expect("ok").is_some());
+            poisoned += 1;
+        }
+        store.close().expect("a clean close");
+    }
+    assert!(refused > 20, "{refused} times refused, {poisoned} times poisoned");
+}
+
+#[test]
 fn maps_that_come_and_go_are_never_mixed_up_whatever_dies() {
     let (mut judged, mut made_again) = (0, 0);
     for seed in 1..=8u64 {

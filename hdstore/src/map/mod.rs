@@ -64,7 +64,8 @@ impl<K: Codec, V: Codec, L: Log> std::fmt::Debug for Map<K, V, L> {
 
 impl<L: Log> Store<L> {
     /// Opens the map of this name, making it when it is not there. Options count only when it is made, but
-    /// for who places its keys, which must be as it was then.
+    /// for who places its keys, which must be as it was then. A map whose drop is under way may still be
+    /// opened; what is asked of it afterwards is refused with [`Error::Dropped`].
     ///
     /// # Errors
     /// [`Error::MapType`] when the map holds other types, [`Error::MapPlacement`], [`Error::MapName`],
