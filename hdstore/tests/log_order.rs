@@ -9,10 +9,11 @@ use hdstore::{
     Change, GroupOutcome, Log, LogError, MapId, MapOptions, MapSpec, Seq, Store, StreamId,
 };
 
-/// Hands out rooms at scripted places and notes what is committed where.
+/// Hands out rooms at scripted places and notes what is written and committed where.
 #[derive(Default)]
 struct Scripted {
     places: Mutex<VecDeque<u64>>,
+    written: Mutex<Vec<u64>>,
     committed: Mutex<Vec<(u64, u64)>>,
     groups: Mutex<Vec<(u64, Vec<Option<Seq>>)>>,
     /// What somebody else does while a group waits for its room.
@@ -37,7 +38,9 @@ impl Log for Scripted {
         Ok(self.places.lock().expect("no panic").pop_front().expect("a place is scripted"))
     }
 
-    fn write(&self, _: &mut u64, _: Change<'_>) {}
+    fn write(&self, room: &mut u64, _: Change<'_>) {
+        self.written.lock().expect("no panic").push(*room);
+    }
 
     fn position(room: &u64) -> u64 {
         *room
@@ -99,6 +102,12 @@ fn a_record_whose_room_lies_before_the_streams_last_one_gets_another_room() {
     assert!(map.remove(&1).expect("removed"), "a removal is placed like a put");
     let committed = store.log().committed.lock().expect("no panic").clone();
     assert_eq!(committed, [(5, 1), (5, 2), (6, 3)]);
+    let written = store.log().written.lock().expect("no panic").clone();
+    assert_eq!(
+        written,
+        [5, 3, 4, 5, 4, 6],
+        "each room is written once, one that is taken anew, too"
+    );
     assert!(store.log().places.lock().expect("no panic").is_empty(), "no room is taken in vain");
 }
 

@@ -356,3 +356,31 @@ impl Arena {
 const PREFETCHED_LINES: u64 = 8;
 
 const _: () = assert!(UNIT.is_multiple_of(layout::PAGE));
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    #[test]
+    fn no_word_is_handed_out_that_is_not_aligned_or_does_not_lie_inside() {
+        let layout = Layout::new(16 << 20, 1, 1 << 20);
+        let arena = Arena::new(layout, Arc::new(Budget::new(16 << 20)), 0, None, PageKind::Small);
+        let arena = arena.expect("address space");
+        let end = arena.layout().end;
+        let is_word = |at: u64| catch_unwind(AssertUnwindSafe(|| _ = arena.word(at))).is_ok();
+        let are_words = |at: u64| catch_unwind(AssertUnwindSafe(|| _ = arena.words(at))).is_ok();
+        assert!([0, 8, end - 8].into_iter().all(is_word));
+        assert!([0, 8, end - 64].into_iter().all(are_words));
+        for at in [end, end + 8, 1 << 61, 1 << 63, u64::MAX - 7, u64::MAX] {
+            assert!(!is_word(at) && !are_words(at), "{at:#x} is outside");
+        }
+        for at in (1..8).chain(end - 7..end) {
+            assert!(!is_word(at) && !are_words(at), "{at:#x} is not aligned");
+        }
+        for at in (end - 56..end).step_by(8) {
+            assert!(!are_words(at), "the words from {at:#x} on end outside");
+        }
+    }
+}

@@ -173,7 +173,7 @@ impl Table<'_> {
                 return;
             }
             // What is left, if anything, stands in the last word: a link or an entry, and takes the place of
-            // the link here.
+            // the link here: a copy that hides the old place, before any version says so (`scan_chain`).
             self.publish(link, self.load(base + (WORDS - 1) * 8));
             self.publish_moves();
             self.keep_overflow(base);

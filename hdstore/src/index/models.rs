@@ -189,3 +189,52 @@ fn a_table_that_is_cleared_is_found_whole_or_empty_and_serves_again() {
         assert_eq!(bed.table().counts().entries, 1);
     });
 }
+
+/// Bucket 0 is full but for its link, and all that is left of its chain, key 14, stands in the chain's last
+/// word: at the end of a split it takes the link's place.
+fn last_of_a_chain() -> Arc<Testbed> {
+    let bed = Arc::new(Testbed::new((0..15).map(|key| hash(0, 0, key + 1)).collect()));
+    for key in 0..15 {
+        bed.insert(key);
+    }
+    for key in 7..14 {
+        bed.remove(key);
+    }
+    assert_eq!(bed.table().counts().overflow_buckets, 1);
+    bed
+}
+
+#[test]
+fn a_key_is_found_while_it_takes_the_place_of_the_link_to_its_chain() {
+    model(|| {
+        let bed = last_of_a_chain();
+        let reader = {
+            let bed = Arc::clone(&bed);
+            thread::spawn(move || assert_eq!(bed.find(14), Some(0), "a key that is always there"))
+        };
+        bed.table().shorten_chain(bed.table().bucket(0));
+        reader.join().expect("no panic");
+        assert_eq!(bed.find(14), Some(0));
+    });
+}
+
+#[test]
+fn a_walk_sees_an_entry_that_takes_the_place_of_the_link_to_its_chain() {
+    model(|| {
+        let bed = last_of_a_chain();
+        let walker = {
+            let bed = Arc::clone(&bed);
+            thread::spawn(move || {
+                let (table, mut words) = (bed.table(), Vec::new());
+                let shape = table.shape();
+                table.for_each_in_bucket(0, |found| words.push(found.word));
+                // Else it looks again (`store/iter.rs`).
+                if table.is_shape(shape) {
+                    assert!(words.len() >= 8, "{} of 8 entries that are always there", words.len());
+                }
+            })
+        };
+        bed.table().shorten_chain(bed.table().bucket(0));
+        walker.join().expect("no panic");
+    });
+}

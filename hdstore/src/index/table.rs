@@ -2,7 +2,8 @@
 //!
 //! Invariant: a key is in at most one word, in its home bucket, its second bucket or the chain of either; a
 //! word never moves without being readable in one of both places all the time, and every move changes the
-//! version beside the bucket count before the old place is cleared. `find` needs no lock: a hit is checked
+//! version beside the bucket count before the old place is cleared (but where it takes the place of the link
+//! that led to it: `scan_chain`). `find` needs no lock: a hit is checked
 //! against the key by the caller, and a miss counts only when count and version are still those it started
 //! from. A table may be cleared at any moment (`detach.rs`), so whoever looks into its pieces holds a pin or
 //! the stream's lock, and what is not in place reads as an empty bucket.
@@ -376,6 +377,8 @@ impl<'a> Table<'a> {
         None
     }
 
+    /// Searches the chain of a bucket that was searched. A chain's last entry may have taken the place of the
+    /// link since, by one store that no version comes before: who comes for the link looks at what is there.
     #[cold]
     fn scan_chain(
         &self,
@@ -383,33 +386,37 @@ impl<'a> Table<'a> {
         tag: u64,
         is_key: &mut impl FnMut(Word) -> bool,
     ) -> Option<Found> {
-        let mut link = self.load(home + (WORDS - 1) * 8);
-        while link.is_link() {
-            let base = link.location().offset();
+        let mut place = home + (WORDS - 1) * 8;
+        loop {
+            let word = self.load(place);
+            if !word.is_link() {
+                return (word.has_tag(tag) && is_key(word)).then_some(Found { place, word });
+            }
+            let base = word.location().offset();
             if let Some(found) = self.scan(base, tag, is_key) {
                 return Some(found);
             }
-            link = self.load(base + (WORDS - 1) * 8);
+            place = base + (WORDS - 1) * 8;
         }
-        None
     }
 
-    /// Calls `each` with every entry word of a bucket and, for a bucket with a chain, of the chain.
+    /// Calls `each` with every entry word of a bucket and, for a bucket with a chain, of the chain. The last
+    /// word of a bucket is loaded once: it is a link then, or an entry (`scan_chain`).
     pub(crate) fn for_each_in_bucket(&self, bucket: u64, mut each: impl FnMut(Found)) {
         let mut base = self.bucket(bucket);
         loop {
+            let mut last = Word::EMPTY;
             for index in 0..WORDS {
                 let place = base + index * 8;
-                let word = self.load(place);
-                if word.is_entry() {
-                    each(Found { place, word });
+                last = self.load(place);
+                if last.is_entry() {
+                    each(Found { place, word: last });
                 }
             }
-            let link = self.load(base + (WORDS - 1) * 8);
-            if !link.is_link() {
+            if !last.is_link() {
                 return;
             }
-            base = link.location().offset();
+            base = last.location().offset();
         }
     }
 }

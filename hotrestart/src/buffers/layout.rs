@@ -59,12 +59,12 @@ impl Geometry {
     }
 
     /// Where a writer's buffers lie.
-    pub(crate) fn places(&self, writer: u32) -> Places {
+    pub(crate) fn of_writer(&self, writer: u32) -> WriterBuffers {
         let first = writer as usize * self.buffers_per_writer as usize;
         let (control_bytes, buffer_bytes) = (self.control_bytes(), self.buffer_bytes as usize);
         let controls = FILE_HEADER + first * control_bytes;
         let data = FILE_HEADER + self.buffers() * control_bytes + first * buffer_bytes;
-        Places { controls, control_bytes, data, buffer_bytes }
+        WriterBuffers { controls, control_bytes, data, buffer_bytes }
     }
 
     /// Bytes of the whole file.
@@ -130,14 +130,14 @@ impl Geometry {
 
 /// Where the buffers of one writer lie in the file.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Places {
+pub(crate) struct WriterBuffers {
     controls: usize,
     control_bytes: usize,
     data: usize,
     buffer_bytes: usize,
 }
 
-impl Places {
+impl WriterBuffers {
     /// Where the control area of a buffer starts.
     #[inline]
     pub(crate) fn control(&self, slot: u32) -> usize {
@@ -226,13 +226,13 @@ mod tests {
         let geometry = Geometry::for_chunks(8 << 20, 3, 4);
         let owner = Owner { store: StoreId([7; 16]), life: LifeNumber(9), boot: BootId([1; 16]) };
         assert_eq!(Geometry::decode(&geometry.encode(&owner)), Ok((geometry, owner)));
-        let last_control = geometry.places(2).control(3) + geometry.control_bytes();
-        assert_eq!(last_control, geometry.places(0).data(0));
+        let last_control = geometry.of_writer(2).control(3) + geometry.control_bytes();
+        assert_eq!(last_control, geometry.of_writer(0).data(0));
         assert_eq!(
-            geometry.places(2).data(3) + geometry.buffer_bytes as usize,
+            geometry.of_writer(2).data(3) + geometry.buffer_bytes as usize,
             geometry.file_bytes()
         );
-        assert!(geometry.places(1).data(2).is_multiple_of(ALIGNMENT));
+        assert!(geometry.of_writer(1).data(2).is_multiple_of(ALIGNMENT));
         let mut torn = geometry.encode(&owner);
         torn[33] ^= 1;
         assert!(Geometry::decode(&torn).is_err());

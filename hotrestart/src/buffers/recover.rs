@@ -41,7 +41,7 @@ pub(crate) fn parse(bytes: Vec<u8>, expected: &Owner) -> Result<LeftBehind, Stri
     for writer in 0..geometry.writers {
         let mut free = BTreeSet::new();
         for slot in 0..geometry.buffers_per_writer {
-            let control = geometry.places(writer).control(slot);
+            let control = geometry.of_writer(writer).control(slot);
             let state = State(word(control + STATE));
             if state.is_free() {
                 free.insert(word(control + NUMBER));
@@ -52,7 +52,7 @@ pub(crate) fn parse(bytes: Vec<u8>, expected: &Owner) -> Result<LeftBehind, Stri
                 let committed = word(control + TABLE + index * 8);
                 let (offset, len) = split_commit_word(committed);
                 if committed != 0 && offset + len <= geometry.buffer_bytes as usize {
-                    whole.push((geometry.places(writer).data(slot) + offset, len));
+                    whole.push((geometry.of_writer(writer).data(slot) + offset, len));
                 }
             }
             blocks.insert((writer, word(control + NUMBER)), whole);

@@ -18,7 +18,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::layout::{
-    CAPACITY, ENDS_CHUNK, FLAGS, Geometry, NUMBER, Places, RECORDS_CAP, STATE, State,
+    CAPACITY, ENDS_CHUNK, FLAGS, Geometry, NUMBER, RECORDS_CAP, STATE, State, WriterBuffers,
 };
 use super::plan::ChunkFill;
 pub(crate) use super::room::Room;
@@ -37,7 +37,7 @@ const WORTH_A_BLOCK: usize = 8;
 pub(crate) struct Ring {
     pub(super) region: Arc<Region>,
     pub(super) geometry: Geometry,
-    pub(super) places: Places,
+    pub(super) places: WriterBuffers,
     chunk_size: usize,
     pub(super) active: crossbeam_utils::CachePadded<AtomicU64>,
     pub(super) released: crossbeam_utils::CachePadded<AtomicU64>,
@@ -76,7 +76,7 @@ impl Ring {
     ) -> Ring {
         let ring = Ring {
             region,
-            places: geometry.places(writer),
+            places: geometry.of_writer(writer),
             geometry,
             chunk_size: chunk_size as usize,
             active: AtomicU64::new(0).into(),

@@ -43,12 +43,12 @@ impl Watched {
     pub(super) fn new(geometry: &Geometry) -> Watched {
         let (mut words, mut bytes) = (HashMap::new(), HashMap::new());
         for slot in 0..geometry.buffers_per_writer {
-            let control = geometry.places(0).control(slot);
+            let control = geometry.of_writer(0).control(slot);
             let end = TABLE + geometry.records_max as usize * 8;
             for field in (0..end).step_by(8) {
                 words.insert(control + field, AtomicU64::new(0));
             }
-            let data = geometry.places(0).data(slot);
+            let data = geometry.of_writer(0).data(slot);
             for at in (0..WATCHED).step_by(GRANULE) {
                 bytes.insert(data + at, Granule(UnsafeCell::new(())));
             }

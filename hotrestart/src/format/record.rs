@@ -9,6 +9,7 @@
 use super::bytes::{put, put_u32, put_u48, put_u64};
 use super::crc;
 use super::ids::{MapId, StreamId};
+use super::record_read::Records;
 use super::varint::{VARINT_LEN_MAX, varint_len, write_varint};
 
 /// The largest seq: 48 bits.
@@ -295,6 +296,16 @@ pub fn write_body(record: &mut [u8], body_crc: u32, key: &[u8], value: &[u8]) {
     put_u32(record, CRC_AT, body_crc);
     put(record, at, key);
     put(record, at + key.len(), value);
+    debug_assert!(
+        Records::new(record).next().and_then(Result::ok).is_some_and(|read| (
+            read.key, read.value, read.len
+        ) == (
+            key,
+            value,
+            record.len()
+        )),
+        "key and value of other lengths than the header says"
+    );
 }
 
 /// Sets the seq of a record that has been encoded without it.

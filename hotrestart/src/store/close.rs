@@ -96,6 +96,10 @@ impl Store {
         blocks.push(compacted);
         self.shared.supply.stop();
         let _ = running.keeper.map(std::thread::JoinHandle::join);
+        // Whoever still writes the manifest, for a map, ends before the directory is let go, and nobody
+        // begins after this: that it is closed is asked under this lock.
+        let mut manifests =
+            self.shared.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.shared.poison.check()?;
         if gave_up {
             let needed_bytes = self.shared.supply.chunk_size();
@@ -104,8 +108,6 @@ impl Store {
         self.shared.supply.discard_stock();
         // What opened under this limit opens under it again.
         let memory_bytes = self.memory.used_bytes();
-        let mut manifests =
-            self.shared.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let next_file = self.shared.supply.next_file();
         // What a stream gave last may be in no chunk any more: its map was dropped, or its fact forgotten.
         let durable = self.shared.counters.durable.iter().map(|seq| seq.load(Ordering::Acquire));
@@ -139,6 +141,8 @@ impl Store {
         if let Some(running) = self.running.take() {
             let threads = running.writers.into_iter().chain(running.compactor).collect();
             stop(&self.shared, threads, running.keeper);
+            // As at a close: the directory is let go after this.
+            drop(self.shared.manifests.lock());
         }
     }
 }

@@ -14,6 +14,7 @@ use hdstore::codec::U64;
 use crate::Store;
 use crate::format::manifest::MANIFEST_NAMES;
 use crate::io::sim::SimDisk;
+use crate::io::{IoError, IoOperation};
 
 #[test]
 fn who_waited_for_the_manifest_while_the_store_was_closed_does_not_write_it() {
@@ -44,4 +45,24 @@ fn who_waited_for_the_manifest_while_the_store_was_closed_does_not_write_it() {
         shared.closed.store(false, Ordering::SeqCst);
     }
     store.close().expect("a clean close");
+}
+
+/// A maker of a map is in its write when the store breaks, and its owner closes it to open it again.
+#[test]
+fn a_close_that_fails_waits_for_who_writes_the_manifest_before_the_directory_is_let_go() {
+    let disk = SimDisk::new(1);
+    let builder = Store::builder().memory_limit_bytes(64 << 20).streams(4).chunk_bytes(256 << 10);
+    let builder = builder.simulated(Arc::new(disk), Default::default(), [1; 16]);
+    let store = builder.open("/simulated").expect("a new store");
+    let shared = Arc::clone(&store.shared);
+    std::thread::scope(|scope| {
+        let writes = shared.manifests.lock().expect("no panic");
+        shared.poison.set(IoError::from_errno(IoOperation::Write, "chunk-00000001", libc::EIO));
+        let closer = scope.spawn(move || store.close());
+        std::thread::sleep(Duration::from_millis(1_000));
+        let is_over = closer.is_finished();
+        drop(writes);
+        assert!(closer.join().expect("no panic").is_err(), "the store is broken");
+        assert!(!is_over, "the next opening has the manifest, and so has who writes it");
+    });
 }

@@ -69,6 +69,12 @@ fn run(seed: u64, fault: Option<&PlannedFault>) -> Outcome {
     script.world.disk.set_plan(FaultPlan { faults, ..FaultPlan::unruly() });
     let mut outcome = Outcome::default();
     let is_benign = fault.is_none_or(is_benign);
+    let kind = fault.map(|fault| fault.fault);
+    let is_lie = kind == Some(Fault::Misdirect);
+    // Such a disk may write anywhere at any time, also to what is held.
+    if is_lie {
+        lock(&script.oracle).forgive();
+    }
     let mut closed = false;
     match script.open(Durability::Buffered) {
         Ok(()) => {
@@ -90,18 +96,13 @@ fn run(seed: u64, fault: Option<&PlannedFault>) -> Outcome {
     let end = End::random(&mut Random::new(seed));
     script.end(end);
     script.about = format!("seed {seed}, {}, {end:?}", what());
-    let kind = fault.map(|fault| fault.fault);
     // A disk that drops what it had taken keeps no promise but that of its flushes.
     let level = match kind {
         Some(Fault::FlushLosesData) => Durability::Synced,
         _ if closed => Durability::Buffered,
         _ => end.least(),
     };
-    let is_lie = kind == Some(Fault::Misdirect);
     let is_lost = is_lie || (kind == Some(Fault::FlushLosesData) && end == End::Process);
-    if is_lie {
-        lock(&script.oracle).forgive();
-    }
     match script.open(level) {
         Ok(()) => {}
         // It says that something is missing which cannot be there, and does not pass it over.

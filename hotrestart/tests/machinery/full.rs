@@ -95,6 +95,30 @@ fn on_a_full_disk_groups_that_put_are_refused_as_a_whole_and_those_that_remove_g
         .unwrap_or_else(|| stuck(&store, "a group after that"));
 }
 
+#[test]
+fn puts_do_not_fill_up_a_buffer_that_a_removal_began_with_the_last_chunks() {
+    let world = World::new(1);
+    let Life { world, mut stepper, store, map } = Life::begin(world, 1, 1);
+    world.disk.set_capacity(Some(used(&world) + (1 << 20)));
+    let mut keys = 0;
+    while until_done(&mut stepper, 2_000, || map.insert(&keys, &[7; 2_000])).is_some() {
+        keys += 1;
+    }
+    assert!(store.stats().no_space_bytes.is_some() && keys > 200, "{:#?}", store.stats());
+    until_done(&mut stepper, PATIENCE, || map.remove(&0).map(drop))
+        .unwrap_or_else(|| stuck(&store, "a removal"));
+    // From here on nobody takes a turn. So many removals that this thread has reserved ahead.
+    for key in 1..150 {
+        assert!(map.remove(&key).expect("the buffer is begun"));
+    }
+    let put = || map.insert(&u64::MAX, b"short").expect_err("the disk is full");
+    for refused in [put(), std::thread::scope(|scope| scope.spawn(put).join().expect("no panic"))] {
+        let Error::Log(source) = &refused else { panic!("{refused}") };
+        assert!(matches!(source.downcast_ref(), Some(LogFailure::NoSpace { .. })), "{refused}");
+    }
+    assert!(map.remove(&150).expect("the buffer is begun"));
+}
+
 /// Bytes of all files.
 fn used(world: &World) -> u64 {
     world.disk.list().iter().flatten().map(|entry| entry.len).sum()

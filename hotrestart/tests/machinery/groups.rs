@@ -64,11 +64,9 @@ impl Script {
             let keys: Vec<u64> = (0..KEYS).filter(|key| oracle.stream_of(*key) == stream).collect();
             (stream, keys)
         };
-        // A sweep that was cut short may have removed what expired, of which nobody can tell here.
-        let may_be_swept = |script: &Script, place: Place| {
-            let latest = lock(&script.oracle).latest(place);
-            latest.is_some_and(|value| value.expiry_ms.is_some())
-        };
+        // Nobody can tell here whether what expired is still there, so that its removal leaves a record.
+        let may_be_swept =
+            |script: &Script, place: Place| lock(&script.oracle).has_or_had_expiry(place);
         let count = 1 + self.random.below(8);
         let only_removals = self.random.one_in(12);
         let mut planned: Vec<Planned> = Vec::new();

@@ -66,6 +66,11 @@ impl Holding {
         Ok(())
     }
 
+    /// What is held may have any bytes.
+    pub fn forget_bytes(&mut self) {
+        self.kept.values_mut().for_each(Vec::clear);
+    }
+
     /// From here on what the store lists is what there is.
     pub fn cut(&mut self, store: &Store) {
         let listed: Vec<HoldId> = store.holds().iter().map(|hold| hold.id).collect();
@@ -95,7 +100,7 @@ impl Script {
             holding.releasing = None;
         }
         self.world.disk.note_step();
-        let judged = lock(&self.oracle).holding.judge(self.store(), &self.world.disk);
+        let judged = lock(&self.oracle).judge_holds(self.store(), &self.world.disk);
         judged.unwrap_or_else(|what| panic!("{}: {what}", self.about));
         Ok(())
     }

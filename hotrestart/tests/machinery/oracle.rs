@@ -229,10 +229,21 @@ impl Oracle {
         self.highest_seq[stream] += 1;
     }
 
+    fn last_change(&self, place: Place) -> Option<&Change> {
+        let changes = &self.history[self.stream_of(place.1)];
+        changes.iter().rev().find(|change| change.is_of(place))
+    }
+
     /// What a place holds now, whether or not that has expired.
     pub fn latest(&self, place: Place) -> Option<Value> {
-        let changes = &self.history[self.stream_of(place.1)];
-        changes.iter().rev().find(|change| change.is_of(place)).and_then(|change| change.value)
+        self.last_change(place).and_then(|change| change.value)
+    }
+
+    /// Whether a place holds what expires, or was swept after that: a sweep that was cut short may have
+    /// removed it unseen, and one that was lost with the end of a life may have left it.
+    pub fn has_or_had_expiry(&self, place: Place) -> bool {
+        let expires = |change: &Change| change.value.is_some_and(|value| value.expiry_ms.is_some());
+        self.last_change(place).is_some_and(|change| change.is_sweep || expires(change))
     }
 
     /// Places whose values have expired and are not removed.
@@ -276,6 +287,15 @@ impl Oracle {
     /// Judges what a store has of what is held. A disk that lies may write there, too.
     pub fn judge_holds(&self, store: &Store, disk: &SimDisk) -> Result<(), String> {
         if self.is_forgiving { Ok(()) } else { self.holding.judge(store, disk) }
+    }
+
+    /// From here on what the store lists as held is what there is; of what a disk may have lied about the
+    /// bytes are not known.
+    pub fn cut_holds(&mut self, store: &Store) {
+        if self.is_forgiving {
+            self.holding.forget_bytes();
+        }
+        self.holding.cut(store);
     }
 
     fn least(&self, stream: usize, level: Durability) -> usize {

@@ -96,7 +96,7 @@ impl Script {
         lock(&self.oracle).judge_holds(&store, &self.world.disk).unwrap_or_else(|what| {
             panic!("{}, reopened: {what}", self.about);
         });
-        lock(&self.oracle).holding.cut(&store);
+        lock(&self.oracle).cut_holds(&store);
         self.store = Some(store);
         if entries > 0 || lock(&self.oracle).lengths().iter().any(|length| *length > 0) {
             let found = self.find();
