@@ -1,7 +1,8 @@
 //! Which tables were cleared: by table the seq of the newest clear, so that compaction knows what is void.
 //!
-//! Invariant: a clear is here from before its record is complete, so whoever finds memory without the entries
-//! that it took also finds it here. A record of the table below that seq says nothing any more. Callers: the
+//! Invariant: a clear is here from before its record is complete, so whoever reads the record also finds it
+//! here. Memory is without the entries that it took a moment sooner: who asks then keeps a fact too many. A
+//! record of the table below that seq says nothing any more. Callers: the
 //! log (under the stream's lock), the loader, the compactor. Cost: some 40 bytes for each table that was ever
 //! cleared; a short lock for each clear, and for each fact that compaction meets.
 

@@ -238,3 +238,85 @@ fn a_walk_sees_an_entry_that_takes_the_place_of_the_link_to_its_chain() {
         walker.join().expect("no panic");
     });
 }
+
+/// Bucket 0 with a chain of two buckets: the first is empty but for its link, the second full. Keys 0 to 6
+/// and 14 to 21 are there, key 22 is not.
+fn chain_of_two() -> Arc<Testbed> {
+    let bed = Arc::new(Testbed::new((0..23).map(|key| hash(0, 0, key + 1)).collect()));
+    for key in 0..22 {
+        bed.insert(key);
+    }
+    for key in 7..14 {
+        bed.remove(key);
+    }
+    assert_eq!(bed.table().counts().overflow_buckets, 2);
+    bed
+}
+
+/// The first bucket of the chain leaves it, and comes back as its last with the key that stood in the last
+/// word.
+fn turn_the_chain_round(bed: &Testbed) {
+    bed.table().shorten_chain(bed.table().bucket(0));
+    bed.insert(22);
+    assert_eq!(bed.table().counts().overflow_buckets, 2);
+}
+
+#[test]
+fn a_key_is_found_while_a_bucket_leaves_its_chain_and_becomes_the_last_of_it() {
+    model(|| {
+        let bed = chain_of_two();
+        let reader = {
+            let bed = Arc::clone(&bed);
+            thread::spawn(move || assert_eq!(bed.find(21), Some(0), "a key that is always there"))
+        };
+        turn_the_chain_round(&bed);
+        reader.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_walk_sees_each_once_while_a_bucket_leaves_its_chain_and_becomes_the_last_of_it() {
+    model(|| {
+        let bed = chain_of_two();
+        let walker = {
+            let bed = Arc::clone(&bed);
+            thread::spawn(move || {
+                let (table, mut words) = (bed.table(), Vec::new());
+                let shape = table.shape();
+                table.for_each_in_bucket(0, |found| {
+                    if !words.contains(&found.word) {
+                        words.push(found.word);
+                    }
+                });
+                if table.is_shape(shape) {
+                    assert!((15..=16).contains(&words.len()), "{} of 15 entries", words.len());
+                }
+            })
+        };
+        turn_the_chain_round(&bed);
+        walker.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_key_is_found_from_where_a_search_began_before_its_bucket_split() {
+    model(|| {
+        let hashes: Vec<u64> =
+            (0..7).map(|key| hash(u64::from(key == 0), u64::from(key == 0), key + 1)).collect();
+        let bed = Arc::new(Testbed::new(hashes));
+        for key in 0..7 {
+            bed.insert(key);
+        }
+        let reader = {
+            let bed = Arc::clone(&bed);
+            thread::spawn(move || {
+                let first = bed.find_as_of_before(0).expect("a key that is always there");
+                let then = bed.find(0).expect("a key that is always there");
+                assert!(then >= first, "time went back");
+            })
+        };
+        assert!(bed.grow());
+        bed.overwrite(0, 1);
+        reader.join().expect("no panic");
+    });
+}

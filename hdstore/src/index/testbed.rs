@@ -114,6 +114,16 @@ impl Testbed {
         Some((found.word.location().0 - 1) % VERSIONS)
     }
 
+    /// The same, by homes and a likely word that were looked up before the search.
+    #[cfg(loom)]
+    pub(crate) fn find_as_of_before(&self, key: usize) -> Option<u64> {
+        let table = self.table();
+        let mut homes = table.homes(self.hashes[key]);
+        let _ = table.likely(&mut homes);
+        let found = table.find(homes, |word| self.is_key(word, key))?;
+        Some((found.word.location().0 - 1) % VERSIONS)
+    }
+
     /// Replaces a key's word.
     #[cfg(loom)]
     pub(crate) fn overwrite(&self, key: usize, version: u64) {

@@ -394,3 +394,21 @@ fn a_long_value_that_waits_for_slack_is_woken_by_the_release() {
         waiter.join().expect("no panic");
     });
 }
+
+#[test]
+fn who_asks_for_slack_while_a_turn_is_released_does_not_count_below_nothing() {
+    model(3, || {
+        let (ring, oracle) = (ring(1), Arc::new(Oracle::default()));
+        oracle.put(&ring, 1).expect("room");
+        let asking = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || {
+                let day = Duration::from_secs(86_400);
+                ring.wait_for_slack(day, || true).expect("slack comes");
+            })
+        };
+        let mut seen = Seen::default();
+        seen.take_rooms(&ring, 1);
+        asking.join().expect("no panic");
+    });
+}

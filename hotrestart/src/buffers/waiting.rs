@@ -95,8 +95,11 @@ impl Ring {
         timeout: Duration,
         keep_on: impl Fn() -> bool,
     ) -> Result<(), NoRoom> {
-        let used =
-            || self.active_turn() - self.released.load(Ordering::Acquire).min(self.active_turn());
+        // In this order: a turn is active before it is released, so what is released is never more.
+        let used = || {
+            let released = self.released.load(Ordering::Acquire);
+            self.active_turn().saturating_sub(released)
+        };
         let half = u64::from(self.geometry.buffers_per_writer / 2).max(1);
         if used() < half {
             return Ok(());
