@@ -25,6 +25,15 @@ fn id_of(store: &Store, name: &str) -> Option<MapId> {
     store.memory().maps().into_iter().find(|map| map.0 == name).map(|map| map.1)
 }
 
+/// How the writing of a copy of the manifest fails.
+fn failure_of_a_copy(random: &mut Random) -> (IoOperation, Fault) {
+    match random.below(3) {
+        0 => (IoOperation::Write, Fault::Errno(libc::EIO)),
+        1 => (IoOperation::Flush, Fault::Errno(libc::EIO)),
+        _ => (IoOperation::Flush, Fault::FlushLosesData),
+    }
+}
+
 /// A key that is put after a drop that failed.
 const LATER: u64 = 1 << 40;
 
@@ -59,11 +68,7 @@ fn a_crash_in_the_middle_of_a_drop_leaves_the_whole_map_or_none() {
         store.persist(Durability::Synced).expect("synced");
         let id = id_of(&store, "m").expect("it is there");
         // The manifest's two copies: which call the crash comes at, and what is left of that one.
-        let (operation, fault) = match random.below(3) {
-            0 => (IoOperation::Write, Fault::Errno(libc::EIO)),
-            1 => (IoOperation::Flush, Fault::Errno(libc::EIO)),
-            _ => (IoOperation::Flush, Fault::FlushLosesData),
-        };
+        let (operation, fault) = failure_of_a_copy(&mut random);
         let nth = random.below(3);
         machine.disk.set_plan(FaultPlan::default().with(operation, nth, fault));
         let dropped = store.drop_map("m");
@@ -123,11 +128,7 @@ fn a_map_whose_making_failed_is_not_there_after_a_crash() {
         let other = named(&store, "other");
         other.insert(&1, b"stays").expect("room");
         store.persist(Durability::Synced).expect("synced");
-        let (operation, fault) = match random.below(3) {
-            0 => (IoOperation::Write, Fault::Errno(libc::EIO)),
-            1 => (IoOperation::Flush, Fault::Errno(libc::EIO)),
-            _ => (IoOperation::Flush, Fault::FlushLosesData),
-        };
+        let (operation, fault) = failure_of_a_copy(&mut random);
         // The first copy's call, or the second's.
         machine.disk.set_plan(FaultPlan::default().with(operation, random.below(2), fault));
         let made = store.map::<U64, Bytes>("m", MapOptions::default());

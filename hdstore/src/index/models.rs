@@ -190,94 +190,51 @@ fn a_table_that_is_cleared_is_found_whole_or_empty_and_serves_again() {
     });
 }
 
-/// Bucket 0 is full but for its link, and all that is left of its chain, key 14, stands in the chain's last
-/// word: at the end of a split it takes the link's place.
-fn last_of_a_chain() -> Arc<Testbed> {
-    let bed = Arc::new(Testbed::new((0..15).map(|key| hash(0, 0, key + 1)).collect()));
-    for key in 0..15 {
+/// Bucket 0 with so many keys of its own, of which 7 to 13, all but the last of its chain's first bucket, are
+/// gone; one key more is known and not there.
+fn with_a_gap(keys: usize, overflow_buckets: u64) -> Arc<Testbed> {
+    let bed = Arc::new(Testbed::new((0..=keys as u64).map(|key| hash(0, 0, key + 1)).collect()));
+    for key in 0..keys {
         bed.insert(key);
     }
     for key in 7..14 {
         bed.remove(key);
     }
-    assert_eq!(bed.table().counts().overflow_buckets, 1);
+    assert_eq!(bed.table().counts().overflow_buckets, overflow_buckets);
     bed
 }
 
-#[test]
-fn a_key_is_found_while_it_takes_the_place_of_the_link_to_its_chain() {
-    model(|| {
-        let bed = last_of_a_chain();
-        let reader = {
-            let bed = Arc::clone(&bed);
-            thread::spawn(move || assert_eq!(bed.find(14), Some(0), "a key that is always there"))
-        };
-        bed.table().shorten_chain(bed.table().bucket(0));
-        reader.join().expect("no panic");
-        assert_eq!(bed.find(14), Some(0));
-    });
+/// All that is left of the chain, key 14, stands in its last word, and takes the place of the link to it.
+fn end_the_chain(bed: &Testbed) {
+    bed.table().shorten_chain(bed.table().bucket(0));
 }
 
-#[test]
-fn a_walk_sees_an_entry_that_takes_the_place_of_the_link_to_its_chain() {
-    model(|| {
-        let bed = last_of_a_chain();
-        let walker = {
-            let bed = Arc::clone(&bed);
-            thread::spawn(move || {
-                let (table, mut words) = (bed.table(), Vec::new());
-                let shape = table.shape();
-                table.for_each_in_bucket(0, |found| words.push(found.word));
-                // Else it looks again (`store/iter.rs`).
-                if table.is_shape(shape) {
-                    assert!(words.len() >= 8, "{} of 8 entries that are always there", words.len());
-                }
-            })
-        };
-        bed.table().shorten_chain(bed.table().bucket(0));
-        walker.join().expect("no panic");
-    });
-}
-
-/// Bucket 0 with a chain of two buckets: the first is empty but for its link, the second full. Keys 0 to 6
-/// and 14 to 21 are there, key 22 is not.
-fn chain_of_two() -> Arc<Testbed> {
-    let bed = Arc::new(Testbed::new((0..23).map(|key| hash(0, 0, key + 1)).collect()));
-    for key in 0..22 {
-        bed.insert(key);
-    }
-    for key in 7..14 {
-        bed.remove(key);
-    }
-    assert_eq!(bed.table().counts().overflow_buckets, 2);
-    bed
-}
-
-/// The first bucket of the chain leaves it, and comes back as its last with the key that stood in the last
-/// word.
+/// The first bucket of a chain of two leaves it, and comes back as its last with the key that stood in the
+/// last word.
 fn turn_the_chain_round(bed: &Testbed) {
     bed.table().shorten_chain(bed.table().bucket(0));
     bed.insert(22);
     assert_eq!(bed.table().counts().overflow_buckets, 2);
 }
 
-#[test]
-fn a_key_is_found_while_a_bucket_leaves_its_chain_and_becomes_the_last_of_it() {
-    model(|| {
-        let bed = chain_of_two();
+/// Looks for a key that is always there while a chain changes.
+fn find_beside(make: fn() -> Arc<Testbed>, key: usize, change: fn(&Testbed)) {
+    model(move || {
+        let bed = make();
         let reader = {
             let bed = Arc::clone(&bed);
-            thread::spawn(move || assert_eq!(bed.find(21), Some(0), "a key that is always there"))
+            thread::spawn(move || assert_eq!(bed.find(key), Some(0), "a key that is always there"))
         };
-        turn_the_chain_round(&bed);
+        change(&bed);
         reader.join().expect("no panic");
+        assert_eq!(bed.find(key), Some(0));
     });
 }
 
-#[test]
-fn a_walk_sees_each_once_while_a_bucket_leaves_its_chain_and_becomes_the_last_of_it() {
-    model(|| {
-        let bed = chain_of_two();
+/// Walks over bucket 0 while its chain changes: each entry that is always there is seen.
+fn walk_beside(make: fn() -> Arc<Testbed>, entries: [usize; 2], change: fn(&Testbed)) {
+    model(move || {
+        let bed = make();
         let walker = {
             let bed = Arc::clone(&bed);
             thread::spawn(move || {
@@ -288,14 +245,36 @@ fn a_walk_sees_each_once_while_a_bucket_leaves_its_chain_and_becomes_the_last_of
                         words.push(found.word);
                     }
                 });
+                // Else it looks again (`store/iter.rs`).
                 if table.is_shape(shape) {
-                    assert!((15..=16).contains(&words.len()), "{} of 15 entries", words.len());
+                    let seen = words.len();
+                    assert!((entries[0]..=entries[1]).contains(&seen), "{seen} of {entries:?}");
                 }
             })
         };
-        turn_the_chain_round(&bed);
+        change(&bed);
         walker.join().expect("no panic");
     });
+}
+
+#[test]
+fn a_key_is_found_while_it_takes_the_place_of_the_link_to_its_chain() {
+    find_beside(|| with_a_gap(15, 1), 14, end_the_chain);
+}
+
+#[test]
+fn a_walk_sees_an_entry_that_takes_the_place_of_the_link_to_its_chain() {
+    walk_beside(|| with_a_gap(15, 1), [8, 8], end_the_chain);
+}
+
+#[test]
+fn a_key_is_found_while_a_bucket_leaves_its_chain_and_becomes_the_last_of_it() {
+    find_beside(|| with_a_gap(22, 2), 21, turn_the_chain_round);
+}
+
+#[test]
+fn a_walk_sees_each_while_a_bucket_leaves_its_chain_and_becomes_the_last_of_it() {
+    walk_beside(|| with_a_gap(22, 2), [15, 16], turn_the_chain_round);
 }
 
 #[test]

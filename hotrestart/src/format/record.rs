@@ -287,8 +287,8 @@ impl RecordHeader {
 /// Sets the checksum of a record whose header has been encoded without it, and the key and value that follow.
 /// `value` is as for [`RecordHeader::encode_into`].
 ///
-/// # Panics
-/// When `record` is shorter than a record's fixed part with these.
+/// # Panics When `record` is shorter than a record's fixed part with these; in debug builds also when their
+/// lengths are not those that the header says.
 #[inline]
 pub fn write_body(record: &mut [u8], body_crc: u32, key: &[u8], value: &[u8]) {
     let at = record.len().checked_sub(key.len() + value.len()).filter(|at| *at >= FIXED_LEN);
@@ -297,13 +297,11 @@ pub fn write_body(record: &mut [u8], body_crc: u32, key: &[u8], value: &[u8]) {
     put(record, at, key);
     put(record, at + key.len(), value);
     debug_assert!(
-        Records::new(record).next().and_then(Result::ok).is_some_and(|read| (
-            read.key, read.value, read.len
-        ) == (
-            key,
-            value,
-            record.len()
-        )),
+        {
+            let read = Records::new(record).next().and_then(Result::ok);
+            let found = read.map(|read| (read.key, read.value, read.len));
+            found == Some((key, value, record.len()))
+        },
         "key and value of other lengths than the header says"
     );
 }
