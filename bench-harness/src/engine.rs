@@ -271,7 +271,9 @@ fn must_hold_something(dir: &Path) -> Result<(), Failure> {
 fn opening(error: OpenError) -> Failure {
     let message = format!("opening the store: {error}");
     match error {
-        OpenError::Corrupt { .. } | OpenError::BuffersLost { .. } => Failure::wrong(message),
+        OpenError::Corrupt { .. }
+        | OpenError::BuffersLost { .. }
+        | OpenError::BuffersOfAnother { .. } => Failure::wrong(message),
         OpenError::Setting { .. }
         | OpenError::Fixed { .. }
         | OpenError::NotAStore { .. }

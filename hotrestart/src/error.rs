@@ -97,6 +97,22 @@ pub enum OpenError {
         /// Where they were.
         place: String,
     },
+    /// The store was not closed, and the machine has not restarted since: what was only in its log buffers
+    /// belongs to another directory of the same store, of which this one is a copy. Nothing was changed.
+    #[error(
+        "the log buffers of life {life}, {}, belong to {owner}, and this directory is a copy: open that one \
+         for everything that was acknowledged, or this one with RecoveryMode::Salvage for what its own files \
+         hold",
+        file.display()
+    )]
+    BuffersOfAnother {
+        /// The life whose buffers they are.
+        life: u64,
+        /// Their file.
+        file: PathBuf,
+        /// Whose they are: the path of the directory, where that is known.
+        owner: String,
+    },
     /// The store's files are damaged where they must not be.
     #[error("the store is corrupt: {}{}", .problems[0], more(.problems.len()))]
     Corrupt {

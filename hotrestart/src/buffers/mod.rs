@@ -3,11 +3,12 @@
 //! `layout.rs` has the bytes (`docs/format.md`, section 11), `ring.rs` the reservations of one writer,
 //! `turns.rs` what the writer does with what was reserved, `span.rs` what a thread has reserved ahead,
 //! `room.rs` what a put fills, `waiting.rs` who waits there, `place.rs` the files in shared memory,
-//! `recover.rs` reads what a dead process left.
+//! `ownership.rs` whose they are, `recover.rs` reads what a dead process left.
 
 pub(crate) mod layout;
 #[cfg(all(test, loom))]
 mod models;
+pub(crate) mod ownership;
 pub(crate) mod place;
 mod plan;
 pub(crate) mod recover;

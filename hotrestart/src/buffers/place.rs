@@ -1,9 +1,10 @@
 //! The files of log buffers: in shared memory where it has room, else in the store's directory.
 //!
-//! Invariant: a file is named by store and life, has mode 0600, and its memory is all there before it is
-//! used, so that a full tmpfs is found here and not as a fault in a put. Whoever opens a store removes
-//! the files of dead stores that lie beside its own: a file that no live process has locked, and whose boot
-//! has passed or whose store's directory, remembered in it, has been missing for a day.
+//! Invariant: a file is named by store, life and directory (`ownership.rs`), has mode 0600, and its memory
+//! is all there before it is used, so that a full tmpfs is found here and not as a fault in a put. No file
+//! that a live process has locked is removed. Whoever opens a store removes the files of dead stores that
+//! lie beside its own: a file that nobody has locked, and whose boot has passed or whose store's directory,
+//! remembered in it, has been missing for a day.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, Permissions};
@@ -13,17 +14,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use super::layout::{FILE_HEADER, Geometry, Owner};
+use super::ownership::{self, DirectoryId, Found, OfAnother};
 use crate::format::manifest::BuffersPlace;
 use crate::format::{BootId, LifeNumber, StoreId};
 use crate::io::{AlignedBuf, Region};
 
-/// Where the path of the store's directory stands in the file's header, for the sweep of orphans.
-const PATH_AT: u64 = 128;
 /// The mode of a file whose store's directory was not found.
 const MARKED: u32 = 0o400;
 /// How long such a file is kept.
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
-const PATH_MAX: usize = FILE_HEADER - PATH_AT as usize - 4;
 
 /// Where buffers are kept: the system's shared memory, or a test's.
 #[derive(Debug)]
@@ -51,8 +50,13 @@ pub(crate) struct Made {
     pub(crate) lock: Option<File>,
 }
 
-fn shared_name(store: StoreId, life: LifeNumber) -> String {
-    format!("hotrestart-{store}-{:016x}", life.0)
+/// What there is to read of the buffers of an earlier life.
+pub(crate) enum Left {
+    Bytes(Vec<u8>),
+    /// They are gone.
+    Nothing,
+    /// Those that there are belong to another directory of the same store.
+    OfAnother(OfAnother),
 }
 
 fn directory_name(life: LifeNumber) -> String {
@@ -68,16 +72,17 @@ impl Places {
                 buf[..72].copy_from_slice(&geometry.encode(owner));
                 let region = Region::from_buf(buf);
                 let mut regions = regions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                regions.insert(shared_name(owner.store, owner.life), Arc::clone(&region));
+                regions.insert(ownership::stem(owner.store, owner.life), Arc::clone(&region));
                 Ok(Made { region, place: BuffersPlace::SharedMemory, fallback: None, lock: None })
             }
             Places::Files { shared, directory } => {
-                let name = shared_name(owner.store, owner.life);
+                let id = DirectoryId::of(directory)?;
+                let file = shared.join(ownership::file_name(owner.store, owner.life, id));
+                let in_directory = directory.join(directory_name(owner.life));
                 // A life that never began may have left its buffers; the manifest does not know them.
-                for place in [BuffersPlace::SharedMemory, BuffersPlace::Directory] {
-                    self.remove(owner.store, owner.life, place)?;
-                }
-                match make_file(&shared.join(&name), geometry, owner, directory) {
+                remove_if_free(&file)?;
+                remove_if_free(&in_directory)?;
+                match make_file(&file, geometry, owner, directory) {
                     Ok((region, lock)) => Ok(Made {
                         region,
                         place: BuffersPlace::SharedMemory,
@@ -85,8 +90,7 @@ impl Places {
                         lock: Some(lock),
                     }),
                     Err(error) => {
-                        let path = directory.join(directory_name(owner.life));
-                        let (region, lock) = make_file(&path, geometry, owner, directory)?;
+                        let (region, lock) = make_file(&in_directory, geometry, owner, directory)?;
                         let fallback = Some(format!("{}: {error}", shared.display()));
                         let place = BuffersPlace::Directory;
                         Ok(Made { region, place, fallback, lock: Some(lock) })
@@ -96,57 +100,61 @@ impl Places {
         }
     }
 
-    /// The bytes of the buffers of an earlier life; `None` when they are gone.
+    /// The buffers of an earlier life.
     pub(crate) fn read(
         &self,
         store: StoreId,
         life: LifeNumber,
         place: BuffersPlace,
-    ) -> std::io::Result<Option<Vec<u8>>> {
-        match self {
-            Places::Memory(regions) => {
+    ) -> std::io::Result<Left> {
+        let path = match (self, place) {
+            (Places::Memory(regions), _) => {
                 let regions = regions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                Ok(regions.get(&shared_name(store, life)).map(copy_of))
+                let region = regions.get(&ownership::stem(store, life)).map(copy_of);
+                return Ok(region.map_or(Left::Nothing, Left::Bytes));
             }
-            Places::Files { .. } => {
-                let Some(path) = self.path(store, life, place) else { return Ok(None) };
-                match std::fs::read(path) {
-                    Ok(bytes) => Ok(Some(bytes)),
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                    Err(error) => Err(error),
+            (_, BuffersPlace::None) => return Ok(Left::Nothing),
+            (Places::Files { directory, .. }, BuffersPlace::Directory) => {
+                directory.join(directory_name(life))
+            }
+            (Places::Files { shared, directory }, BuffersPlace::SharedMemory) => {
+                match ownership::find(shared, (store, life), directory)? {
+                    Found::Own(path) | Found::Orphan(path) => path,
+                    Found::OfAnother(other) => return Ok(Left::OfAnother(other)),
+                    Found::Nothing => return Ok(Left::Nothing),
                 }
             }
+        };
+        match std::fs::read(path) {
+            Ok(bytes) => Ok(Left::Bytes(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Left::Nothing),
+            Err(error) => Err(error),
         }
     }
 
-    /// Removes the buffers of a life.
+    /// Removes the buffers of a life, if they are this directory's own.
     pub(crate) fn remove(
         &self,
         store: StoreId,
         life: LifeNumber,
         place: BuffersPlace,
     ) -> std::io::Result<()> {
-        if let Places::Memory(regions) = self {
-            let mut regions = regions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            regions.remove(&shared_name(store, life));
-            return Ok(());
-        }
-        let Some(path) = self.path(store, life, place) else { return Ok(()) };
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    fn path(&self, store: StoreId, life: LifeNumber, place: BuffersPlace) -> Option<PathBuf> {
         match (self, place) {
-            (Places::Files { shared, .. }, BuffersPlace::SharedMemory) => {
-                Some(shared.join(shared_name(store, life)))
+            (Places::Memory(regions), _) => {
+                let mut regions = regions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                regions.remove(&ownership::stem(store, life));
+                Ok(())
             }
+            (_, BuffersPlace::None) => Ok(()),
             (Places::Files { directory, .. }, BuffersPlace::Directory) => {
-                Some(directory.join(directory_name(life)))
+                remove_if_there(&directory.join(directory_name(life)))
             }
-            _ => None,
+            (Places::Files { shared, directory }, BuffersPlace::SharedMemory) => {
+                match ownership::find(shared, (store, life), directory)? {
+                    Found::Own(path) => remove_if_there(&path),
+                    Found::Orphan(_) | Found::OfAnother(_) | Found::Nothing => Ok(()),
+                }
+            }
         }
     }
 
@@ -156,10 +164,13 @@ impl Places {
         let Places::Files { shared, .. } = self else { return 0 };
         let mut swept = 0;
         for entry in std::fs::read_dir(shared).into_iter().flatten().flatten() {
-            let is_ours =
-                entry.file_name().to_str().is_some_and(|name| name.starts_with("hotrestart-"));
-            if is_ours && is_dead(&entry.path(), boot) && std::fs::remove_file(entry.path()).is_ok()
-            {
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| name.starts_with(ownership::PREFIX))
+            else {
+                continue;
+            };
+            let path = entry.path();
+            if is_dead(&path, name, boot) && std::fs::remove_file(path).is_ok() {
                 swept += 1;
             }
         }
@@ -167,10 +178,28 @@ impl Places {
     }
 }
 
+fn remove_if_there(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// As above, unless a live process has it: that of a directory which was removed, and whose number was given
+/// again. It is not made anew then.
+fn remove_if_free(path: &Path) -> std::io::Result<()> {
+    match File::open(path) {
+        Ok(file) if file.try_lock().is_err() => Ok(()),
+        Ok(_) => remove_if_there(path),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Whether a file of buffers belongs to nobody any more. A live store holds a lock on its file. A
 /// directory that is not where it was may have been moved, or lie in another mount namespace: the file is
 /// then marked (its mode, and the time of that), and given up when the mark is a day old.
-fn is_dead(path: &Path, boot: BootId) -> bool {
+fn is_dead(path: &Path, name: &str, boot: BootId) -> bool {
     let Ok(file) = File::open(path) else { return false };
     let mut header = [0; FILE_HEADER];
     if file.try_lock().is_err() || file.read_exact_at(&mut header, 0).is_err() {
@@ -180,13 +209,7 @@ fn is_dead(path: &Path, boot: BootId) -> bool {
     if owner.boot != boot {
         return true;
     }
-    let at = PATH_AT as usize;
-    let len =
-        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize;
-    let Some(bytes) = header.get(at + 4..at + 4 + len) else { return false };
-    use std::os::unix::ffi::OsStrExt;
-    let directory = Path::new(std::ffi::OsStr::from_bytes(bytes));
-    let is_gone = len > 0 && directory.is_absolute() && matches!(directory.try_exists(), Ok(false));
+    let is_gone = matches!(ownership::owner_of(&file, name), Ok(ownership::Owner::Gone));
     is_gone && is_marked_long_ago(&file).unwrap_or(false)
 }
 
@@ -208,10 +231,8 @@ fn make_file(
     directory: &Path,
 ) -> std::io::Result<(Arc<Region>, File)> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-    let made = file
-        .try_lock()
-        .map_err(std::io::Error::from)
-        .and_then(|()| fill_file(&file, geometry, owner, directory));
+    // Who looks whether the new file is anybody's has it locked for a moment.
+    let made = file.lock().and_then(|()| fill_file(&file, geometry, owner, directory));
     if made.is_err() {
         // The name must not stay behind; that it was made is all that matters then.
         let _ = std::fs::remove_file(path);
@@ -225,17 +246,10 @@ fn fill_file(
     owner: &Owner,
     directory: &Path,
 ) -> std::io::Result<Arc<Region>> {
-    use std::os::unix::ffi::OsStrExt;
     let len = geometry.file_bytes();
     crate::io::allocate(file, len as u64)?;
     file.write_all_at(&geometry.encode(owner), 0)?;
-    let directory = std::fs::canonicalize(directory)?;
-    let bytes = directory.as_os_str().as_bytes();
-    if bytes.len() <= PATH_MAX {
-        let mut path = (bytes.len() as u32).to_le_bytes().to_vec();
-        path.extend_from_slice(bytes);
-        file.write_all_at(&path, PATH_AT)?;
-    }
+    ownership::write_path(file, directory)?;
     let map = memmap2::MmapOptions::new().len(len).map_raw(file)?;
     // A forked child would take room and stamps that this process gives again.
     map.advise(memmap2::Advice::DontFork)?;
@@ -259,4 +273,35 @@ pub fn copy_regions(regions: &SharedRegions) -> SharedRegions {
         (name.clone(), Region::from_buf(buf))
     });
     Arc::new(Mutex::new(copied.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_a_live_process_has_is_never_removed() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (shared, directory) = (home.path().join("shared"), home.path().join("store"));
+        std::fs::create_dir(&shared).expect("a directory");
+        std::fs::create_dir(&directory).expect("a directory");
+        let places = Places::Files { shared: shared.clone(), directory };
+        let geometry = Geometry::for_chunks(256 << 10, 1, 2);
+        let owner = Owner { store: StoreId([7; 16]), life: LifeNumber(3), boot: BootId([1; 16]) };
+        let files = || std::fs::read_dir(&shared).expect("a directory").count();
+
+        // As if the directory had been removed under a store, and its number given again.
+        let live = places.make(&geometry, &owner).expect("made");
+        let beside = places.make(&geometry, &owner).expect("made elsewhere");
+        assert_eq!(
+            (live.place, beside.place),
+            (BuffersPlace::SharedMemory, BuffersPlace::Directory)
+        );
+        assert!(beside.fallback.is_some_and(|reason| reason.contains("exists")));
+        assert_eq!(files(), 1);
+
+        drop(live);
+        let again = places.make(&geometry, &owner).expect("a life that never began left them");
+        assert_eq!((again.place, files()), (BuffersPlace::SharedMemory, 1));
+    }
 }

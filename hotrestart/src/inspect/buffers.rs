@@ -2,13 +2,13 @@
 //!
 //! Invariant: they are read as the opening reads them (`store/load.rs`): only those of the one life that is
 //! undecided, only in the boot in which it ran, and only when store, life and boot in their header are the
-//! manifest's. Nothing is written, removed or locked. Of a store that is open the result is a moment's.
-//! Called by the survey; `docs/restart.md` has the rules.
+//! manifest's. Nothing is written or removed, or locked for longer than a look. Of a store that is open the
+//! result is a moment's. Called by the survey; `docs/restart.md` has the rules.
 
 use super::Options;
 use super::survey::Survey;
 use crate::buffers::layout::Owner;
-use crate::buffers::place::Places;
+use crate::buffers::place::{Left, Places};
 use crate::buffers::recover::{LeftBehind, parse};
 use crate::format::manifest::BuffersPlace;
 use crate::format::{BootId, LifeNumber, WriterId};
@@ -61,8 +61,13 @@ pub(super) fn read(survey: &mut Survey, options: &Options) -> Option<Undecided> 
         Places::Files { shared: options.buffers_dir.clone(), directory: survey.path.clone() };
     let owner = Owner { store: manifest.store, life: number, boot };
     let read = match places.read(manifest.store, number, life.buffers) {
-        Ok(Some(bytes)) => parse(bytes, &owner),
-        Ok(None) => Err("no such file: what was only there is lost".to_owned()),
+        Ok(Left::Bytes(bytes)) => parse(bytes, &owner),
+        Ok(Left::Nothing) => Err("no such file: what was only there is lost".to_owned()),
+        Ok(Left::OfAnother(other)) => Err(format!(
+            "{} belongs to {}: this directory is a copy, without what was only there",
+            other.file.display(),
+            other.owner
+        )),
         Err(error) => Err(error.to_string()),
     };
     match read {

@@ -11,7 +11,7 @@ use std::time::Instant;
 use hdstore::{Seq, StreamId};
 
 use crate::buffers::layout::Owner;
-use crate::buffers::place::Places;
+use crate::buffers::place::{Left, Places};
 use crate::buffers::recover::{LeftBehind, parse};
 use crate::chunks::register::{Register, Registered};
 use crate::chunks::supply::Supply;
@@ -48,15 +48,25 @@ pub(super) fn left_behind(
         }
         let owner = Owner { store: manifest.store, life: life.number, boot };
         let place = format!("{:?}", life.buffers);
-        let bytes = places.read(manifest.store, life.number, life.buffers);
-        let parsed = match bytes {
-            Ok(Some(bytes)) => parse(bytes, &owner),
-            Ok(None) => Err("the file is gone".to_owned()),
+        let is_strict = builder.recovery == RecoveryMode::Strict;
+        let parsed = match places.read(manifest.store, life.number, life.buffers) {
+            Ok(Left::Bytes(bytes)) => parse(bytes, &owner),
+            Ok(Left::Nothing) => Err("the file is gone".to_owned()),
+            Ok(Left::OfAnother(other)) if is_strict => {
+                return Err(OpenError::BuffersOfAnother {
+                    life: life.number.0,
+                    file: other.file,
+                    owner: other.owner,
+                });
+            }
+            Ok(Left::OfAnother(other)) => {
+                Err(format!("{} belongs to {}", other.file.display(), other.owner))
+            }
             Err(error) => Err(error.to_string()),
         };
         match parsed {
             Ok(parsed) => left.push((life.number, parsed)),
-            Err(reason) if builder.recovery == RecoveryMode::Strict => {
+            Err(reason) if is_strict => {
                 return Err(OpenError::BuffersLost {
                     life: life.number.0,
                     place: format!("{place}: {reason}"),
