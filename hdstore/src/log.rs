@@ -80,7 +80,7 @@ pub struct MapSpec<L> {
 
 /// A log behind a store. Called by the store alone.
 pub trait Log: Send + Sync + Sized + 'static {
-    /// How durable a change is before it is acknowledged.
+    /// How durable a change is before it is acknowledged. The default is the least.
     type Level: Copy + Default + Send + Sync + std::fmt::Debug + Ord + 'static;
     /// Room for one record. Dropping it gives it up.
     type Room<'a>;
@@ -137,7 +137,9 @@ pub trait Log: Send + Sync + Sized + 'static {
     /// and leaves the room's memory to the caller, who lets it go later.
     fn commit_group(&self, room: &mut Self::GroupRoom<'_>, seqs: &[Option<Seq>]) -> Self::Ticket;
 
-    /// Waits until a change is as durable as asked.
+    /// Waits until a change is as durable as asked. Asked of every change before its caller is told that it
+    /// is done, at any level and after the stream's lock was let go: an error says that nobody knows whether
+    /// the change is kept.
     fn settle(&self, ticket: Self::Ticket, level: Self::Level) -> Result<(), LogError>;
 
     /// Whether changes are still accepted; asked before anything else is done.

@@ -122,10 +122,15 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     pub fn put_many(&self, entries: &[(&K::Encode, &V::Encode)]) -> Result<(), PutManyError> {
         let mut last = Vec::new();
         let put = self.put_groups(entries, &mut last);
-        // Also those before one that failed: what is said to be done is as durable as the map's level says.
-        let settled = last.into_iter().try_for_each(|ticket| self.settle(ticket));
-        put?;
-        settled.map_err(|source| PutManyError { done: entries.len(), source })
+        // Also those before one that failed: what is said to be done is as durable as the map's level says,
+        // or that is told instead.
+        match last.into_iter().try_for_each(|ticket| self.settle(ticket)) {
+            Ok(()) => put,
+            Err(source) => {
+                let done = put.map_or_else(|refused| refused.done, |()| entries.len());
+                Err(PutManyError { done, source })
+            }
+        }
     }
 
     /// Puts, and notes the last ticket of each stream.
@@ -179,6 +184,7 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
 pub struct PutManyError {
     /// Puts that were done.
     pub done: usize,
-    /// What went wrong with the next, or, when all were done, with waiting for their durability.
+    /// What went wrong with the next, or with waiting for the durability of those that were done: an
+    /// [`Error::Log`] which says that the outcome is unknown is about them.
     pub r#source: Error,
 }

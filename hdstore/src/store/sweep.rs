@@ -101,7 +101,12 @@ impl<L: Log> Inner<L> {
                 let due =
                     |expiry_ms: Option<u64>| expiry_ms.is_some_and(|expiry_ms| expiry_ms <= now_ms);
                 match self.remove_if(map, stream, &key, |view| due(view.expiry_ms())) {
-                    Ok(removed) => report.removed += u64::from(removed.is_some()),
+                    Ok(None) => {}
+                    // A sweep waits for no disk.
+                    Ok(Some(ticket)) => {
+                        self.log.settle(ticket, L::Level::default()).map_err(Error::Log)?;
+                        report.removed += 1;
+                    }
                     // What was dropped meanwhile is gone with all the rest.
                     Err(Error::Dropped { .. }) => {}
                     Err(error) => return Err(error),
