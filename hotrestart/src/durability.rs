@@ -130,7 +130,9 @@ pub enum LogFailure {
         /// How long was waited, in milliseconds.
         waited_ms: u64,
     },
-    /// An earlier I/O failure of unknown extent: nothing is acknowledged any more. Reads go on.
+    /// An earlier I/O failure of unknown extent, or a close that failed: nothing is acknowledged any more.
+    /// Reads go on. The outcome is unknown: the change that returns this may be visible, and may be there
+    /// after the next opening, or not. Whatever is begun after the failure changes nothing.
     #[error("the store is poisoned by an earlier failure: {first}")]
     Poisoned {
         /// The first failure.

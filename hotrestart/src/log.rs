@@ -387,7 +387,9 @@ impl Log for DiskLog {
     #[inline]
     fn settle(&self, ticket: Ticket, level: Durability) -> Result<(), LogError> {
         if level == Durability::Buffered {
-            return Ok(());
+            // Not whether the store is closed: a close that succeeds waits for what was committed. One that
+            // fails does not, and has let the log buffers go (`store/close.rs`).
+            return Ok(self.shared.poison.check()?);
         }
         Ok(self.shared.wait(ticket, level, Some(self.shared.ack_timeout))?)
     }

@@ -1,4 +1,5 @@
-//! The latch for I/O failures of unknown extent: the first one stays, and nothing is acknowledged after it.
+//! The latch for I/O failures of unknown extent, and for ends that leave changes behind: the first one stays,
+//! and nothing is acknowledged after it.
 
 use std::sync::{Arc, OnceLock};
 
@@ -14,11 +15,16 @@ pub(crate) struct Poison {
 impl Poison {
     /// Latches a failure, unless there was one before.
     pub(crate) fn set(&self, error: IoError) {
-        if self.first.set(Arc::new(error)).is_ok()
+        if self.latch(error)
             && let Some(first) = self.first.get()
         {
             tracing::error!(%first, "the log is poisoned: nothing is acknowledged from now on");
         }
+    }
+
+    /// The same of an end that nobody need be told of. Whether it is the first.
+    pub(crate) fn latch(&self, error: IoError) -> bool {
+        self.first.set(Arc::new(error)).is_ok()
     }
 
     #[inline]

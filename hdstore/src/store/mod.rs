@@ -199,6 +199,12 @@ impl<L: Log> Store<L> {
         self.inner.nodes[0].arena.budget().refund(bytes);
     }
 
+    /// Waits until every change that has its stream's lock has let it go; one that takes its lock later finds
+    /// all that the caller had done before this call, in [`Log::settle`] as well. For who ends a log.
+    pub fn await_changes(&self) {
+        self.inner.all().for_each(|stream| drop(self.inner.lock_head(StreamId(stream))));
+    }
+
     /// How many streams the store has.
     pub fn streams(&self) -> u32 {
         self.inner.streams

@@ -127,7 +127,7 @@ impl Ring {
 
     /// Words of a turn that were handed out, and rooms that are whole.
     #[cfg(any(test, loom))]
-    pub(super) fn handed_out(&self, turn: u64) -> (usize, usize) {
+    pub(crate) fn handed_out(&self, turn: u64) -> (usize, usize) {
         let words = self.state(turn).records();
         let word = |index: &usize| self.control(turn, TABLE + index * 8).load(Ordering::Relaxed);
         let is_room = |word: &u64| *word != 0 && *word != super::layout::NO_RECORD;

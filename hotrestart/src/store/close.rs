@@ -3,6 +3,19 @@
 //! Invariant: the manifest says "closed cleanly" only after every committed record is flushed, the last
 //! chunks are sealed and no more room is handed out; the log buffers are removed after that, the lock is
 //! let go last.
+//!
+//! A close that succeeds has waited for every room under way. One that fails has not, and the next opening
+//! takes the log buffers over: a record that becomes whole after that is in none of them. So, before the
+//! directory is let go, the store is poisoned, and then every stream's lock is taken once. A change completes
+//! its record under its stream's lock, and asks for poison after that, before its caller is told that it is
+//! done (`DiskLog::settle`). If it had the lock before us, its record is whole before the directory goes; if
+//! it has it after us, it finds the poison, and its caller is told that nobody knows. Without the lock each
+//! of the two might overlook the other's store. A group's one word and a clear's record are set under the
+//! lock like a put's. The parts of a long value are not, but its thread has set them before it took the
+//! lock, and they count only with the record of their entry.
+//!
+//! Nobody has a stream's lock while it waits for room or for a seq, so the close waits for what is between
+//! the lock and its end alone; the user's clock may be asked there.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +30,7 @@ use crate::durability::LogFailure;
 use crate::error::CloseError;
 use crate::format::manifest::{BuffersPlace, LifeState};
 use crate::format::{LifeNumber, StoreId};
-use crate::io::IoKind;
+use crate::io::{IoError, IoKind, IoOperation};
 use crate::log::Shared;
 
 /// What runs while a store is open, and what it holds.
@@ -66,7 +79,8 @@ impl Store {
     /// # Errors
     /// [`CloseError`]: the store is closed all the same, and the next opening recovers it as after a
     /// crash. On a full disk it waits as long as a put would; what could not be written then stays in the
-    /// log buffers.
+    /// log buffers. Changes that other threads have under way then are refused, or told by
+    /// [`LogFailure::Poisoned`] that nobody knows.
     pub fn close(mut self) -> Result<(), CloseError> {
         self.finish(&mut Threads)
     }
@@ -100,10 +114,11 @@ impl Store {
         // begins after this: that it is closed is asked under this lock.
         let mut manifests =
             self.shared.manifests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        self.shared.poison.check()?;
-        if gave_up {
-            let needed_bytes = self.shared.supply.chunk_size();
-            return Err(LogFailure::NoSpace { needed_bytes }.into());
+        if let Err(failure) = self.drained(gave_up) {
+            // No more than one lock at a time: who makes or drops a map has this one first.
+            drop(manifests);
+            self.end_acknowledging();
+            return Err(failure.into());
         }
         self.shared.supply.discard_stock();
         // What opened under this limit opens under it again.
@@ -130,8 +145,31 @@ impl Store {
         Ok(())
     }
 
+    /// Whether all that was committed is flushed. If not, the store is poisoned.
+    fn drained(&self, gave_up: bool) -> Result<(), LogFailure> {
+        self.shared.poison.check()?;
+        if gave_up {
+            let needed_bytes = self.shared.supply.chunk_size();
+            let what = "a chunk to close the store on a full disk";
+            let error = IoError::from_errno(IoOperation::Create, what, libc::ENOSPC);
+            self.shared.poison.set(error.at(0, needed_bytes));
+            return Err(LogFailure::NoSpace { needed_bytes });
+        }
+        Ok(())
+    }
+
+    /// Of a store that is poisoned, and whose threads have ended: when this returns no change is acknowledged
+    /// any more whose record is not whole.
+    fn end_acknowledging(&self) {
+        for lane in &self.shared.lanes {
+            lane.progress.notify();
+            lane.ring.notify_all();
+        }
+        self.memory.await_changes();
+    }
+
     /// Ends the store as if its process died at this moment: nothing more is written, the log buffers
-    /// stay. For tests of recovery in one process.
+    /// stay, and nothing is acknowledged any more. For tests of recovery in one process.
     #[doc(hidden)]
     pub fn abandon(mut self) {
         self.end_at_once();
@@ -143,6 +181,10 @@ impl Store {
             stop(&self.shared, threads, running.keeper);
             // As at a close: the directory is let go after this.
             drop(self.shared.manifests.lock());
+            let what = "the log of a store that was abandoned";
+            let end = IoError::from_errno(IoOperation::Write, what, libc::ECANCELED);
+            self.shared.poison.latch(end);
+            self.end_acknowledging();
         }
     }
 }

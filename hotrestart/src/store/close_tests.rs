@@ -1,20 +1,24 @@
-//! Closing beside who makes or drops a map: once a close has had the manifest, it is the next opening's.
+//! Closing beside who makes or drops a map, or changes one: once a close has had the manifest, it is the next
+//! opening's, and once a close has failed, so are the log buffers.
 //!
-//! Hazard: a thread with a clone of the memory store asks whether the store is closed, then waits for the
+//! Hazards: a thread with a clone of the memory store asks whether the store is closed, then waits for the
 //! manifest, which the keeper or the compactor has; the close comes first, and the thread writes after it
-//! what the manifest said then, over what the next opening may have written meanwhile.
+//! what the manifest said then, over what the next opening may have written meanwhile. A thread that has its
+//! room in the log buffers completes its record there when the next opening has read them, and is told that
+//! it is kept.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hdstore::MapOptions;
 use hdstore::codec::U64;
+use hdstore::{Change, Log, MapId, MapOptions, Seq, StreamId};
 
-use crate::Store;
+use crate::durability::{Durability, LogFailure};
 use crate::format::manifest::MANIFEST_NAMES;
 use crate::io::sim::SimDisk;
 use crate::io::{IoError, IoOperation};
+use crate::{CloseError, Store};
 
 #[test]
 fn who_waited_for_the_manifest_while_the_store_was_closed_does_not_write_it() {
@@ -65,4 +69,57 @@ fn a_close_that_fails_waits_for_who_writes_the_manifest_before_the_directory_is_
         assert!(closer.join().expect("no panic").is_err(), "the store is broken");
         assert!(!is_over, "the next opening has the manifest, and so has who writes it");
     });
+}
+
+fn is_poisoned(told: Result<(), hdstore::LogError>) -> bool {
+    let told = told.expect_err("nobody knows");
+    matches!(told.downcast_ref(), Some(LogFailure::Poisoned { .. }))
+}
+
+/// They have their rooms, and not yet their streams' locks: the close does not wait for them.
+#[test]
+fn changes_that_have_room_when_a_close_fails_are_not_acknowledged_afterwards() {
+    let builder = Store::builder().memory_limit_bytes(64 << 20).streams(4).chunk_bytes(256 << 10);
+    let disk = Arc::new(SimDisk::new(1));
+    let builder = builder.simulated(disk, Default::default(), [1; 16]);
+    let store = builder.open("/simulated").expect("a new store");
+    let (log, shared) = (store.memory.log().clone(), Arc::clone(&store.shared));
+    let (map, stream) = (MapId(1), StreamId(0));
+    let key: &[u8] = b"key";
+    let (long, value) = (vec![7; 100 << 10], b"value");
+    let entry = Change::Entry { key, value, expiry_ms: None };
+    let in_parts = Change::Entry { key, value: &long, expiry_ms: None };
+    let changes = [entry, in_parts, Change::Absence { key }, Change::Clear];
+    let rooms = changes.map(|change| {
+        let mut room = log.reserve(map, stream, change).expect("room");
+        log.write(&mut room, change);
+        room
+    });
+    let group = [(map, entry), (map, Change::Absence { key: b"other" })];
+    let mut of_group = log.reserve_group(stream, &group).expect("room");
+    shared.poison.set(IoError::from_errno(IoOperation::Flush, "chunk-00000001", libc::EIO));
+    let closed = store.close().expect_err("the store is broken");
+    assert!(matches!(closed, CloseError::Log(LogFailure::Poisoned { .. })), "{closed}");
+    for (seq, room) in (1..).zip(rooms) {
+        let ticket = log.commit(room, Seq(seq));
+        assert!(is_poisoned(log.settle(ticket, Durability::Buffered)), "change {seq}");
+    }
+    let ticket = log.commit_group(&mut of_group, &[Some(Seq(9)), Some(Seq(10))]);
+    assert!(is_poisoned(log.settle(ticket, Durability::Buffered)), "the group");
+}
+
+/// As of a process that died at that moment, in which nobody is told anything.
+#[test]
+fn a_change_that_has_room_when_its_store_is_abandoned_is_not_acknowledged() {
+    let builder = Store::builder().memory_limit_bytes(64 << 20).streams(4).chunk_bytes(256 << 10);
+    let disk = Arc::new(SimDisk::new(1));
+    let builder = builder.simulated(disk, Default::default(), [1; 16]);
+    let store = builder.open("/simulated").expect("a new store");
+    let log = store.memory.log().clone();
+    let change = Change::Absence { key: b"key" };
+    let mut room = log.reserve(MapId(1), StreamId(0), change).expect("room");
+    log.write(&mut room, change);
+    store.abandon();
+    let ticket = log.commit(room, Seq(1));
+    assert!(is_poisoned(log.settle(ticket, Durability::Buffered)));
 }

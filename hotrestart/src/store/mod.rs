@@ -4,6 +4,8 @@
 //! what one can do in between.
 
 pub(crate) mod close;
+#[cfg(all(test, loom))]
+mod close_models;
 pub mod hold;
 pub(crate) mod identity;
 mod load;
