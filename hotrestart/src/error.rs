@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::durability::LogFailure;
+use crate::format::ChunkHeaderError;
 use crate::io::IoError;
 
 /// Why a store could not be opened. Nothing was lost by trying.
@@ -168,6 +169,12 @@ impl Problem {
             format!("blocks {first} to {last} are missing, with all records in them")
         };
         Problem { file: file.to_owned(), offset, what }
+    }
+
+    /// That a chunk's header cannot be read, and what is known of it nonetheless, if anything.
+    pub(crate) fn chunk_header(file: &str, error: &ChunkHeaderError, known: &str) -> Problem {
+        let known = if known.is_empty() { String::new() } else { format!("; {known}") };
+        Problem { file: file.to_owned(), offset: 0, what: format!("chunk header: {error}{known}") }
     }
 }
 

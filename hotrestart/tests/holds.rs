@@ -328,6 +328,51 @@ fn a_held_chunk_that_is_missing_is_told_by_its_hold() {
     assert!(store.release(hold.id()).expect("released"));
 }
 
+/// Flips bits in the first bytes of a file.
+fn flip(path: &Path, bytes: std::ops::Range<usize>) {
+    let mut content = std::fs::read(path).expect("a file");
+    content[bytes].iter_mut().for_each(|byte| *byte ^= 1);
+    std::fs::write(path, content).expect("written");
+}
+
+#[test]
+fn a_held_chunk_whose_header_goes_bad_is_told_by_its_file_and_stays_as_it_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = builder().open(dir.path()).expect("a new store");
+    fill(&store, 0..2);
+    let hold = store.hold().expect("held");
+    let before = freed(&store);
+    for version in 2..100 {
+        fill(&store, version..version + 1);
+        if freed(&store) > before + hold.files().len() as u64 {
+            break;
+        }
+    }
+    assert!(freed(&store) > before, "nothing that is held was freed meanwhile");
+    store.close().expect("a clean close");
+    // One bit, and more than can be made good.
+    for (file, bytes) in hold.files().iter().flat_map(|file| [(file, 64..65), (file, 0..64)]) {
+        let path = dir.path().join(&file.name);
+        flip(&path, bytes.clone());
+        let error = builder().open(dir.path()).expect_err("a header is bad");
+        let OpenError::Corrupt { problems } = &error else { panic!("{error}") };
+        let is_told = |problem: &hotrestart::Problem| {
+            problem.file == file.name && problem.offset == 0 && problem.what.contains("header")
+        };
+        assert!(problems.iter().any(is_told), "{}: {problems:?}", file.name);
+        flip(&path, bytes);
+    }
+    let file = &hold.files()[0];
+    flip(&dir.path().join(&file.name), 64..65);
+    let before = held_bytes(dir.path(), &hold);
+    let store = builder().recovery(RecoveryMode::Salvage).open(dir.path()).expect("salvaged");
+    let problems = &store.recovery().problems;
+    assert!(problems.iter().all(|problem| problem.file == file.name), "{problems:?}");
+    assert_eq!(store.holds().len(), 1);
+    fill(&store, 100..102);
+    assert!(held_bytes(dir.path(), &hold) == before, "what is held was changed");
+}
+
 #[test]
 fn held_chunks_stay_when_what_was_salvaged_ends_before_them() {
     // Whether the last chunks are known to be whole depends on what was written when they were begun.

@@ -158,9 +158,9 @@ impl Supply {
         }
     }
 
-    /// The id of the first chunk of a life: ids of different lives never meet.
+    /// The id of the first chunk of a life.
     pub(crate) fn first_id(life: LifeNumber) -> ChunkId {
-        ChunkId(life.0 << 32)
+        ChunkId::first_of(life)
     }
 
     /// Takes a chunk if one is ready, and asks for another. Compaction leaves those for the log buffers.

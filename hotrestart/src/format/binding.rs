@@ -8,7 +8,7 @@ use super::crc;
 use super::ids::{ChunkId, LifeNumber, StoreId};
 
 /// The checksum that every block of one chunk starts from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Binding(u32);
 
 impl Binding {
@@ -25,6 +25,12 @@ impl Binding {
     pub fn crc(self, bytes: &[u8]) -> u32 {
         crc::crc32c_append(self.0, bytes)
     }
+
+    /// The one binding from which `bytes` give `crc`.
+    #[must_use]
+    pub fn that_gives(crc: u32, bytes: &[u8]) -> Binding {
+        Binding(crc::crc32c_before(crc, bytes))
+    }
 }
 
 #[cfg(test)]
@@ -38,5 +44,6 @@ mod tests {
         assert_ne!(own, Binding::of(StoreId([1; 16]), ChunkId(3), LifeNumber(3)));
         assert_ne!(own, Binding::of(StoreId([1; 16]), ChunkId(2), LifeNumber(4)));
         assert_ne!(own.crc(b"same bytes"), crc::crc32c(b"same bytes"));
+        assert_eq!(Binding::that_gives(own.crc(b"same bytes"), b"same bytes"), own);
     }
 }

@@ -146,10 +146,35 @@ pub fn seal(buf: &mut [u8], header: &BlockHeader, binding: Binding) -> usize {
 /// # Errors
 /// When no valid block of the chunk with this binding begins there.
 pub fn check(bytes: &[u8], binding: Binding) -> Result<BlockHeader, BlockError> {
+    let expected = binding.crc(covered(bytes)?);
+    let found = u32_at(bytes, CRC_AT);
+    if expected != found {
+        return Err(BlockError::Checksum { expected, found });
+    }
+    header_of(bytes)
+}
+
+/// The binding with which a block at the start of `bytes` would be valid, and its header. Any bytes with
+/// magic and length of a block have one: it says something only to who knows which bindings there may be.
+/// `None` where no block begins, whatever the binding. Costs one CRC, as `check` does.
+#[must_use]
+pub fn bound_to(bytes: &[u8]) -> Option<(Binding, BlockHeader)> {
+    let covered = covered(bytes).ok()?;
+    Some((Binding::that_gives(u32_at(bytes, CRC_AT), covered), header_of(bytes).ok()?))
+}
+
+/// Whether the first bytes are those of a block, valid or not.
+#[must_use]
+pub fn begins(bytes: &[u8]) -> bool {
+    bytes.starts_with(&MAGIC)
+}
+
+/// What the checksum of the block at the start of `bytes` covers.
+fn covered(bytes: &[u8]) -> Result<&[u8], BlockError> {
     if bytes.len() < BLOCK_HEADER_LEN {
         return Err(BlockError::TooShort { len: bytes.len() });
     }
-    if bytes[..4] != MAGIC {
+    if !begins(bytes) {
         return Err(BlockError::Magic { found: [bytes[0], bytes[1], bytes[2], bytes[3]] });
     }
     let payload_len = u32_at(bytes, 32);
@@ -157,11 +182,10 @@ pub fn check(bytes: &[u8], binding: Binding) -> Result<BlockHeader, BlockError> 
     if payload_len as usize > max {
         return Err(BlockError::Length { max, found: payload_len });
     }
-    let expected = binding.crc(&bytes[CRC_FROM..BLOCK_HEADER_LEN + payload_len as usize]);
-    let found = u32_at(bytes, CRC_AT);
-    if expected != found {
-        return Err(BlockError::Checksum { expected, found });
-    }
+    Ok(&bytes[CRC_FROM..BLOCK_HEADER_LEN + payload_len as usize])
+}
+
+fn header_of(bytes: &[u8]) -> Result<BlockHeader, BlockError> {
     let kind = match bytes[44] {
         1 => BlockKind::Records,
         2 => BlockKind::Directory,
@@ -171,7 +195,7 @@ pub fn check(bytes: &[u8], binding: Binding) -> Result<BlockHeader, BlockError> 
         number: BlockNumber(u64_at(bytes, 8)),
         flushed: BlockNumber(u64_at(bytes, 16)),
         written: BlockNumber(u64_at(bytes, 24)),
-        payload_len,
+        payload_len: u32_at(bytes, 32),
         records: u32_at(bytes, 36),
         live_mib: u32_at(bytes, 40),
         kind,

@@ -20,7 +20,7 @@ pub const CHUNK_SIZE_MAX: u64 = 64 << 20;
 pub const CHUNK_SIZE_DEFAULT: u64 = 8 << 20;
 
 const MAGIC: [u8; 8] = *b"HDCHUNK1";
-const CRC_AT: usize = 4092;
+pub(super) const CRC_AT: usize = 4092;
 
 /// True for the sizes that a chunk may have: powers of two between the smallest and the largest.
 #[must_use]

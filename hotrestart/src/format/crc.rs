@@ -28,6 +28,15 @@ pub fn crc32c_combine(crc: u32, next: u32, len: u64) -> u32 {
     crc_fast::checksum_combine(CrcAlgorithm::Crc32Iscsi, crc, next, len) as u32
 }
 
+/// What must come before `bytes` for them to give `crc`: what `crc32c_append` was begun with.
+#[must_use]
+pub fn crc32c_before(crc: u32, bytes: &[u8]) -> u32 {
+    // Zeros move what came before on as powers of x do, and modulo this polynomial, (x + 1) times a primitive
+    // one of degree 31, these come round after so many: to go on up to there is to go back.
+    const PERIOD: u64 = (1 << 31) - 1;
+    crc32c_combine(crc ^ crc32c(bytes), 0, PERIOD - bytes.len() as u64 % PERIOD)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,6 +67,7 @@ mod tests {
                 assert_eq!(crc32c_append(crc32c(first), rest), whole, "{len} bytes cut at {cut}");
                 let combined = crc32c_combine(crc32c(first), crc32c(rest), rest.len() as u64);
                 assert_eq!(combined, whole, "{len} bytes, combined at {cut}");
+                assert_eq!(crc32c_before(whole, rest), crc32c(first), "{len} bytes, back to {cut}");
             }
         }
     }

@@ -85,6 +85,14 @@ impl FileNumber {
     }
 }
 
+impl ChunkId {
+    /// The id of the first chunk of a life; the others follow. So ids of different lives never meet.
+    #[must_use]
+    pub const fn first_of(life: LifeNumber) -> ChunkId {
+        ChunkId(life.0 << 32)
+    }
+}
+
 impl BlockNumber {
     /// The number of the block after this one.
     #[must_use]

@@ -11,6 +11,7 @@ pub mod binding;
 pub mod block;
 mod bytes;
 pub mod chunk;
+pub mod chunk_damage;
 pub mod crc;
 pub mod directory;
 pub mod features;

@@ -17,6 +17,8 @@ pub(super) struct ChunkFile {
     pub(super) name: String,
     pub(super) bytes: u64,
     pub(super) header: Result<ChunkHeader, ChunkHeaderError>,
+    /// Why the header was not valid, when it could be restored.
+    damage: Option<ChunkHeaderError>,
     pub(super) blocks: Vec<(u64, BlockHeader)>,
     pub(super) gaps: Vec<(u64, BlockError)>,
 }
@@ -25,17 +27,32 @@ impl ChunkFile {
     pub(super) fn read(path: &Path, number: FileNumber) -> std::io::Result<ChunkFile> {
         let name = number.file_name();
         let content = std::fs::read(path.join(&name))?;
-        let header = ChunkHeader::decode(&content);
-        let (mut blocks, mut gaps) = (Vec::new(), Vec::new());
-        if let Ok(header) = &header {
-            for walked in ChunkWalk::new(&content, header.binding()) {
-                match walked {
-                    Walked::Block { offset, header, .. } => blocks.push((offset as u64, header)),
-                    Walked::Gap { offset, error, .. } => gaps.push((offset as u64, error)),
-                }
+        let mut chunk = ChunkFile {
+            name,
+            bytes: content.len() as u64,
+            header: ChunkHeader::decode(&content),
+            damage: None,
+            blocks: Vec::new(),
+            gaps: Vec::new(),
+        };
+        chunk.walk(&content);
+        Ok(chunk)
+    }
+
+    /// Looks at the chunk as if it had this header, which it had.
+    pub(super) fn restore(&mut self, header: ChunkHeader, content: &[u8]) {
+        self.damage = std::mem::replace(&mut self.header, Ok(header)).err();
+        self.walk(content);
+    }
+
+    fn walk(&mut self, content: &[u8]) {
+        let Ok(header) = &self.header else { return };
+        for walked in ChunkWalk::new(content, header.binding()) {
+            match walked {
+                Walked::Block { offset, header, .. } => self.blocks.push((offset as u64, header)),
+                Walked::Gap { offset, error, .. } => self.gaps.push((offset as u64, error)),
             }
         }
-        Ok(ChunkFile { name, bytes: content.len() as u64, header, blocks, gaps })
     }
 
     pub(super) fn is_sealed(&self) -> bool {
@@ -58,7 +75,7 @@ impl ChunkFile {
             file: self.name.clone(),
             bytes: self.bytes,
             identity: self.header.as_ref().ok().map(identity),
-            error: self.header.as_ref().err().map(ToString::to_string),
+            error: self.header.as_ref().err().or(self.damage.as_ref()).map(ToString::to_string),
             blocks: blocks.map(|(first, last)| (first.1.number.0, last.1.number.0)),
             records: records.map(|(_, block)| u64::from(block.records)).sum(),
             is_sealed: self.is_sealed(),

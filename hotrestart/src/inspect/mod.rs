@@ -15,6 +15,7 @@ mod records;
 mod report;
 mod runs;
 mod survey;
+mod torn_headers;
 
 use std::path::{Path, PathBuf};
 

@@ -9,7 +9,7 @@ use super::buffers::{self, Undecided};
 use super::chunks::ChunkFile;
 use super::judge::{self, Extent};
 use super::report::{ManifestReport, Problem, counted};
-use super::{InspectError, Options};
+use super::{InspectError, Options, torn_headers};
 use crate::format::manifest::MANIFEST_NAMES;
 use crate::format::{ChunkHeaderError, FileNumber, LifeNumber, Manifest, ManifestError, WriterId};
 
@@ -54,6 +54,9 @@ impl Survey {
         }
         survey.judge_manifests();
         survey.undecided = buffers::read(&mut survey, options);
+        if let Some(manifest) = survey.manifest.clone() {
+            torn_headers::judge(&mut survey, &manifest);
+        }
         judge::judge(&mut survey);
         Ok(survey)
     }
@@ -68,7 +71,13 @@ impl Survey {
     }
 
     /// A problem after a clean close; after a crash it may be what the crash left.
-    fn problem_if_clean(&mut self, file: &str, offset: u64, expected: &str, found: &str) {
+    pub(super) fn problem_if_clean(
+        &mut self,
+        file: &str,
+        offset: u64,
+        expected: &str,
+        found: &str,
+    ) {
         if self.is_clean() {
             self.problem(file, offset, expected, found);
         } else {
@@ -160,16 +169,15 @@ impl Survey {
                     let found = format!("{} bytes", chunk.bytes);
                     self.problem_if_clean(name, chunk.bytes, &expected, &found);
                 }
-                Ok(_) | Err(ChunkHeaderError::Blank) => {}
+                Ok(_) => {}
                 Err(ChunkHeaderError::TooShort { len }) => {
                     self.notes.push(format!(
                         "{name} has {}: its making was interrupted",
                         counted(*len as u64, "byte", "bytes")
                     ));
                 }
-                Err(error) => {
-                    self.problem_if_clean(name, 0, "a valid chunk header", &error.to_string());
-                }
+                // Judged when it is known which life is undecided (`torn_headers.rs`).
+                Err(_) => {}
             }
         }
         self.chunks = chunks;

@@ -243,10 +243,11 @@ impl<'a> Fold<'a> {
         Ok(())
     }
 
-    /// What gathers for compaction from a chunk, the first time that it is loaded.
+    /// What gathers for compaction from a chunk, the first time that it is loaded. None from one whose header
+    /// is damaged, which stays as it is.
     pub(super) fn gather<'c>(&'c self, chunk: &'c Settled) -> Option<Gather<'c>> {
         let is_first = self.is_first_pass.load(Ordering::Relaxed);
-        is_first.then(|| Gather::new(&chunk.file, &self.log.hash))
+        (is_first && !chunk.file.is_restored).then(|| Gather::new(&chunk.file, &self.log.hash))
     }
 
     /// Counts a chunk that is loaded, once, and hands on what was gathered from it.

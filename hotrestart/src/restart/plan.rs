@@ -10,11 +10,13 @@
 use std::collections::BTreeMap;
 
 use super::read::ChunkReader;
+use super::torn_headers::Judge;
 use crate::error::{OpenError, Problem};
 use crate::format::chunk::CHUNK_HEADER_LEN;
 use crate::format::manifest::LifeState;
 use crate::format::{
-    BootId, ChunkHeader, ChunkHeaderError, ChunkId, FileNumber, FreedBlocks, LifeNumber, Manifest,
+    ALIGNMENT, BootId, ChunkHeader, ChunkHeaderError, ChunkId, FileNumber, FreedBlocks, LifeNumber,
+    Manifest,
 };
 use crate::io::{DirEntry, Disk};
 
@@ -23,6 +25,8 @@ use crate::io::{DirEntry, Disk};
 pub(crate) struct ChunkFile {
     pub(crate) name: String,
     pub(crate) header: ChunkHeader,
+    /// Whether the header is damaged in the file.
+    pub(crate) is_restored: bool,
 }
 
 /// A settled chunk: its blocks from the first up to `end` must all be there.
@@ -45,6 +49,9 @@ pub(crate) struct Tail {
     /// Whether the life ran in this boot, so that completed writes and log buffers are still there.
     pub(crate) same_boot: bool,
 }
+
+/// The chunks by life and writer.
+type Sequences = BTreeMap<(u64, u32), Vec<ChunkFile>>;
 
 /// What a restart does.
 #[derive(Debug, Default)]
@@ -96,7 +103,7 @@ pub(crate) fn make(
     boot: BootId,
 ) -> Result<Plan, OpenError> {
     let mut plan = Plan::default();
-    let mut sequences: BTreeMap<(u64, u32), Vec<ChunkFile>> = BTreeMap::new();
+    let mut sequences = Sequences::new();
     let mut unreadable = Vec::new();
     let mut reader = ChunkReader::new(disk, CHUNK_HEADER_LEN, 1)?;
     for entry in entries {
@@ -111,12 +118,8 @@ pub(crate) fn make(
             }
             Err(error) => return Err(error.into()),
         };
-        if bytes.iter().all(|byte| *byte == 0) {
-            plan.unused.push(entry.name.clone());
-            continue;
-        }
         match ChunkHeader::decode(&bytes) {
-            Ok(header) => accept(entry, header, manifest, &mut sequences, &mut plan)?,
+            Ok(header) => accept(entry, (header, false), manifest, &mut sequences, &mut plan)?,
             Err(ChunkHeaderError::Version { found }) => {
                 let reason =
                     format!("chunk format version {found} is newer than this program knows");
@@ -126,13 +129,10 @@ pub(crate) fn make(
                 let reason = format!("needs features that this program does not know: {unknown}");
                 return Err(OpenError::NewerFormat { file: entry.name.clone(), reason });
             }
-            Err(error) => unreadable.push(Problem {
-                file: entry.name.clone(),
-                offset: 0,
-                what: format!("chunk header: {error}"),
-            }),
+            Err(error) => unreadable.push((entry, error)),
         }
     }
+    let unreadable = judge_unreadable(disk, unreadable, manifest, boot, &mut sequences, &mut plan)?;
     let mut missing = false;
     for life in &manifest.lives {
         for writer in 0..life.valid_blocks.len() as u32 {
@@ -183,15 +183,9 @@ pub(crate) fn make(
             });
         }
     }
-    // A header that cannot be read matters when blocks are missing; else it is a write that a crash cut off.
-    if missing {
-        unreadable.append(&mut plan.problems);
-        plan.problems = unreadable;
-    } else {
-        plan.unused.extend(unreadable.into_iter().map(|problem| problem.file));
-    }
     for held in &manifest.held {
         if !plan.held.contains_key(&held.chunk) {
+            missing = true;
             plan.problems.push(Problem {
                 file: String::new(),
                 offset: 0,
@@ -199,16 +193,67 @@ pub(crate) fn make(
             });
         }
     }
+    // A header that cannot be read matters when anything is missing; else nothing in its chunk counts.
+    if missing {
+        plan.problems.splice(0..0, unreadable);
+    } else {
+        plan.unused.extend(unreadable.into_iter().map(|problem| problem.file));
+    }
     // Whatever else is thought of it, a held chunk stays as it is.
     plan.unused.retain(|name| !plan.held.values().any(|held| held == name));
     Ok(plan)
 }
 
+/// Judges the chunks whose headers cannot be read: damage is a problem, and its chunk counts as far as its
+/// header can be restored. Returns the others, in which nothing counts unless something else is missing.
+fn judge_unreadable(
+    disk: &dyn Disk,
+    unreadable: Vec<(&DirEntry, ChunkHeaderError)>,
+    manifest: &Manifest,
+    boot: BootId,
+    sequences: &mut Sequences,
+    plan: &mut Plan,
+) -> Result<Vec<Problem>, OpenError> {
+    let mut others = Vec::new();
+    if unreadable.is_empty() {
+        return Ok(others);
+    }
+    let known = sequences.values().flatten().map(|chunk| &chunk.header);
+    let life = undecided(manifest).and_then(|life| manifest.life(life));
+    let judge = Judge::new(manifest, life.is_some_and(|life| life.boot == boot), known);
+    let mut reader = ChunkReader::new(disk, manifest.chunk_size as usize, 1)?;
+    for (entry, error) in unreadable {
+        let is_blank = error == ChunkHeaderError::Blank;
+        let is_whole = entry.len == manifest.chunk_size;
+        // Most of the blank ones were made ahead of need, and are not read for nothing.
+        let may_count = is_whole
+            && (!is_blank
+                || judge.may_count(&reader.read_one(&entry.name, CHUNK_HEADER_LEN + ALIGNMENT)?));
+        let damage = match may_count {
+            true => judge.judge(&reader.read_one(&entry.name, entry.len as usize)?),
+            false => None,
+        };
+        let Some(damage) = damage else {
+            if is_blank {
+                plan.unused.push(entry.name.clone());
+            } else {
+                others.push(Problem::chunk_header(&entry.name, &error, ""));
+            }
+            continue;
+        };
+        plan.problems.push(Problem::chunk_header(&entry.name, &error, &damage.what));
+        if let Some(header) = damage.restored {
+            accept(entry, (header, true), manifest, sequences, plan)?;
+        }
+    }
+    Ok(others)
+}
+
 fn accept(
     entry: &DirEntry,
-    header: ChunkHeader,
+    (header, is_restored): (ChunkHeader, bool),
     manifest: &Manifest,
-    sequences: &mut BTreeMap<(u64, u32), Vec<ChunkFile>>,
+    sequences: &mut Sequences,
     plan: &mut Plan,
 ) -> Result<(), OpenError> {
     if header.store != manifest.store {
@@ -238,7 +283,7 @@ fn accept(
     }
     plan.clock = plan.clock.max(header.clock + header.chunk_size);
     let place = sequences.entry((header.life.0, header.writer.0)).or_default();
-    place.push(ChunkFile { name: entry.name.clone(), header });
+    place.push(ChunkFile { name: entry.name.clone(), header, is_restored });
     Ok(())
 }
 

@@ -161,6 +161,12 @@ impl Machine {
         Machine { disk, regions, full_for_small_files: Arc::default(), boot: 1 }
     }
 
+    /// The same machine with another disk in it.
+    pub fn on(&self, disk: SimDisk) -> Machine {
+        let regions = hotrestart::copy_regions(&self.regions);
+        Machine { disk, regions, full_for_small_files: Arc::default(), boot: self.boot }
+    }
+
     pub fn builder(&self) -> Builder {
         let disk = Arc::new(Patient(self.disk.clone(), Arc::clone(&self.full_for_small_files)));
         Store::builder()

@@ -7,6 +7,7 @@
 
 mod bench;
 mod full;
+mod headers;
 mod offline;
 mod stamps;
 mod threads;
