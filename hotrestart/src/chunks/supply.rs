@@ -105,7 +105,8 @@ pub(crate) struct Supply {
     reserve: Reserve,
     /// The log buffers, whose content needs chunks.
     rings: Vec<Arc<Ring>>,
-    /// Chunks in stock.
+    /// Chunks in stock: those of `state` whenever its lock is free. A put that waits by the one and looks by
+    /// the other would spin for ever if they differed.
     stock: AtomicUsize,
     /// Chunk files that the store has, the stock included.
     files: AtomicU64,
@@ -255,7 +256,9 @@ impl Supply {
             let is_wanted = index < keep && self.lock().ready.len() < self.ahead;
             if is_wanted && let Ok(file) = self.disk.open(&name, OpenMode::ReadWrite) {
                 let id = self.next_id();
-                self.lock().ready.push_back(FreshChunk { file, id });
+                let mut state = self.lock();
+                state.ready.push_back(FreshChunk { file, id });
+                self.stock.store(state.ready.len(), Ordering::Relaxed);
                 continue;
             }
             match self.disk.remove(&name) {
@@ -269,7 +272,6 @@ impl Supply {
         if keep > 0 && !freed.is_empty() {
             state.no_space_bytes = None;
         }
-        self.stock.store(state.ready.len(), Ordering::Relaxed);
         drop(state);
         self.changed.notify_all();
     }

@@ -136,7 +136,11 @@ impl Store {
             if let Some(life) = manifest.lives.iter_mut().find(|life| life.number == running.life) {
                 life.state = LifeState::Cut;
                 life.buffers = BuffersPlace::None;
-                life.valid_blocks = blocks;
+                // Never fewer than were told: a compactor that died while it freed its victims knows less of
+                // its blocks than the manifest, which counts their survivors.
+                for (known, written) in life.valid_blocks.iter_mut().zip(&blocks) {
+                    *known = (*known).max(*written);
+                }
             }
         })?;
         if let Err(error) = running.places.remove(running.store, running.life, running.place) {
