@@ -122,16 +122,16 @@ impl Shared {
         Ok(())
     }
 
-    /// Takes back what a copy of the manifest may say since a change of its maps failed: that a map is gone
-    /// in which more will be acknowledged, or that one is there of which the caller is told that it was not
-    /// made. Where that fails, too, nothing is acknowledged any more.
-    fn take_back(&self, manifests: &mut Manifests, generation: u64, source: IoError) -> LogFailure {
+    /// Takes back what a copy of the manifest may say since a change of it failed: that a map is gone in
+    /// which more will be acknowledged, that one is there of which the caller is told that it was not made,
+    /// that chunks are held that are not, or are not that are. Where that fails, too, nothing is acknowledged
+    /// any more.
+    pub(crate) fn take_back(&self, manifests: &mut Manifests, generation: u64, failed: &IoError) {
         let is_untouched = manifests.current.generation == generation
-            && matches!(source.class, IoErrorClass::NoSpace { .. });
+            && matches!(failed.class, IoErrorClass::NoSpace { .. });
         if !is_untouched && let Err(error) = manifests.update(|_| {}) {
             self.poison.set(error);
         }
-        LogFailure::Manifest { source: Arc::new(source) }
     }
 
     /// Room for records, waiting as long as a put may. Whether there are chunks is asked once for each
@@ -301,7 +301,10 @@ impl Log for DiskLog {
             });
             manifest.next_map = MapId(manifest.next_map.0.max(spec.id.0 + 1));
         });
-        made.map_err(|source| shared.take_back(&mut manifests, generation, source))?;
+        if let Err(source) = made {
+            shared.take_back(&mut manifests, generation, &source);
+            return Err(LogFailure::Manifest { source: Arc::new(source) }.into());
+        }
         // Never fewer: a chunk that is being filled may hold records of maps that are gone.
         let more = u64::from(shared.streams);
         let tables = shared.tables.fetch_add(more, Ordering::Relaxed) + more;
@@ -318,7 +321,10 @@ impl Log for DiskLog {
         let generation = manifests.current.generation;
         let forget = |manifest: &mut Manifest| manifest.maps.retain(|record| record.id != map);
         let dropped = manifests.update(forget);
-        dropped.map_err(|source| shared.take_back(&mut manifests, generation, source))?;
+        if let Err(source) = dropped {
+            shared.take_back(&mut manifests, generation, &source);
+            return Err(LogFailure::Manifest { source: Arc::new(source) }.into());
+        }
         drop(manifests);
         shared.clears.forget(map);
         Ok(())

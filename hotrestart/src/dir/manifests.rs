@@ -94,7 +94,8 @@ impl Manifests {
     /// chunks that are held. On a full disk that is refused as long as it would use up what freeing needs.
     ///
     /// # Errors
-    /// As for [`Manifests::update`]; after `NoSpace` nothing has changed.
+    /// As for [`Manifests::update`]. `NoSpace` changes nothing where files are overwritten in place;
+    /// elsewhere one copy may say the change (`Shared::take_back`).
     pub(crate) fn grow(&mut self, change: impl FnOnce(&mut Manifest)) -> Result<(), IoError> {
         let mut next = self.current.clone();
         change(&mut next);

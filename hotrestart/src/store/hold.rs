@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use super::Store;
 use crate::chunks::register::Registered;
+use crate::dir::manifests::Manifests;
 use crate::durability::{Durability, LogFailure};
 use crate::format::manifest::{BuffersPlace, HeldChunk, LifeState};
 use crate::format::{FileNumber, HoldId, LifeNumber, Manifest};
@@ -72,8 +73,8 @@ pub enum HoldError {
         /// How long was waited, in milliseconds.
         waited_ms: u64,
     },
-    /// The manifest could not be written: when that is not for want of space, the next opening may find the
-    /// hold as it was or as it was asked for.
+    /// The manifest could not be written. Nothing has changed, unless the store is poisoned by that: then the
+    /// next opening may find the hold as it was or as it was asked for.
     #[error("the manifest cannot be written, so nothing is held or released: {source}")]
     Manifest {
         /// Why.
@@ -150,9 +151,9 @@ impl Store {
         let files = files_of(shared, &image);
         let (id, chunks) = (shared.holds.next_id(), chunks_of(&files));
         let held = chunks.iter().map(|chunk| HeldChunk { chunk: *chunk, holder: id });
-        manifests
-            .grow(|manifest| manifest.held.extend(held))
-            .map_err(|source| self.manifest_failed(source))?;
+        let generation = manifests.current.generation;
+        let grown = manifests.grow(|manifest| manifest.held.extend(held));
+        grown.map_err(|source| self.manifest_failed(&mut manifests, generation, source))?;
         shared.holds.add(id, chunks);
         let files = files.into_iter().map(|(file, chunk)| held_file(file, &chunk)).collect();
         Ok(Hold { id, files, manifest: image })
@@ -176,16 +177,24 @@ impl Store {
         if !shared.holds.contains(id) {
             return Ok(false);
         }
-        manifests
-            .update(|manifest| manifest.held.retain(|held| held.holder != id))
-            .map_err(|source| self.manifest_failed(source))?;
+        let generation = manifests.current.generation;
+        let updated = manifests.update(|manifest| manifest.held.retain(|held| held.holder != id));
+        updated.map_err(|source| self.manifest_failed(&mut manifests, generation, source))?;
         Ok(shared.holds.remove(id))
     }
 
-    /// A copy of the manifest whose extent is unknown is poison; one that found no space has changed nothing.
-    fn manifest_failed(&self, source: IoError) -> HoldError {
+    /// A copy of the manifest whose extent is unknown is poison. Else the other may say by now what did not
+    /// happen, and is written again.
+    fn manifest_failed(
+        &self,
+        manifests: &mut Manifests,
+        generation: u64,
+        source: IoError,
+    ) -> HoldError {
         if source.is_of_unknown_extent() {
             self.shared.poison.set(source.clone());
+        } else {
+            self.shared.take_back(manifests, generation, &source);
         }
         HoldError::Manifest { source }
     }

@@ -20,7 +20,8 @@ use hotrestart::io::{
 use hotrestart::{Builder, Durability, Map, MapOptions, OpenError, SharedRegions, Store};
 
 /// The simulated disk, whose queues wait a little instead of returning at once, so that writers do not spin.
-/// The second field counts small files that find no space, before a byte of them is changed.
+/// The second field counts small files that find no space, before a byte of them is changed; from 2^16 on,
+/// those that come before them and find some.
 #[derive(Clone, Debug)]
 pub struct Patient(pub SimDisk, pub Arc<AtomicU32>);
 
@@ -61,8 +62,9 @@ impl Disk for Patient {
     }
 
     fn write_small(&self, name: &str, content: &[u8]) -> Result<(), IoError> {
-        let one_less = |left: u32| left.checked_sub(1);
-        if self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+        let one_less = |left: u32| left.checked_sub(1 << 16).or(left.checked_sub(1));
+        let left = self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+        if left.is_ok_and(|left| left < 1 << 16) {
             let error = IoError::from_errno(IoOperation::Write, name, libc::ENOSPC);
             let needed = content.len() as u64;
             return Err(error.of_class(IoErrorClass::NoSpace { needed, available: 0 }));

@@ -1,13 +1,14 @@
 //! A simulated disk without space: puts are refused, removals go on, a close ends, an opening works, and
 //! nothing acknowledged is lost.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::bench::{Machine, Seed, map_of};
 use crate::failure;
 use hotrestart::codec::{Bytes, U64};
 use hotrestart::io::Disk;
-use hotrestart::{CloseError, Durability, LogFailure, Map, OpenError};
+use hotrestart::{CloseError, Durability, HoldError, LogFailure, Map, OpenError};
 
 fn used_bytes(machine: &Machine) -> u64 {
     machine.disk.list().expect("a directory").iter().map(|entry| entry.len).sum()
@@ -156,4 +157,32 @@ fn a_store_that_died_on_a_full_disk_opens_on_the_full_disk() {
         let store = open(&machine).expect("with space it opens");
         assert_eq!(map_of(&store).len(), full_at - removed);
     }
+}
+
+/// As on file systems that copy on write: one copy of the manifest says the change, the other finds no space.
+#[test]
+fn a_hold_or_a_release_that_finds_no_space_for_one_copy_of_the_manifest_has_changed_nothing() {
+    let second_copy = 1 << 16 | 1;
+    let mut machine = Machine::new(23);
+    let store = machine.open(1).expect("a new store");
+    map_of(&store).insert(&1, b"v").expect("room");
+    machine.full_for_small_files.store(second_copy, Ordering::Relaxed);
+    let error = store.hold().expect_err("no space");
+    assert!(matches!(error, HoldError::Manifest { .. }), "{error}");
+    assert_eq!(machine.full_for_small_files.load(Ordering::Relaxed), 0, "it never found no space");
+    assert!(store.holds().is_empty() && store.stats().poisoned.is_none());
+    machine.crash(Some(store), true);
+    let store = machine.open(1).expect("opens");
+    assert_eq!(store.holds(), [], "nobody was told of this hold");
+    map_of(&store).insert(&2, b"w").expect("room");
+    let hold = store.hold().expect("there is space");
+    let held = store.holds();
+    machine.full_for_small_files.store(second_copy, Ordering::Relaxed);
+    store.release(hold.id()).expect_err("no space");
+    assert_eq!(machine.full_for_small_files.load(Ordering::Relaxed), 0, "it never found no space");
+    assert_eq!(store.holds(), held);
+    machine.crash(Some(store), true);
+    let store = machine.open(1).expect("opens");
+    assert_eq!(store.holds(), held, "it was not released");
+    assert!(store.release(hold.id()).expect("there is space"));
 }
