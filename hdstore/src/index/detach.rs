@@ -174,3 +174,29 @@ fn free_chain(arena: &Arena, mut link: Word, free: &mut impl FnMut(u64, u64)) {
         free(base, BUCKET);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::testbed::{Testbed, hash};
+
+    /// A put looks where its key may be, and waits for room in the log without a pin. By the time that it
+    /// searches, what it has looked at may be another's memory; the shape alone says so.
+    #[test]
+    fn what_was_looked_up_before_a_clear_does_not_count_after_however_many_moves() {
+        let key = hash(0, 0, 1);
+        let bed = Testbed::new(vec![key]);
+        bed.insert(0);
+        let table = bed.table();
+        let before = table.homes(key);
+        table.detach();
+        bed.insert(0);
+        assert_eq!(table.buckets(), 1, "as many as before");
+        let place = |homes| table.find(homes, |_| true).map(|found| found.place);
+        // The clear and the first bucket are two.
+        for moves in 3..=1_u64 << 24 {
+            table.publish_moves();
+            let is_due = moves.is_power_of_two();
+            assert!(!is_due || place(before) == place(table.homes(key)), "after {moves} moves");
+        }
+    }
+}

@@ -13,7 +13,7 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use super::segments::{Path, path};
+use super::segments::{BUCKETS_MAX, Path, path};
 use super::word::{BUCKET, WORDS, Word, address, second, tag_of};
 use crate::arena::layout::SUPERBLOCK;
 use crate::arena::{Arena, Words};
@@ -25,10 +25,14 @@ pub(crate) const TABLE_BYTES: u64 = 64;
 const _: () = assert!(TABLE_BYTES == 64, "1,000 maps of 271 partitions, empty, cost at most 40 MB");
 
 // The words of a header.
-/// Bucket count in the low 40 bits, version in the high 24: it changes with every move of a word.
+/// Bucket count in the low 27 bits, version in the high 37: it changes with every move of a word. A put looks
+/// where its key may be, may wait for the log without a pin, and goes by what it saw if the shape is the
+/// same: that comes again only after hours in which nothing happens but moves.
 pub(super) const BUCKETS: usize = 0;
-pub(super) const COUNT_MASK: u64 = (1 << 40) - 1;
-const VERSION_STEP: u64 = 1 << 40;
+const COUNT_BITS: u32 = 27;
+pub(super) const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+const VERSION_STEP: u64 = 1 << COUNT_BITS;
+const _: () = assert!(BUCKETS_MAX <= COUNT_MASK, "the count of the largest table has its bits");
 pub(super) const BUCKET_0: usize = 1;
 pub(super) const ENTRIES: usize = 2;
 pub(super) const LIVE_BYTES: usize = 3;
