@@ -10,14 +10,14 @@
 //! fails. Who asks for the map by its name meanwhile still gets it, and is refused later. Callers:
 //! `Store::drop_map`; `Store::maintain` and whoever makes or drops a map (`bury`).
 
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Arc, Weak};
 
 use super::{Inner, MapCore, Maps, Store};
 use crate::error::Error;
 use crate::ids::StreamId;
 use crate::log::Log;
-use crate::sync::lock;
+use crate::sync::{fence, lock};
 
 /// A dropped map of which something is left.
 pub(super) struct Grave<L: Log> {
@@ -99,6 +99,9 @@ impl<L: Log> Inner<L> {
             }
             let is_held = grave.core.is_some() || grave.handles.strong_count() > 0;
             if !is_held {
+                // The pair of the `Release` by which the last handle went, as in `Arc`'s own drop: the count
+                // alone does not order what was done with the tables before they are freed.
+                fence(Acquire);
                 self.unmake_tables(grave.slot, &grave.tables);
                 maps.free_slots.push(std::cmp::Reverse(grave.slot));
             }
