@@ -104,8 +104,10 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
         self.inner.map_stats(&self.core, self.range())
     }
 
-    /// Walks over all entries, in no order. An entry that is there all the time is seen exactly once; one
-    /// that comes or goes meanwhile may be seen or not.
+    /// Walks over all entries, in no order. An entry that is there all the time is seen exactly once, with
+    /// one of the values that it has meanwhile; one that comes or goes meanwhile may be seen or not. A key
+    /// that is removed and put again is another entry, and may stand elsewhere: it may be seen once, twice or
+    /// not at all, also when one [`Group`](crate::Group) does both.
     ///
     /// ```
     /// # use hdstore::{MapOptions, Store, codec::U64};

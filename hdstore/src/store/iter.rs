@@ -9,8 +9,11 @@
 //!
 //! When a table is cleared, the walk over it ends: what was there all the time is nothing.
 //!
-//! Entries that come or go meanwhile may or may not be seen. Each entry is published as a guard before it is
-//! handed out, so the walk holds no pin between steps.
+//! Entries that come or go meanwhile may or may not be seen. An overwrite leaves its key's word where it
+//! stands; a key that is removed and put again has a new word, in the emptier of its buckets, which the walk
+//! may have passed, or have before it, while it is the other way round with the old one. That holds of a
+//! group that does both, too: readers see its changes one by one. Each entry is published as a guard before
+//! it is handed out, so the walk holds no pin between steps.
 
 use super::access::view_pinned;
 use super::read::Held;
