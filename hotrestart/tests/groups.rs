@@ -162,6 +162,46 @@ fn a_group_that_the_log_cannot_keep_whole_is_refused_with_both_figures_and_has_c
     assert_eq!(map.len(), 100);
 }
 
+/// Each part of a long value waits until less than half of the log buffers are in use. Who waits for nothing
+/// gets no further than that, however often, and the same changes are done where they may wait.
+#[test]
+fn values_that_fill_half_the_log_buffers_are_refused_by_name_where_nothing_waits_and_done_where_it_may()
+ {
+    let (dir, buffers) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
+    let buffers_bytes = 8 * CHUNK as usize / 4;
+    let values: Vec<(u64, Vec<u8>)> =
+        (0..8).map(|key| (key, vec![key as u8; buffers_bytes / 8])).collect();
+    let long = vec![9; buffers_bytes];
+    let put_all = |store: &Store| {
+        let map = map_of(store, "one");
+        let mut group = store.group(STREAM);
+        for (key, value) in &values {
+            group.insert(&map, key, value).expect("its stream");
+        }
+        [group.commit().map(drop), map.insert(&100, &long)]
+    };
+    let impatient = builder(buffers.path()).put_timeout_ms(0);
+    let store = impatient.open(dir.path()).expect("opens");
+    for _ in 0..20 {
+        for refused in put_all(&store) {
+            let refused = refused.expect_err("there is no room for it at once");
+            let Error::Log(source) = &refused else { panic!("{refused}") };
+            let failure = source.downcast_ref();
+            assert!(matches!(failure, Some(LogFailure::Busy { waited_ms: 0 })), "{refused}");
+        }
+        store.persist(Durability::Synced).expect("all that was buffered is on the device");
+        assert!(map_of(&store, "one").is_empty(), "what was refused has changed something");
+    }
+    store.close().expect("a clean close");
+    let store = builder(buffers.path()).open(dir.path()).expect("opens");
+    for done in put_all(&store) {
+        done.expect("it waits for the writer");
+    }
+    let map = map_of(&store, "one");
+    assert_eq!(map.len(), 9);
+    assert_eq!(map.get_owned(&100).expect("readable"), Some(long.clone()));
+}
+
 #[test]
 fn a_group_is_acknowledged_as_the_most_demanding_of_its_maps_asks() {
     let (dir, buffers) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));

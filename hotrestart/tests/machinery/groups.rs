@@ -15,6 +15,10 @@ use crate::script::{PART, Script, Stuck, failure, lock};
 /// A change of a group; no value is a removal.
 type Planned = (Place, Option<Value>);
 
+/// The bytes of a group's values at most. Nothing waits here, so what lies in parts must find its room at
+/// once, in half of the log buffers: half of what those hold, since chunks may end among them.
+const GROUP_MAX: usize = 2 * PART;
+
 impl Script {
     /// Changes of several keys in the stream of one, all or none.
     pub fn group(&mut self, key: u64) -> Result<(), Stuck> {
@@ -70,6 +74,7 @@ impl Script {
         let count = 1 + self.random.below(8);
         let only_removals = self.random.one_in(12);
         let mut planned: Vec<Planned> = Vec::new();
+        let mut total = 0;
         for _ in 0..count {
             let map = self.random.below(MAPS.len() as u64) as usize;
             let key = keys[self.random.below(keys.len() as u64) as usize];
@@ -81,12 +86,16 @@ impl Script {
                 continue;
             }
             self.next_version += 1;
-            let len = match self.random.below(24) {
+            let mut len = match self.random.below(24) {
                 // One that lies in parts in any case, and some of which several do not fit one room.
                 0 => PART + self.random.below(20_000) as usize,
                 1..=4 => 12_000 + self.random.below(30_000) as usize,
                 _ => self.random.below(2_000) as usize,
             };
+            if total + len > GROUP_MAX {
+                len %= 2_000;
+            }
+            total += len;
             let expiry_ms = self.random.one_in(8).then(|| 1 + self.random.below(400));
             planned.push(((map, key), Some(Value { version: self.next_version, len, expiry_ms })));
         }
