@@ -239,11 +239,13 @@ impl Oracle {
         self.last_change(place).and_then(|change| change.value)
     }
 
-    /// Whether a place holds what expires, or was swept after that: a sweep that was cut short may have
-    /// removed it unseen, and one that was lost with the end of a life may have left it.
+    /// Whether a place holds what expires, or held it last. A sweep that was cut short may have removed it
+    /// unseen; and when a life ends, nobody can see whether a removal of what had expired was lost with it.
     pub fn has_or_had_expiry(&self, place: Place) -> bool {
-        let expires = |change: &Change| change.value.is_some_and(|value| value.expiry_ms.is_some());
-        self.last_change(place).is_some_and(|change| change.is_sweep || expires(change))
+        let changes = &self.history[self.stream_of(place.1)];
+        let of_place = changes.iter().rev().filter(|change| change.is_of(place));
+        let last_value = of_place.filter_map(|change| change.value).next();
+        last_value.is_some_and(|value| value.expiry_ms.is_some())
     }
 
     /// Places whose values have expired and are not removed.
