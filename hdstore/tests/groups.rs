@@ -111,6 +111,31 @@ fn any_groups_leave_what_their_changes_one_by_one_would() {
     }
 }
 
+/// Growth that meets a long chain waits for memory that inserts bring. Which buckets have such chains depends
+/// on the keys' hashes.
+#[test]
+fn a_map_that_only_groups_fill_grows_with_its_entries() {
+    for (seed, size) in (1..=6).flat_map(|seed| [(seed, 1), (seed, 3), (seed, 200)]) {
+        let builder = Store::builder().memory_limit_bytes(64 * MIB).streams(3).hash_seed(seed);
+        let store = builder.in_memory().expect("a store");
+        let map = map_of(&store, "m");
+        for first in (0..8_000_u64).step_by(size) {
+            let keys: Vec<u64> = (first..first + size as u64).collect();
+            let mut group = store.group(STREAM);
+            for key in &keys {
+                group.insert(&map, key, b"value").expect("its stream");
+            }
+            assert!(group.commit().expect("room").is_done());
+        }
+        let stats = map.stats();
+        let load = stats.entries as f64 / (stats.buckets * 8) as f64;
+        assert!(load < 0.9, "groups of {size}, seed {seed}: {load:.1} times full: {stats:?}");
+        store.maintain(0);
+        let stats = store.stats();
+        assert_eq!(stats.accounted_bytes(), stats.committed_bytes, "{stats:#?}");
+    }
+}
+
 #[test]
 fn a_group_at_the_memory_limit_is_refused_and_has_changed_nothing() {
     let store = store(32 * MIB);

@@ -50,8 +50,12 @@ impl Table<'_> {
     /// Calls `each` with the bytes of each piece that the table may want while `count` keys come; asked
     /// without the lock. What it lacks then, growth waits for.
     pub(crate) fn wants_of_growth(&self, count: u64, mut each: impl FnMut(u64)) {
-        let entries = self.get(ENTRIES) + count;
         let first = self.buckets().max(1);
+        // A split that lags has met a chain: each key that comes brings a bucket for the new one's.
+        if super::grow::is_overdue(self.get(ENTRIES), first) {
+            (0..count).for_each(|_| each(BUCKET));
+        }
+        let entries = self.get(ENTRIES) + count;
         let splits = first..first + count;
         for bucket in splits.take_while(|buckets| super::grow::is_due(entries, *buckets)) {
             if bucket == first && self.get(DIRECTORY) == 0 {

@@ -77,11 +77,14 @@ impl<'n> Stock<'n> {
             directory: wants.directory.then(|| self.piece(512)).flatten(),
             leaf: wants.leaf.and_then(|bytes| Some((bytes, self.piece(bytes)?))),
             segment: wants.segment.and_then(|bytes| Some((bytes, self.piece(bytes)?))),
+            overflow: wants.overflow.then(|| self.piece(BUCKET)).flatten(),
             ..Spare::default()
         };
         grow(&mut spare);
         let directory = spare.directory.map(|piece| (512, piece));
-        self.for_growth.extend(directory.into_iter().chain(spare.leaf).chain(spare.segment));
+        let overflow = spare.overflow.map(|piece| (BUCKET, piece));
+        let left = directory.into_iter().chain(spare.leaf).chain(spare.segment).chain(overflow);
+        self.for_growth.extend(left);
     }
 
     fn piece(&mut self, bytes: u64) -> Option<u64> {

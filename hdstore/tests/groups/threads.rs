@@ -76,7 +76,7 @@ fn two_threads_whose_groups_depend_on_what_they_read_lose_no_step() {
                 // On until the two have met: only what is refused shows that anything was looked at.
                 let is_enough = || refused.load(Ordering::Relaxed) >= 10;
                 let mut left = steps;
-                while left > 0 || (!is_enough() && done.load(Ordering::Relaxed) < 100 * steps) {
+                while left > 0 || (!is_enough() && done.load(Ordering::Relaxed) < 50 * steps) {
                     let entry = map.get(&0).expect("ok").expect("there");
                     let number = u64::from_le_bytes(entry.value_bytes().try_into().expect("8"));
                     let (next, seq) = ((number + 1).to_le_bytes(), entry.seq());
