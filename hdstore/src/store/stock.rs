@@ -2,8 +2,9 @@
 //!
 //! Invariant: a key that comes takes at most one piece of 64 bytes, the first bucket of an empty table or one
 //! more for a chain (`index/insert.rs`). So with as many pieces as keys may come, no insert of the group
-//! fails, whatever others did to its tables since; what growth wants comes from the rest, or waits for a
-//! later insert. What was not needed is given back when the stock is dropped, after the lock.
+//! fails, whatever others did to its tables since; what growth wants, buckets for chains where it lags among
+//! it, comes apart from that, or waits for a later insert. What was not needed is given back when the stock
+//! is dropped, after the lock.
 //!
 //! Caller: `group.rs`. Cost: two visits of the thread's lane for each key that is new.
 

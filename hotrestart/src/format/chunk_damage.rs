@@ -4,7 +4,8 @@
 //! bit turned round, and zeros for all that this version writes as zeros. So whatever hits only the zeros,
 //! and a single bit anywhere, is made good, and nothing is guessed; of the arbitrary bytes with a chunk's
 //! magic one in five million is restored by chance. Callers: `restart/torn_headers.rs`, which asks the
-//! chunk's blocks as well. Cost: up to 900 checksums of 4 KiB, for a header that is damaged.
+//! chunk's blocks as well. Cost: up to 900 checksums of 4 KiB, for a header that is damaged. See
+//! `docs/format.md`, section 7.
 
 use std::ops::Range;
 
