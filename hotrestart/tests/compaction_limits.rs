@@ -239,6 +239,31 @@ fn check(store: &Store, oracle: &HashMap<u64, u64>) {
     }
 }
 
+/// A store of 600 keys in which so many more are put, each the key that is asked for, until one is refused,
+/// as all are at the budget once the compactor has died. It is closed: what it held, and whether it had.
+fn close_after(
+    machine: &Machine,
+    trap: &Trap,
+    puts: u64,
+    mut key_of: impl FnMut(u64) -> u64,
+) -> (HashMap<u64, u64>, bool) {
+    let store = builder(machine, trap).put_timeout_ms(200).open("/simulated").expect("a store");
+    let mut oracle = HashMap::new();
+    put_all(&store, &mut oracle, 0..600, 0);
+    let map = map_of(&store);
+    for put in 0..puts {
+        let key = key_of(put);
+        if map.insert(&key, &value(key, put)).is_err() {
+            break;
+        }
+        oracle.insert(key, put);
+    }
+    let has_died = store.stats().compaction_stopped.is_some();
+    drop(map);
+    store.close().expect("a clean close");
+    (oracle, has_died)
+}
+
 #[test]
 fn a_close_after_the_compactor_died_counts_no_block_that_a_power_cut_takes() {
     let mut died = 0;
@@ -247,26 +272,14 @@ fn a_close_after_the_compactor_died_counts_no_block_that_a_power_cut_takes() {
         let mut random = Random::new(seed);
         let mut machine = Machine::new(seed);
         let trap = trap_of(&machine);
-        let store =
-            builder(&machine, &trap).put_timeout_ms(200).open("/simulated").expect("a store");
-        let mut oracle = HashMap::new();
-        put_all(&store, &mut oracle, 0..600, 0);
-        let map = map_of(&store);
         let fatal = 1_000 + random.below(1_500);
-        for put in 0..2_500 {
+        let (oracle, has_died) = close_after(&machine, &trap, 2_500, |put| {
             if put == fatal {
                 trap.reads.store(random.below(12) as u32, Ordering::Relaxed);
             }
-            let key = random.below(600);
-            // Once the compactor has died, puts are refused at the budget.
-            if map.insert(&key, &value(key, put)).is_err() {
-                break;
-            }
-            oracle.insert(key, put);
-        }
-        died += usize::from(store.stats().compaction_stopped.is_some());
-        drop(map);
-        store.close().expect("a clean close");
+            random.below(600)
+        });
+        died += usize::from(has_died);
         machine.crash(None, true);
         let store = machine.open(1).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         check(&store, &oracle);
@@ -283,26 +296,15 @@ fn a_close_after_the_compactor_died_while_it_freed_counts_all_blocks_that_the_ma
         let mut random = Random::new(seed);
         let machine = Machine::new(seed);
         let trap = trap_of(&machine);
-        let store =
-            builder(&machine, &trap).put_timeout_ms(200).open("/simulated").expect("a store");
-        let mut oracle = HashMap::new();
-        put_all(&store, &mut oracle, 0..600, 0);
-        let map = map_of(&store);
         let fatal = 500 + random.below(1_500);
-        for put in 0..3_000 {
+        let (oracle, has_died) = close_after(&machine, &trap, 3_000, |put| {
             if put == fatal {
                 trap.returns.store(random.below(12) as u32, Ordering::Relaxed);
             }
             // Old chunks have records that are still needed.
-            let key = random.below(400);
-            if map.insert(&key, &value(key, put)).is_err() {
-                break;
-            }
-            oracle.insert(key, put);
-        }
-        died += usize::from(store.stats().compaction_stopped.is_some());
-        drop(map);
-        store.close().expect("a clean close");
+            random.below(400)
+        });
+        died += usize::from(has_died);
         let store = machine.open(1).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         check(&store, &oracle);
     }
