@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
 use hotrestart::codec::{Bytes, U64};
@@ -39,6 +39,11 @@ impl Home {
 
     fn copy(&self, from: &str, to: &str) {
         fs::create_dir(self.at(to)).expect("a directory");
+        self.fill(to, from);
+    }
+
+    /// Copies the files of a directory into another one.
+    fn fill(&self, to: &str, from: &str) {
         for entry in fs::read_dir(self.at(from)).expect("a directory") {
             let entry = entry.expect("an entry");
             fs::copy(entry.path(), self.at(to).join(entry.file_name())).expect("a copy");
@@ -197,4 +202,62 @@ fn a_copy_in_the_place_of_its_original_leaves_the_log_buffers_to_it() {
         store.close().expect("closed");
     }
     assert_eq!(home.buffers(), 0);
+}
+
+/// A store and its copy that died in one life, with as much on the device, and in log buffers only what each
+/// was told is kept.
+fn dead_twins(home: &Home) -> [(&'static str, Contents); 2] {
+    home.open("original").close().expect("closed");
+    home.copy("original", "copy");
+    ["original", "copy"].map(|name| {
+        let store = home.open(name);
+        put(&store, 0..20, name);
+        let all = contents(&store);
+        store.abandon();
+        (name, all)
+    })
+}
+
+#[test]
+fn a_store_and_its_copy_that_died_in_one_life_find_each_its_own_log_buffers_after_a_new_mount() {
+    let home = Home::new();
+    let twins = dead_twins(&home);
+    for (name, _) in &twins {
+        // The path is the same, the number of the directory is not.
+        let before = format!("{name} before");
+        fs::rename(home.at(name), home.at(&before)).expect("moved");
+        home.copy(&before, name);
+    }
+    for (name, all) in &twins {
+        assert_eq!(contents(&home.open(name)), *all, "{name}");
+    }
+}
+
+#[test]
+fn a_copy_whose_directory_has_the_number_of_one_that_is_gone_takes_no_log_buffers_for_its_own() {
+    let home = Home::new();
+    let twins = dead_twins(&home);
+    let number = fs::metadata(home.at("original")).expect("a directory").ino();
+    for (name, _) in &twins {
+        home.copy(name, &format!("{name} put by"));
+    }
+    for (name, _) in &twins {
+        fs::remove_dir_all(home.at(name)).expect("removed");
+    }
+    // A file system gives the number again soon (ext4: at once), or never.
+    for attempt in 0..100 {
+        let directory = home.at(&format!("attempt {attempt}"));
+        fs::create_dir(&directory).expect("a directory");
+        if fs::metadata(&directory).expect("a directory").ino() == number {
+            fs::rename(&directory, home.at("copy")).expect("moved");
+            break;
+        }
+    }
+    for (name, _) in &twins {
+        fs::create_dir_all(home.at(name)).expect("a directory");
+        home.fill(name, &format!("{name} put by"));
+    }
+    for (name, all) in twins.iter().rev() {
+        assert_eq!(contents(&home.open(name)), *all, "{name}");
+    }
 }

@@ -2,10 +2,13 @@
 //! its original, a store made of held chunks.
 //!
 //! Invariant: a file belongs to the directory that it was made for, known by the number that its file system
-//! gives it, which a rename keeps and a copy does not get. Only that directory's openings remove it. Another
-//! directory of the same store may read it when nobody can want it for himself any more: no process has it
-//! locked, and the directory that it names is not there, or is another one now, as after a move to another
-//! file system or a new mount. Else what lies in it is another's, and is left alone.
+//! gives it, which a rename keeps and a copy does not get, and by the time of its making, since numbers are
+//! given again. Only that directory's openings remove it. Another directory of the same store may read it
+//! when nobody can want it for himself any more: no process has it locked, and the directory that it names is
+//! not there, or is another one now, as after a move to another file system or a new mount. Of several such
+//! files the one that names the directory's own path is meant. Else what lies in it is another's, and is
+//! left alone. Where the file system notes no time of making (NFS), a number that is given again to a copy
+//! is taken for a rename.
 //!
 //! Called by `place.rs`. Cost: one look at the directory; a listing of the shared memory where there is no
 //! file of the directory's own. See `docs/format.md`, section 5, and `docs/restart.md`.
@@ -15,6 +18,7 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use super::layout::FILE_HEADER;
 use crate::format::{LifeNumber, StoreId};
@@ -30,20 +34,24 @@ pub(super) const PREFIX: &str = "hotrestart-";
 pub(super) struct DirectoryId {
     device: u64,
     inode: u64,
+    /// Nanoseconds since 1970; 0 where the file system does not say.
+    born: u64,
 }
 
 impl DirectoryId {
     pub(super) fn of(directory: &Path) -> std::io::Result<DirectoryId> {
         let metadata = std::fs::metadata(directory)?;
-        Ok(DirectoryId { device: metadata.dev(), inode: metadata.ino() })
+        let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let born = born.map_or(0, |since| since.as_nanos() as u64);
+        Ok(DirectoryId { device: metadata.dev(), inode: metadata.ino(), born })
     }
 
     /// The directory in the name of a file; `None` where it has none.
     fn in_name(name: &str) -> Option<DirectoryId> {
         let (_, numbers) = name.rsplit_once('-')?;
-        let (device, inode) = numbers.split_once('.')?;
-        let number = |text| u64::from_str_radix(text, 16).ok();
-        Some(DirectoryId { device: number(device)?, inode: number(inode)? })
+        let mut numbers = numbers.split('.').map(|text| u64::from_str_radix(text, 16).ok());
+        let mut next = || numbers.next().flatten();
+        Some(DirectoryId { device: next()?, inode: next()?, born: next()? })
     }
 }
 
@@ -54,7 +62,8 @@ pub(super) fn stem(store: StoreId, life: LifeNumber) -> String {
 
 /// What the buffers of a life are called.
 pub(super) fn file_name(store: StoreId, life: LifeNumber, directory: DirectoryId) -> String {
-    format!("{}-{:x}.{:x}", stem(store, life), directory.device, directory.inode)
+    let DirectoryId { device, inode, born } = directory;
+    format!("{}-{device:x}.{inode:x}.{born:x}", stem(store, life))
 }
 
 /// What there is of the log buffers of a life.
@@ -93,7 +102,7 @@ pub(super) fn find(
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Found::Nothing),
         entries => entries?,
     };
-    let stem = stem(store, life);
+    let (stem, here) = (stem(store, life), std::fs::canonicalize(directory)?);
     let (mut of_another, mut orphan) = (None, None);
     for entry in entries {
         let name = entry?.file_name();
@@ -111,11 +120,12 @@ pub(super) fn find(
             Owner::There(there) => there.display().to_string(),
             _ if is_in_use => "a store that is open".to_owned(),
             Owner::Unknown => "a directory whose path is too long to be noted".to_owned(),
-            Owner::Gone if orphan.is_none() => {
+            Owner::Gone(there) if there == here => return Ok(Found::Orphan(path)),
+            Owner::Gone(_) if orphan.is_none() => {
                 orphan = Some(path);
                 continue;
             }
-            Owner::Gone => "one of several directories that are not there any more".to_owned(),
+            Owner::Gone(_) => "one of several directories that are not there any more".to_owned(),
         };
         of_another = Some(OfAnother { file: path, owner });
     }
@@ -126,7 +136,8 @@ pub(super) fn find(
 /// The directory that a file of log buffers was made for.
 pub(super) enum Owner {
     There(PathBuf),
-    Gone,
+    /// It was here.
+    Gone(PathBuf),
     /// Its path was not noted.
     Unknown,
 }
@@ -135,8 +146,8 @@ pub(super) enum Owner {
 pub(super) fn owner_of(file: &File, name: &str) -> std::io::Result<Owner> {
     let Some(directory) = path_in(file)? else { return Ok(Owner::Unknown) };
     match (DirectoryId::of(&directory), DirectoryId::in_name(name)) {
-        (Err(error), _) if is_missing(&error) => Ok(Owner::Gone),
-        (Ok(there), Some(owner)) if there != owner => Ok(Owner::Gone),
+        (Err(error), _) if is_missing(&error) => Ok(Owner::Gone(directory)),
+        (Ok(there), Some(owner)) if there != owner => Ok(Owner::Gone(directory)),
         _ => Ok(Owner::There(directory)),
     }
 }

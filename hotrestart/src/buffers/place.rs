@@ -209,7 +209,7 @@ fn is_dead(path: &Path, name: &str, boot: BootId) -> bool {
     if owner.boot != boot {
         return true;
     }
-    let is_gone = matches!(ownership::owner_of(&file, name), Ok(ownership::Owner::Gone));
+    let is_gone = matches!(ownership::owner_of(&file, name), Ok(ownership::Owner::Gone(_)));
     is_gone && is_marked_long_ago(&file).unwrap_or(false)
 }
 
