@@ -1,4 +1,5 @@
-//! Chunks whose headers cannot be read: judged as an opening judges them (`restart/torn_headers.rs`).
+//! Chunks whose headers cannot be read: judged as an opening judges them (`restart/torn_headers.rs`), and
+//! those of zeros also where no block follows them.
 //!
 //! Invariant: where the header can be restored and the chunk counts, its blocks are looked at like all
 //! others. Called by the survey once it knows which life is undecided. Cost: such a chunk is read once more.

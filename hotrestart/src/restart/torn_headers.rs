@@ -3,18 +3,21 @@
 //! The rule is that of blocks: what was on the device and is not valid is damage, anything else is torn. A
 //! header is flushed before its first block is known to be, so a valid block behind it that says of this
 //! writer's blocks that the chunk's first was flushed (in the same boot: written) proves that the header was
-//! whole. Marks in the writer's other headers and in the manifest prove it as well. Without such a proof a
-//! header that cannot be read is what a power cut leaves of one that was under way, and its chunk counts for
+//! whole. Marks in the writer's other headers and in the manifest prove it as well. So does a header that can
+//! be restored (`format/chunk_damage.rs`): a write that is cut off leaves none. Without such a proof a header
+//! that cannot be read is what a power cut leaves of one that was under way, and its chunk counts for
 //! nothing. Of lives whose end is decided the manifest says which blocks count.
 //!
-//! A header that can be restored (`format/chunk_damage.rs`) says which chunk and writer it is; it counts when
-//! damage is passed over. Of others only the blocks tell: each was sealed from the binding of store, life and
-//! chunk, which can be reckoned back from its checksum. It is looked for among the bindings of the chunk that
-//! the header names and of those with ids `NEAR` the highest of the life's other chunks: ids are given in
-//! order, so that is where a chunk is that was filled last. A larger bound would find little else that is
-//! not missed anyway, since later chunks of its writer say that it was flushed; with this one a block of a
-//! former chunk is taken for one of these once in two million cases. Which writer's they are is then not
-//! known: no mark is raised, and nothing of it is loaded.
+//! A header that was restored says which chunk and writer it is; it counts when damage is passed over. It is
+//! missed where a mark says so, or the chunk's first block is behind it, which may be flushed though nothing
+//! later says that; else nothing is lost with it. Of others only the blocks tell: each was sealed from the
+//! binding of store, life and chunk, which can be reckoned back from its checksum. It is looked for among the
+//! bindings of the chunk that the header names and of those with ids `NEAR` the highest of the life's other
+//! chunks: ids are given in order, so that is where a chunk is that was filled last. A larger bound would
+//! find little else that is not missed anyway, since later chunks of its writer say that it was flushed; with
+//! this one a block of a former chunk is taken for one of these once in two million cases. Which writer's
+//! they are is then not known: no mark is raised, and nothing of it is loaded. A header of zeros is taken for
+//! that of a chunk that nobody has begun, unless a block begins behind it (`may_count`).
 //!
 //! Invariants: what a crash may leave is never damage. So blocks that compaction may have freed, or whose
 //! file another chunk may have taken since, prove nothing. The opening and `inspect` ask, both with whole
@@ -158,8 +161,8 @@ impl<'a> Judge<'a> {
             LifeState::Open if !is_undecided => false,
             LifeState::Open if life.compactor() == Some(writer) => first < *valid,
             LifeState::Open => {
-                let mark = found.map_or(0, |found| found.mark);
-                mark.max(self.marks[writer as usize]) > first
+                let mark = found.map_or(0, |found| found.mark).max(self.marks[writer as usize]);
+                mark > first || found.is_some_and(|found| found.first == first)
             }
         }
     }

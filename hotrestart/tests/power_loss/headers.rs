@@ -74,6 +74,29 @@ fn refused(machine: &Machine, disk: &SimDisk, about: &str) -> Vec<Problem> {
     }
 }
 
+/// Of the last block of a life no later one says that it was flushed.
+#[test]
+fn a_flipped_bit_in_the_header_of_a_chunk_with_one_flushed_block_takes_it_not_along_without_a_word()
+{
+    let mut machine = Machine::new(97);
+    let store = machine.open(1).expect("a new store");
+    let synced = MapOptions::default().durability(Durability::Synced);
+    let map: Map<U64, Bytes> = store.map("m", synced).expect("a map");
+    map.insert(&1, &1_u64.to_le_bytes()).expect("room");
+    drop(map);
+    machine.crash(Some(store), true);
+    for offset in [0, 34, 48, 64, 3_000, CRC_AT] {
+        let about = format!("offset {offset}");
+        let disk = copy_of(&machine.disk);
+        let file = last_chunk(&disk, 0);
+        disk.flip_bit(&file, offset, 0);
+        of_header(&refused(&machine, &disk, &about), &file, &about);
+        let report = machine.on(disk.clone()).inspect();
+        assert!(report.problems.iter().any(|problem| problem.file == file), "{about}");
+        assert_eq!(salvaged(&machine, &disk, &file, &about), 1, "{about}");
+    }
+}
+
 /// The problem with the header of a file; without one the test fails.
 fn of_header<'p>(problems: &'p [Problem], file: &str, about: &str) -> &'p Problem {
     let found = problems.iter().find(|problem| problem.file == file && problem.offset == 0);
