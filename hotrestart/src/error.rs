@@ -101,8 +101,8 @@ pub enum OpenError {
     /// The store was not closed, and the machine has not restarted since: what was only in its log buffers
     /// belongs to another directory of the same store, of which this one is a copy. Nothing was changed.
     #[error(
-        "the log buffers of life {life}, {}, belong to {owner}, and this directory is a copy: open that one \
-         for everything that was acknowledged, or this one with RecoveryMode::Salvage for what its own files \
+        "the log buffers of life {life}, {}, belong to {owner}, and this directory is a copy, which has not \
+         everything that was acknowledged there; open it with RecoveryMode::Salvage for what its own files \
          hold",
         file.display()
     )]

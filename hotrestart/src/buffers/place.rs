@@ -7,8 +7,8 @@
 //! remembered in it, has been missing for a day.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions, Permissions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{File, Metadata, OpenOptions, Permissions};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -169,10 +169,7 @@ impl Places {
             else {
                 continue;
             };
-            let path = entry.path();
-            if is_dead(&path, name, boot) && std::fs::remove_file(path).is_ok() {
-                swept += 1;
-            }
+            swept += u64::from(remove_if_dead(&entry.path(), name, boot));
         }
         swept
     }
@@ -186,31 +183,45 @@ fn remove_if_there(path: &Path) -> std::io::Result<()> {
 }
 
 /// As above, unless a live process has it: that of a directory which was removed, and whose number was given
-/// again. It is not made anew then.
+/// again. It is not made anew then. Whoever only looks shares the lock, and is no owner.
 fn remove_if_free(path: &Path) -> std::io::Result<()> {
     match File::open(path) {
-        Ok(file) if file.try_lock().is_err() => Ok(()),
+        Ok(file) if file.try_lock_shared().is_err() => Ok(()),
         Ok(_) => remove_if_there(path),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// Whether a file of buffers belongs to nobody any more. A live store holds a lock on its file. A
+/// Removes a file of buffers that belongs to nobody any more; whether it did.
+fn remove_if_dead(path: &Path, name: &str, boot: BootId) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    file.try_lock_shared().is_ok() && is_dead(&file, name, boot) && remove_if_same(&file, path)
+}
+
+/// Removes a file unless somebody else has it, or another is called like that by now: a life that never began
+/// leaves its name to the next.
+fn remove_if_same(file: &File, path: &Path) -> bool {
+    let place = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    let is_same = || Some(place(file.metadata().ok()?) == place(path.metadata().ok()?));
+    // Nobody else removes it, to make another, while this one has it alone.
+    file.try_lock().is_ok() && is_same() == Some(true) && std::fs::remove_file(path).is_ok()
+}
+
+/// Whether a file of buffers belongs to nobody any more. A live store has it locked for itself. A
 /// directory that is not where it was may have been moved, or lie in another mount namespace: the file is
 /// then marked (its mode, and the time of that), and given up when the mark is a day old.
-fn is_dead(path: &Path, name: &str, boot: BootId) -> bool {
-    let Ok(file) = File::open(path) else { return false };
+fn is_dead(file: &File, name: &str, boot: BootId) -> bool {
     let mut header = [0; FILE_HEADER];
-    if file.try_lock().is_err() || file.read_exact_at(&mut header, 0).is_err() {
+    if file.read_exact_at(&mut header, 0).is_err() {
         return false;
     }
     let Ok((_, owner)) = Geometry::decode(&header) else { return false };
     if owner.boot != boot {
         return true;
     }
-    let is_gone = matches!(ownership::owner_of(&file, name), Ok(ownership::Owner::Gone(_)));
-    is_gone && is_marked_long_ago(&file).unwrap_or(false)
+    let is_gone = matches!(ownership::owner_of(file, name), Ok(ownership::Owner::Gone(_)));
+    is_gone && is_marked_long_ago(file).unwrap_or(false)
 }
 
 /// Whether the mark of a missing directory is a day old; sets it where there is none.
@@ -301,7 +312,30 @@ mod tests {
         assert_eq!(files(), 1);
 
         drop(live);
+        let name =
+            std::fs::read_dir(&shared).expect("a directory").next().expect("one").expect("it");
+        let look = File::open(name.path()).expect("there");
+        look.try_lock_shared().expect("nobody has it");
         let again = places.make(&geometry, &owner).expect("a life that never began left them");
-        assert_eq!((again.place, files()), (BuffersPlace::SharedMemory, 1));
+        let place = (again.place, files());
+        assert_eq!(place, (BuffersPlace::SharedMemory, 1), "who only looks holds nobody up");
+    }
+
+    #[test]
+    fn a_sweep_does_not_remove_the_file_that_came_in_the_place_of_a_dead_one() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("buffers");
+        let make = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).expect("written");
+            File::open(&path).expect("there")
+        };
+        let dead = make(b"dead");
+        std::fs::remove_file(&path).expect("another sweep was faster");
+        let live = make(b"live");
+        assert!(!remove_if_same(&dead, &path) && path.exists());
+        live.lock().expect("a store has it");
+        assert!(!remove_if_same(&File::open(&path).expect("there"), &path) && path.exists());
+        drop(live);
+        assert!(remove_if_same(&File::open(&path).expect("there"), &path) && !path.exists());
     }
 }

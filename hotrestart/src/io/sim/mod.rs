@@ -79,13 +79,22 @@ impl SimDisk {
 
     /// Holds back all completions until `step` lets some through.
     pub fn hold(&self) {
-        self.state().credits = Some(0);
+        let mut state = self.state();
+        (state.credits, state.is_held_back) = (Some(0), false);
     }
 
     /// Lets `operations` more answers through.
     pub fn step(&self, operations: u64) {
         let mut state = self.state();
         state.credits = Some(state.credits.unwrap_or(0) + operations);
+        state.is_held_back &= operations == 0;
+    }
+
+    /// Whether somebody waits for an answer that is held back, so that nothing more comes of what was let
+    /// through.
+    #[must_use]
+    pub fn is_held_back(&self) -> bool {
+        self.state().is_held_back
     }
 
     /// Ends the holding back.

@@ -28,6 +28,8 @@ pub(super) struct State {
     pub(super) is_greedy: bool,
     /// Operations that may still complete, when completions are held back.
     pub(super) credits: Option<u64>,
+    /// Whether somebody has asked for an answer since there were none left.
+    pub(super) is_held_back: bool,
     pub(super) is_dead: bool,
     pub(super) calls: BTreeMap<IoOperation, u64>,
     pub(super) events: u64,
@@ -69,6 +71,7 @@ impl State {
             capacity: None,
             is_greedy: false,
             credits: None,
+            is_held_back: false,
             is_dead: false,
             calls: BTreeMap::new(),
             events: 0,
@@ -224,7 +227,10 @@ impl State {
                 continue;
             }
             match &mut self.credits {
-                Some(0) => return,
+                Some(0) => {
+                    self.is_held_back = true;
+                    return;
+                }
                 Some(credits) => *credits -= 1,
                 None => {}
             }
