@@ -12,6 +12,8 @@ use hdstore::{
 #[derive(Default)]
 struct Doubtful {
     doubts: AtomicBool,
+    /// Stream 1 has no room.
+    is_full: AtomicBool,
 }
 
 impl Log for Doubtful {
@@ -28,8 +30,9 @@ impl Log for Doubtful {
         Ok(())
     }
 
-    fn reserve(&self, _: MapId, _: StreamId, _: Change<'_>) -> Result<(), LogError> {
-        Ok(())
+    fn reserve(&self, _: MapId, stream: StreamId, _: Change<'_>) -> Result<(), LogError> {
+        let is_refused = stream == StreamId(1) && self.is_full.load(Ordering::Relaxed);
+        if is_refused { Err("no room".into()) } else { Ok(()) }
     }
 
     fn write(&self, (): &mut (), _: Change<'_>) {}
@@ -140,4 +143,25 @@ fn of_many_puts_of_which_one_is_refused_those_before_it_are_not_said_to_be_kept_
     let told = map.put_many(&entries).expect_err("the third is refused");
     assert!(matches!(told.source, Error::TooLarge { .. }), "{told}");
     assert_eq!(told.done, 2);
+}
+
+/// What had its turn stays cleared, whatever else went wrong.
+#[test]
+fn of_a_clear_of_which_one_stream_is_refused_those_before_it_are_not_said_to_be_kept_unless_they_are()
+ {
+    let (store, map) = doubtful();
+    let log = store.log();
+    for (doubts, expected) in [(false, "no room"), (true, "nobody knows")] {
+        log.doubts.store(false, Ordering::Relaxed);
+        log.is_full.store(false, Ordering::Relaxed);
+        for key in 0..64 {
+            map.insert(&key, b"value").expect("kept");
+        }
+        log.doubts.store(doubts, Ordering::Relaxed);
+        log.is_full.store(true, Ordering::Relaxed);
+        let told = map.clear().expect_err("the second stream is refused");
+        let Error::Log(source) = &told else { panic!("{told}") };
+        assert_eq!(source.to_string(), expected);
+        assert!(!map.is_empty() && map.len() < 64, "one of two streams is cleared");
+    }
 }

@@ -211,7 +211,8 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     /// `Stats::detached_bytes` has what is left. Guards, walks and batches keep what they found.
     ///
     /// # Errors
-    /// As for [`Map::insert`]; streams that had their turn stay cleared.
+    /// As for [`Map::insert`]; streams that had their turn stay cleared. An [`Error::Log`] which says that
+    /// the outcome is unknown is about them.
     ///
     /// ```
     /// # use hdstore::{MapOptions, Store, codec::{Str, U64}};
@@ -226,9 +227,11 @@ impl<K: Codec, V: Codec, L: Log> Map<K, V, L> {
     #[doc(alias = "removeAll")]
     #[doc(alias = "evictAll")]
     pub fn clear(&self) -> Result<u64, Error> {
-        let (entries, tickets) = self.inner.clear(&self.core, self.range())?;
+        let mut tickets = Vec::new();
+        let cleared = self.inner.clear(&self.core, self.range(), &mut tickets);
+        // Also when a later stream was refused: what had its turn is said to stay cleared.
         tickets.into_iter().try_for_each(|ticket| self.settle(Some(ticket)))?;
-        Ok(entries)
+        cleared
     }
 
     /// Like [`Map::clear`], for the map's part in one stream.

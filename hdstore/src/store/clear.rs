@@ -71,22 +71,22 @@ impl<L: Log> Inner<L> {
         }
     }
 
-    /// Clears a map's part in some streams, one after the other. Returns how many entries are gone, with a
-    /// ticket for each stream that had any; when a stream fails, what came before it stays cleared.
+    /// Clears a map's part in some streams, one after the other, and notes a ticket for each that had any.
+    /// Returns how many entries are gone; when a stream fails, what came before it stays cleared.
     pub(crate) fn clear(
         &self,
         map: &MapCore<L>,
         streams: std::ops::Range<u32>,
-    ) -> Result<(u64, Vec<L::Ticket>), Error> {
+        tickets: &mut Vec<L::Ticket>,
+    ) -> Result<u64, Error> {
         map.check()?;
         let mut entries = 0;
-        let mut tickets = Vec::new();
         for stream in streams {
             if let Some(cleared) = self.clear_stream(map, StreamId(stream))? {
                 entries += cleared.entries;
                 tickets.push(cleared.ticket);
             }
         }
-        Ok((entries, tickets))
+        Ok(entries)
     }
 }
