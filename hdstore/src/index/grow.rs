@@ -24,7 +24,7 @@ pub(crate) fn is_due(entries: u64, buckets: u64) -> bool {
 
 /// Whether growth lags behind by more than a few inserts.
 pub(crate) fn is_overdue(entries: u64, buckets: u64) -> bool {
-    entries * LOAD_DENOMINATOR > (buckets + 2) * LOAD_NUMERATOR
+    is_due(entries, buckets + 2)
 }
 
 /// Buckets for a table that is to hold `entries`.

@@ -3,10 +3,11 @@
 //! Invariant: a key that comes takes at most one piece of 64 bytes, the first bucket of an empty table or one
 //! more for a chain (`index/insert.rs`). So with as many pieces as keys may come, no insert of the group
 //! fails, whatever others did to its tables since; what growth wants, buckets for chains where it lags among
-//! it, comes apart from that, or waits for a later insert. What was not needed is given back when the stock
-//! is dropped, after the lock.
+//! it, comes apart from that, or waits for a later insert: no group is refused for memory that growth has.
+//! What was not needed is given back when the stock is dropped, after the lock.
 //!
-//! Caller: `group.rs`. Cost: two visits of the thread's lane for each key that is new.
+//! Caller: `group.rs`. Cost: two visits of the thread's lane for each key that is new, four where growth
+//! lags.
 
 use super::node::{Holding, NoRoom, Node};
 use crate::ids::Location;
@@ -32,15 +33,23 @@ impl<'n> Stock<'n> {
         self.for_inserts.len()
     }
 
-    /// Takes memory for so many keys in all; `Err` with the bytes that could not be had.
+    /// Takes memory for so many keys in all; `Err` with the bytes that could not be had, not even instead of
+    /// growth.
     pub(super) fn take_for_inserts(&mut self, count: usize) -> Result<(), u64> {
         self.for_inserts.reserve(count.saturating_sub(self.for_inserts.len()));
         while self.for_inserts.len() < count {
-            let taken = self.node.take_index_memory(BUCKET, Holding::Nothing);
-            let piece = taken.map_err(|NoRoom| BUCKET)?;
-            self.for_inserts.push(piece);
+            match self.node.take_index_memory(BUCKET, Holding::Nothing) {
+                Ok(piece) => self.for_inserts.push(piece),
+                Err(NoRoom) if self.for_growth.is_empty() => return Err(BUCKET),
+                Err(NoRoom) => self.give_up_growth(),
+            }
         }
         Ok(())
+    }
+
+    fn give_up_growth(&mut self) {
+        let pieces = self.for_growth.drain(..).map(|(_, piece)| piece);
+        pieces.for_each(|piece| self.node.free_now(Location::from_offset(piece)));
     }
 
     /// Takes a piece for growth, if there is one.
@@ -96,19 +105,40 @@ impl<'n> Stock<'n> {
 
 impl Drop for Stock<'_> {
     fn drop(&mut self) {
-        let pieces = self.for_growth.iter().map(|(_, piece)| piece).chain(&self.for_inserts);
-        pieces.for_each(|piece| self.node.free_now(Location::from_offset(*piece)));
+        self.give_up_growth();
+        let pieces = self.for_inserts.drain(..);
+        pieces.for_each(|piece| self.node.free_now(Location::from_offset(piece)));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Store;
+    use crate::config::MEMORY_LIMIT_MIN;
 
     const _: () = assert!(BUCKET == 64);
 
     #[test]
     fn a_directory_has_the_bytes_that_growth_asks_for() {
         assert_eq!(crate::index::segments::DIRECTORY_WORDS * 8, 512);
+    }
+    #[test]
+    fn memory_that_growth_has_is_there_for_the_keys_of_its_group() {
+        let store = Store::builder().memory_limit_bytes(MEMORY_LIMIT_MIN).lanes(1).in_memory();
+        let store = store.expect("a store");
+        let node = &store.inner.nodes[0];
+        let mut others = Stock::new(node);
+        let full = (1..).find(|count| others.take_for_inserts(*count).is_err());
+        let full = full.expect("memory ends");
+        // As much as comes free goes to growth first.
+        for piece in others.for_inserts.drain(full / 2..) {
+            node.free_now(Location::from_offset(piece));
+        }
+        let mut stock = Stock::new(node);
+        (0..full).for_each(|_| stock.take_for_growth(BUCKET));
+        assert!(stock.for_growth.len() > 100, "{} pieces", stock.for_growth.len());
+        assert_eq!(stock.take_for_inserts(100), Ok(()));
+        assert_eq!(stock.inserts(), 100);
     }
 }
