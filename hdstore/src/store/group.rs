@@ -110,6 +110,7 @@ impl<L: Log> Inner<L> {
         }
         let mut work = self.prepare_group(node, changes, &targets)?;
         let mut inserts = look.inserts;
+        work.stock.take_for_inserts(inserts).map_err(|bytes| self.capacity(node, bytes))?;
         for (index, target) in targets.iter().enumerate() {
             let table = target.place.table;
             let is_first = targets[..index].iter().all(|other| !other.place.table.is(&table));

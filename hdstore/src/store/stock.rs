@@ -21,11 +21,13 @@ pub(super) struct Stock<'n> {
     for_inserts: Vec<u64>,
     /// Pieces for growth: bytes and offset.
     for_growth: Vec<(u64, u64)>,
+    /// Whether a piece for growth could not be had: each look for one may wait for readers.
+    is_short: bool,
 }
 
 impl<'n> Stock<'n> {
     pub(super) fn new(node: &'n Node) -> Stock<'n> {
-        Stock { node, for_inserts: Vec::new(), for_growth: Vec::new() }
+        Stock { node, for_inserts: Vec::new(), for_growth: Vec::new(), is_short: false }
     }
 
     /// How many keys may come.
@@ -52,10 +54,15 @@ impl<'n> Stock<'n> {
         pieces.for_each(|piece| self.node.free_now(Location::from_offset(piece)));
     }
 
-    /// Takes a piece for growth, if there is one.
+    /// Takes a piece for growth, if there is one and none was missing before. After what inserts need: they
+    /// must have theirs.
     pub(super) fn take_for_growth(&mut self, bytes: u64) {
-        if let Ok(piece) = self.node.take_index_memory(bytes, Holding::Nothing) {
-            self.for_growth.push((bytes, piece));
+        if self.is_short {
+            return;
+        }
+        match self.node.take_index_memory(bytes, Holding::Nothing) {
+            Ok(piece) => self.for_growth.push((bytes, piece)),
+            Err(NoRoom) => self.is_short = true,
         }
     }
 
@@ -113,9 +120,15 @@ impl Drop for Stock<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
-    use crate::Store;
-    use crate::config::MEMORY_LIMIT_MIN;
+    use crate::MapOptions;
+    use crate::codec::{Bytes, U64};
+    use crate::ids::StreamId;
+    use crate::log::NoLog;
+    use crate::map::Map;
+    use crate::store::Store;
 
     const _: () = assert!(BUCKET == 64);
 
@@ -123,22 +136,83 @@ mod tests {
     fn a_directory_has_the_bytes_that_growth_asks_for() {
         assert_eq!(crate::index::segments::DIRECTORY_WORDS * 8, 512);
     }
+
+    fn take_all(node: &Node, bytes: u64) -> Vec<u64> {
+        std::iter::from_fn(|| node.take_index_memory(bytes, Holding::Nothing).ok()).collect()
+    }
+
+    fn free(node: &Node, pieces: impl IntoIterator<Item = u64>) {
+        pieces.into_iter().for_each(|piece| node.free_now(Location::from_offset(piece)));
+    }
+
+    fn put_group(store: &Store<NoLog>, map: &Map<U64, Bytes>, keys: std::ops::Range<u64>) -> bool {
+        let keys: Vec<u64> = keys.collect();
+        let mut group = store.group(StreamId(0));
+        for key in &keys {
+            group.insert(map, key, b"v").expect("its stream");
+        }
+        group.commit().is_ok_and(|outcome| outcome.is_done())
+    }
+
+    /// A full store with a table whose growth lags, and so many pieces of 64 bytes that are free.
+    fn with_growth_that_lags(spared: usize) -> (Store<NoLog>, Map<U64, Bytes>, Vec<u64>) {
+        let builder = Store::builder().memory_limit_bytes(32 << 20).streams(1).hash_seed(7);
+        let store = builder.in_memory().expect("a store");
+        let map: Map<U64, Bytes> = store.map("m", MapOptions::default()).expect("a map");
+        (0..3_200).for_each(|key| map.insert(&key, b"v").expect("room"));
+        let node = &store.inner.nodes[0];
+        let mut taken = take_all(node, 32 << 10);
+        for first in (3_200..3_800).step_by(50) {
+            assert!(put_group(&store, &map, first..first + 50), "a key needs no segment");
+        }
+        let stats = map.stats();
+        assert!(crate::index::grow::is_overdue(stats.entries, stats.buckets), "{stats:?}");
+        let mut small = take_all(node, BUCKET);
+        free(node, small.split_off(small.len() - spared));
+        taken.append(&mut small);
+        (store, map, taken)
+    }
+
+    #[test]
+    fn growth_that_lags_takes_nothing_that_the_keys_of_its_group_need() {
+        let (store, map, taken) = with_growth_that_lags(60);
+        assert!(put_group(&store, &map, 10_000..10_050), "there is a piece for each key");
+        free(&store.inner.nodes[0], taken);
+        assert!(put_group(&store, &map, 20_000..20_050));
+        let stats = store.stats();
+        assert_eq!(stats.accounted_bytes(), stats.committed_bytes, "{stats:#?}");
+    }
+
+    /// Between the first look at its keys and the lock others may have removed some, so that more are new.
     #[test]
     fn memory_that_growth_has_is_there_for_the_keys_of_its_group() {
-        let store = Store::builder().memory_limit_bytes(MEMORY_LIMIT_MIN).lanes(1).in_memory();
-        let store = store.expect("a store");
+        let store = Store::builder().memory_limit_bytes(32 << 20).in_memory().expect("a store");
         let node = &store.inner.nodes[0];
-        let mut others = Stock::new(node);
-        let full = (1..).find(|count| others.take_for_inserts(*count).is_err());
-        let full = full.expect("memory ends");
-        // As much as comes free goes to growth first.
-        for piece in others.for_inserts.drain(full / 2..) {
-            node.free_now(Location::from_offset(piece));
-        }
+        let mut taken = take_all(node, BUCKET);
+        free(node, taken.drain(..100));
         let mut stock = Stock::new(node);
-        (0..full).for_each(|_| stock.take_for_growth(BUCKET));
-        assert!(stock.for_growth.len() > 100, "{} pieces", stock.for_growth.len());
-        assert_eq!(stock.take_for_inserts(100), Ok(()));
-        assert_eq!(stock.inserts(), 100);
+        (0..200).for_each(|_| stock.take_for_growth(BUCKET));
+        assert_eq!(stock.for_growth.len(), 100);
+        assert_eq!((stock.take_for_inserts(100), stock.inserts()), (Ok(()), 100));
+        free(node, taken);
+    }
+
+    /// Each look for memory waits up to a second for whoever reads.
+    #[test]
+    fn growth_that_finds_no_memory_does_not_wait_for_readers_again_for_each_key() {
+        let (store, map, taken) = with_growth_that_lags(60);
+        let node = &store.inner.nodes[0];
+        let pin = store.inner.pin();
+        let mut removed = 0;
+        while node.retired.sealed_batches() == 0 {
+            assert!(map.remove(&removed).expect("room to retire"));
+            removed += 1;
+        }
+        let start = Instant::now();
+        assert!(put_group(&store, &map, 10_000..10_050), "there is a piece for each key");
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(10), "{took:?}, {removed} removed: {:?}", map.stats());
+        drop(pin);
+        free(node, taken);
     }
 }
