@@ -57,6 +57,28 @@ fn a_clock_that_was_set_back_after_a_crash_revives_nothing_that_had_long_expired
     assert!(map_of(&store).contains_key(&2).expect("ok"));
 }
 
+/// Whoever asks finds nothing there, before and after; but the removal is a change, and must be in the log.
+#[test]
+fn what_had_expired_when_it_was_removed_stays_so_whatever_the_clock_shows_after_a_crash() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let clock = std::sync::Arc::new(ManualClock::new(1_000));
+    let store = builder().clock(std::sync::Arc::clone(&clock)).open(dir.path()).expect("opens");
+    let map = map_of(&store);
+    (1..4).for_each(|key| map.insert_expiring(&key, b"short", 5_000).expect("room"));
+    clock.set_ms(6_000);
+    assert!(!map.remove(&1).expect("ok"));
+    let mut group = store.group(map.stream_of_key(&2).expect("a stream"));
+    group.remove(&map, &2).expect("its stream");
+    assert!(group.commit().expect("room").is_done());
+    drop(group);
+    drop(map);
+    store.abandon();
+    let store = builder().clock(ManualClock::new(2_000)).open(dir.path()).expect("opens");
+    let is_there = |key: u64| map_of(&store).contains_key(&key).expect("ok");
+    assert!(!is_there(1) && !is_there(2), "it is back: {}, {}", is_there(1), is_there(2));
+    assert!(is_there(3), "the time of the removals was not written, so this shows nothing of them");
+}
+
 fn durable(store: &Store) -> Vec<u64> {
     (0..2).map(|stream| store.durable_through(StreamId(stream)).0).collect()
 }
