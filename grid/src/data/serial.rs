@@ -1,5 +1,6 @@
 //! How typed keys and values become `Data`: named where a map is opened, `map::<Natural<String>, Raw>(..)`.
 
+use std::borrow::Borrow;
 use std::marker::PhantomData;
 
 use serde::Serialize;
@@ -13,7 +14,7 @@ pub trait Serial: 'static {
     /// What is put in.
     type Encode: ?Sized;
     /// What comes back.
-    type Owned;
+    type Owned: Borrow<Self::Encode>;
 
     /// Appends the stored form of a value.
     ///

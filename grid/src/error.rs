@@ -1,0 +1,57 @@
+//! Why an operation of the grid failed.
+
+use crate::data::DataError;
+
+/// Why an operation on a map failed. Nothing changed, unless the variant says otherwise.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MapError {
+    /// A key or a value has no bytes, or what is kept is not of the type that was asked for.
+    #[error("map {map:?}: {source}")]
+    Data {
+        /// The map.
+        map: String,
+        /// What is wrong with it.
+        source: DataError,
+    },
+    /// The key is not locked by who wants to unlock it.
+    #[error(
+        "map {map:?}: the caller has not locked this key, so it cannot unlock it: {}",
+        if *.is_locked { "another has" } else { "nobody has" }
+    )]
+    NotLocked {
+        /// The map.
+        map: String,
+        /// Whether somebody else has locked it.
+        is_locked: bool,
+    },
+    /// The map was destroyed, or its member is shutting down.
+    #[error("map {map:?} was destroyed, or its member is shutting down")]
+    Gone {
+        /// The map.
+        map: String,
+    },
+    /// The store refused the change, or does not know whether it is kept: its error says which.
+    #[error("map {map:?}: {source}")]
+    Store {
+        /// The map.
+        map: String,
+        /// The store's error.
+        source: hotrestart::Error,
+    },
+}
+
+/// Why a member does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The store does not open.
+    #[error(transparent)]
+    Store(#[from] hotrestart::OpenError),
+    /// There is no thread for what a member does by itself.
+    #[error("no thread for the upkeep of a member: {source}")]
+    Thread {
+        /// The system's error.
+        source: std::io::Error,
+    },
+}

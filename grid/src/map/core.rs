@@ -1,0 +1,312 @@
+//! A map as bytes: what typed handles, and later clients, ask of it.
+//!
+//! Invariant: a change of a key happens under its partition's lock, after the key's state was asked
+//! whether the caller may change it; so changes of a key follow one another, and whoever is told of them
+//! is told in that order. A read asks nobody.
+//!
+//! What may go wrong: the store refuses (memory, disk, poison), and nothing changed; a caller that waits
+//! goes away, and whoever comes after it is let through.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hotrestart::codec::Bytes;
+use hotrestart::{Clock, StreamId};
+
+use super::op::{Fate, Op, Rules, Seen, Value};
+use crate::caller::Caller;
+use crate::data::{DataError, DataRef, PartitionId};
+use crate::error::MapError;
+use crate::partition::{Claim, KeyPlace, Locked, MapNo, Outcome, Partitions, Wanted};
+use crate::record::Head;
+
+type Part = hotrestart::Map<Bytes, Bytes>;
+
+/// A map of a member.
+pub(crate) struct MapCore {
+    pub(crate) no: MapNo,
+    pub(crate) name: String,
+    pub(crate) rules: Rules,
+    pub(crate) partitions: Arc<Partitions>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// All of the map, and its part in each partition.
+    pub(crate) whole: Part,
+    pub(crate) parts: Box<[Part]>,
+    /// Set before its locks are forgotten.
+    pub(crate) is_gone: AtomicBool,
+    /// Whether some entry may live otherwise than the map says.
+    pub(crate) has_own_lives: AtomicBool,
+}
+
+impl std::fmt::Debug for MapCore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MapCore")
+            .field("name", &self.name)
+            .field("rules", &self.rules)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a change did.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    /// Whether its condition held, so that it happened. Of a removal: whether the key was there.
+    pub(crate) is_done: bool,
+    /// What was there before (the stored form of its value), where the operation asks for it.
+    pub(crate) old: Option<Vec<u8>>,
+}
+
+impl MapCore {
+    /// The partition of a key, by Hazelcast's rule.
+    #[inline]
+    pub(crate) fn partition_of(&self, key: &[u8]) -> Result<PartitionId, MapError> {
+        let key = DataRef::from_stored(key).map_err(|source| self.bad_data(source))?;
+        Ok(key.partition(self.partitions.count()))
+    }
+
+    #[inline]
+    pub(crate) fn part(&self, partition: PartitionId) -> &Part {
+        &self.parts[partition.0 as usize]
+    }
+
+    /// Calls `look` with what is known of an entry and its value, without waiting for anybody.
+    #[inline]
+    pub(crate) fn read<R>(
+        &self,
+        key: &[u8],
+        look: impl FnOnce(Seen<'_>) -> Result<R, DataError>,
+    ) -> Result<Option<R>, MapError> {
+        let part = self.part(self.partition_of(key)?);
+        let found = part.get_with(key, |bytes| {
+            let (head, value) = Head::split(bytes)?;
+            look(Seen { head, value })
+        });
+        let found = found.map_err(|source| self.refused(source))?;
+        found.transpose().map_err(|source| self.bad_data(source))
+    }
+
+    /// Changes a key, once the caller may.
+    #[inline]
+    pub(crate) async fn change(
+        &self,
+        caller: Caller,
+        key: &[u8],
+        op: &Op<'_>,
+    ) -> Result<Changed, MapError> {
+        let place = (self.partition_of(key)?, key);
+        if let Some(changed) = self.change_at_once(caller, place, op) {
+            return changed;
+        }
+        // Boxed, so that a future that need not wait, as nearly always, is small.
+        let changed = Box::pin(self.change_later(caller, place, op, None)).await?;
+        Ok(changed.expect("it waits for ever"))
+    }
+
+    /// Changes a key, once the caller may; `None` when it could not until `deadline_ms` (monotonic).
+    pub(crate) async fn change_until(
+        &self,
+        caller: Caller,
+        key: &[u8],
+        op: &Op<'_>,
+        deadline_ms: u64,
+    ) -> Result<Option<Changed>, MapError> {
+        let place = (self.partition_of(key)?, key);
+        match self.change_at_once(caller, place, op) {
+            Some(changed) => changed.map(Some),
+            None => self.change_later(caller, place, op, Some(deadline_ms)).await,
+        }
+    }
+
+    /// Changes a key if the caller may do so now.
+    #[inline]
+    fn change_at_once(
+        &self,
+        caller: Caller,
+        (partition, key): (PartitionId, &[u8]),
+        op: &Op<'_>,
+    ) -> Option<Result<Changed, MapError>> {
+        let mut locked = self.partitions.lock(partition);
+        locked.admits((self.no, key), caller).then(|| self.apply(&mut locked, partition, key, op))
+    }
+
+    async fn change_later(
+        &self,
+        caller: Caller,
+        place: (PartitionId, &[u8]),
+        op: &Op<'_>,
+        deadline_ms: Option<u64>,
+    ) -> Result<Option<Changed>, MapError> {
+        match self.claim(caller, place, deadline_ms).await? {
+            Some(claim) => self.change_claimed(claim, place, op).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Claims a key for a caller, so that nobody changes it until the claim is gone; `None` when that
+    /// could not be until `deadline_ms` (monotonic).
+    pub(crate) async fn claim(
+        &self,
+        caller: Caller,
+        (partition, key): (PartitionId, &[u8]),
+        deadline_ms: Option<u64>,
+    ) -> Result<Option<Claim>, MapError> {
+        let is_taken = self.take(caller, (partition, key), Wanted::Claim, deadline_ms).await?;
+        Ok(is_taken.then(|| Claim::new(self.place(partition, key))))
+    }
+
+    /// Changes a key that the caller has claimed, and gives it back.
+    pub(crate) fn change_claimed(
+        &self,
+        claim: Claim,
+        (partition, key): (PartitionId, &[u8]),
+        op: &Op<'_>,
+    ) -> Result<Changed, MapError> {
+        let mut locked = self.partitions.lock(partition);
+        let changed = self.apply(&mut locked, partition, key, op);
+        claim.give_back(&mut locked);
+        changed
+    }
+
+    /// Does what an operation asks, now.
+    fn apply(
+        &self,
+        _locked: &mut Locked<'_>,
+        partition: PartitionId,
+        key: &[u8],
+        op: &Op<'_>,
+    ) -> Result<Changed, MapError> {
+        let part = self.part(partition);
+        let mut old = None;
+        let now_ms = || self.clock.wall_ms();
+        let fate = if op.must_look(&self.rules, self.has_own_lives.load(Ordering::Relaxed)) {
+            let seen = part.get_with(key, |bytes| {
+                let (head, value) = Head::split(bytes)?;
+                let seen = Seen { head, value };
+                let fate = op.decide(Some(seen), &self.rules, now_ms);
+                let copies = op.returns_old || matches!(fate, Fate::Put { value: Value::Old, .. });
+                Ok((fate, copies.then(|| value.to_vec())))
+            });
+            match seen.map_err(|source| self.refused(source))? {
+                None => op.decide(None, &self.rules, now_ms),
+                Some(seen) => {
+                    let (fate, value) = seen.map_err(|source| self.bad_data(source))?;
+                    old = value;
+                    fate
+                }
+            }
+        } else {
+            op.decide(None, &self.rules, now_ms)
+        };
+        let is_done = match fate {
+            Fate::Refused => false,
+            Fate::Remove => part.remove(key).map_err(|source| self.refused(source))?,
+            Fate::Put { head, value, expiry_ms } => {
+                match value {
+                    Value::New(value) if head == Head::default() => {
+                        self.put(part, key, value.plain(), expiry_ms)?;
+                    }
+                    Value::New(value) => {
+                        self.put_with(part, key, (&head, value.stored()), expiry_ms)?
+                    }
+                    Value::Old => {
+                        let value = old.as_deref().expect("copied above");
+                        self.put_with(part, key, (&head, value), expiry_ms)?;
+                    }
+                }
+                true
+            }
+        };
+        Ok(Changed { is_done, old: old.filter(|_| op.returns_old) })
+    }
+
+    #[inline]
+    fn put(
+        &self,
+        part: &Part,
+        key: &[u8],
+        entry: &[u8],
+        expiry_ms: Option<u64>,
+    ) -> Result<(), MapError> {
+        match expiry_ms {
+            None => part.insert(key, entry),
+            Some(expiry_ms) => part.insert_expiring(key, entry, expiry_ms),
+        }
+        .map_err(|source| self.refused(source))
+    }
+
+    /// Puts an entry of which more is known than its value.
+    fn put_with(
+        &self,
+        part: &Part,
+        key: &[u8],
+        (head, value): (&Head, &[u8]),
+        expiry_ms: Option<u64>,
+    ) -> Result<(), MapError> {
+        if head.ttl_ms.is_some() || head.max_idle_ms.is_some() {
+            self.has_own_lives.store(true, Ordering::Relaxed);
+        }
+        let mut entry = crate::scratch::take();
+        head.append(&mut entry);
+        entry.extend_from_slice(value);
+        self.put(part, key, &entry, expiry_ms)
+    }
+
+    /// Takes a key for a caller, or waits for it until `deadline_ms` (monotonic). Whether the caller has it.
+    pub(crate) async fn take(
+        &self,
+        caller: Caller,
+        (partition, key): (PartitionId, &[u8]),
+        wanted: Wanted,
+        deadline_ms: Option<u64>,
+    ) -> Result<bool, MapError> {
+        let place = self.place(partition, key);
+        let taken = place.clone().take(caller, wanted, deadline_ms);
+        // Whoever came after the map's locks were forgotten sees it here; others were told.
+        if self.is_gone.load(Ordering::Acquire) {
+            if matches!(taken, Ok(true)) {
+                place.release(wanted.undone_by(caller));
+            }
+            return Err(self.gone());
+        }
+        match taken {
+            Ok(is_taken) => Ok(is_taken),
+            Err(wait) => match wait.await {
+                Outcome::Granted => Ok(true),
+                Outcome::TimedOut => Ok(false),
+                Outcome::Gone => Err(self.gone()),
+            },
+        }
+    }
+
+    pub(crate) fn place(&self, partition: PartitionId, key: &[u8]) -> KeyPlace {
+        KeyPlace {
+            partitions: Arc::clone(&self.partitions),
+            partition,
+            map: self.no,
+            key: key.into(),
+        }
+    }
+
+    #[cold]
+    pub(crate) fn bad_data(&self, source: DataError) -> MapError {
+        MapError::Data { map: self.name.clone(), source }
+    }
+
+    #[cold]
+    pub(crate) fn refused(&self, source: hotrestart::Error) -> MapError {
+        match source {
+            hotrestart::Error::Dropped { .. } => self.gone(),
+            source => MapError::Store { map: self.name.clone(), source },
+        }
+    }
+
+    #[cold]
+    pub(crate) fn gone(&self) -> MapError {
+        MapError::Gone { map: self.name.clone() }
+    }
+}
+
+/// The stream of a partition.
+pub(crate) fn stream_of(partition: PartitionId) -> StreamId {
+    StreamId(partition.0)
+}

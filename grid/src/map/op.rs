@@ -1,0 +1,151 @@
+//! Changes of one key, and what each makes of an entry: pure decisions, by Hazelcast's rules.
+//!
+//! Called by `change.rs` under the partition's lock, so nothing here runs a user's code. Costs a
+//! comparison of bytes where the operation asks for one.
+
+use crate::record::{Head, NewValue, Times};
+
+/// A change of one key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Op<'a> {
+    pub(crate) kind: Kind<'a>,
+    pub(crate) when: When<'a>,
+    /// Whether the caller wants the value that was there.
+    pub(crate) returns_old: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind<'a> {
+    /// The key gets a value.
+    Put { value: NewValue<'a>, life: Life },
+    /// The key goes.
+    Remove,
+    /// The value stays, and lives so long from now on, in milliseconds; 0: for ever.
+    SetTtl(u64),
+}
+
+/// When a change happens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum When<'a> {
+    Always,
+    Absent,
+    Present,
+    /// The value is this one (stored form).
+    Same(&'a [u8]),
+}
+
+/// How long an entry is to live.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Life {
+    /// In milliseconds after it was put; 0: for ever; `None`: as long as before, or as the map says.
+    pub(crate) ttl_ms: Option<u64>,
+    /// Likewise, after it was used last.
+    pub(crate) max_idle_ms: Option<u64>,
+}
+
+/// What a map says of its entries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Rules {
+    /// How long they live, in milliseconds; 0: for ever.
+    pub(crate) ttl_ms: u64,
+    /// How long they live unused, in milliseconds; 0: for ever.
+    pub(crate) max_idle_ms: u64,
+    /// Whether it is kept when they were made and changed.
+    pub(crate) keeps_times: bool,
+}
+
+/// An entry as it was found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen<'a> {
+    pub(crate) head: Head,
+    /// The stored form of its value.
+    pub(crate) value: &'a [u8],
+}
+
+/// What becomes of a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fate<'a> {
+    /// Nothing changes: the operation's condition does not hold.
+    Refused,
+    Put {
+        head: Head,
+        value: Value<'a>,
+        /// When it expires, in milliseconds since 1970-01-01 UTC.
+        expiry_ms: Option<u64>,
+    },
+    Remove,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Value<'a> {
+    New(NewValue<'a>),
+    /// The one that is there.
+    Old,
+}
+
+impl Op<'_> {
+    /// Whether what happens depends on what is there.
+    pub(crate) fn must_look(&self, rules: &Rules, has_own_lives: bool) -> bool {
+        self.returns_old
+            || self.when != When::Always
+            || match self.kind {
+                Kind::Remove => false,
+                Kind::Put { life, .. } => {
+                    let is_given = life.ttl_ms.is_some() && life.max_idle_ms.is_some();
+                    rules.keeps_times || (has_own_lives && !is_given)
+                }
+                Kind::SetTtl(_) => true,
+            }
+    }
+}
+
+impl<'a> Op<'a> {
+    /// What becomes of a key; `old` is `None` where it is absent, and where [`Op::must_look`] says that
+    /// it does not matter.
+    pub(crate) fn decide(
+        &self,
+        old: Option<Seen<'_>>,
+        rules: &Rules,
+        now_ms: impl Fn() -> u64,
+    ) -> Fate<'a> {
+        let holds = match self.when {
+            When::Always => true,
+            When::Absent => old.is_none(),
+            When::Present => old.is_some(),
+            When::Same(value) => old.is_some_and(|old| old.value == value),
+        };
+        if !holds {
+            return Fate::Refused;
+        }
+        let (life, value) = match self.kind {
+            Kind::Remove => return Fate::Remove,
+            Kind::Put { value, life } => (life, Value::New(value)),
+            Kind::SetTtl(ttl_ms) => (Life { ttl_ms: Some(ttl_ms), max_idle_ms: None }, Value::Old),
+        };
+        let before = old.map(|old| old.head).unwrap_or_default();
+        let ttl_ms = life.ttl_ms.or(before.ttl_ms);
+        let max_idle_ms = life.max_idle_ms.or(before.max_idle_ms);
+        let lives_ms = ttl_ms.unwrap_or(rules.ttl_ms);
+        let times = match value {
+            Value::New(_) if rules.keeps_times => {
+                Some(times(before.times, old.is_some(), now_ms()))
+            }
+            Value::New(_) => None,
+            Value::Old => before.times,
+        };
+        let head = Head { ttl_ms, max_idle_ms, times };
+        let expiry_ms = (lives_ms > 0).then(|| now_ms().saturating_add(lives_ms));
+        Fate::Put { head, value, expiry_ms }
+    }
+}
+
+/// An entry's times after a change.
+fn times(before: Option<Times>, was_there: bool, now_ms: u64) -> Times {
+    match before {
+        Some(times) => {
+            Times { updated_ms: now_ms, version: times.version.saturating_add(1), ..times }
+        }
+        // Of an entry that is older than the wish to keep its times nothing else is known.
+        None => Times { created_ms: now_ms, updated_ms: now_ms, version: u32::from(was_there) },
+    }
+}

@@ -1,0 +1,269 @@
+//! A member: one store, its partitions and maps, and the thread that keeps them up.
+//!
+//! Invariants: a map has one `MapCore` as long as it is there, so all handles see one set of locks; what
+//! must happen without a caller (leases and waits that end, entries that have expired) is done by one
+//! thread, or, where a test brings its own clock, by whoever calls `Member::step`.
+
+mod upkeep;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hotrestart::{Clock, MapOptions, Store};
+
+use crate::caller::Callers;
+use crate::data::{PARTITION_COUNT_DEFAULT, PartitionId, Serial};
+use crate::error::{MapError, StartError};
+use crate::map::Map;
+use crate::map::core::{MapCore, stream_of};
+use crate::map::op::Rules;
+use crate::partition::{MapNo, Partitions};
+use upkeep::Upkeep;
+
+/// What a map's entries live by, and how durable they are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MapConfig {
+    /// How long an entry lives after it was put; zero: for ever.
+    pub time_to_live: Duration,
+    /// Whether it is kept when entries were made and changed.
+    pub per_entry_stats: bool,
+    /// How durable a change is before it is acknowledged. Of a map that is there already it stays what it
+    /// was.
+    pub durability: hotrestart::Durability,
+}
+
+/// Settings of a member; made by [`Member::builder`].
+#[must_use]
+pub struct Builder {
+    directory: PathBuf,
+    store: hotrestart::Builder,
+    partitions: u32,
+    maps: HashMap<String, MapConfig>,
+    clock: Arc<dyn Clock>,
+    has_thread: bool,
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (directory, partitions) = (&self.directory, &self.partitions);
+        f.debug_struct("Builder")
+            .field("directory", directory)
+            .field("partitions", partitions)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    /// Settings of the store, but for its streams, which are the partitions, and its clock.
+    pub fn store(
+        mut self,
+        settings: impl FnOnce(hotrestart::Builder) -> hotrestart::Builder,
+    ) -> Self {
+        self.store = settings(self.store);
+        self
+    }
+
+    /// How many partitions there are; 271 by default. It stays what it was when the store was made.
+    pub fn partition_count(mut self, count: u32) -> Self {
+        self.partitions = count;
+        self
+    }
+
+    /// What a map is like.
+    pub fn map(mut self, name: &str, config: MapConfig) -> Self {
+        self.maps.insert(name.to_owned(), config);
+        self
+    }
+
+    /// The source of time, instead of the system's. With [`Builder::without_thread`] nothing happens but when
+    /// [`Member::step`] is called.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Has no thread of its own: whoever calls [`Member::step`] ends leases and waits and sweeps entries.
+    pub fn without_thread(mut self) -> Self {
+        self.has_thread = false;
+        self
+    }
+
+    /// Opens the store, with all that was in it.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(self) -> Result<Member, StartError> {
+        let store = self.store.streams(self.partitions).clock(Arc::clone(&self.clock));
+        let store = store.open(&self.directory)?;
+        let partitions = Arc::new(Partitions::new(self.partitions, Arc::clone(&self.clock)));
+        let inner = Arc::new(Inner {
+            store,
+            partitions,
+            configs: self.maps,
+            maps: Mutex::default(),
+            next_map: AtomicU32::new(0),
+            // Locks end with the member, so its callers need no name that lasts.
+            callers: Arc::new(Callers::new(0)),
+            clock: self.clock,
+            is_stopped: AtomicBool::new(false),
+        });
+        let upkeep = self.has_thread.then(|| Upkeep::start(&inner)).transpose()?;
+        Ok(Member { inner, _upkeep: upkeep })
+    }
+}
+
+/// What a member's handles share.
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) partitions: Arc<Partitions>,
+    configs: HashMap<String, MapConfig>,
+    maps: Mutex<HashMap<String, Arc<MapCore>>>,
+    next_map: AtomicU32,
+    callers: Arc<Callers>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) is_stopped: AtomicBool,
+}
+
+impl Inner {
+    fn maps(&self) -> MutexGuard<'_, HashMap<String, Arc<MapCore>>> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends a map's locks, and tells whoever waits.
+    fn forget(&self, core: &MapCore) {
+        core.is_gone.store(true, Ordering::Release);
+        self.partitions.forget_map(core.no);
+    }
+
+    fn open_map(&self, name: &str) -> Result<Arc<MapCore>, MapError> {
+        let mut maps = self.maps();
+        if let Some(core) = maps.get(name) {
+            return Ok(Arc::clone(core));
+        }
+        let refused = |source| MapError::Store { map: name.to_owned(), source };
+        let config = self.configs.get(name).copied().unwrap_or_default();
+        let options = MapOptions::default().placed_by_owner().durability(config.durability);
+        let whole = self.store.map(name, options).map_err(refused)?;
+        let parts = (0..self.partitions.count())
+            .map(|partition| whole.in_stream(stream_of(PartitionId(partition))).map_err(refused));
+        let core = Arc::new(MapCore {
+            no: MapNo(self.next_map.fetch_add(1, Ordering::Relaxed)),
+            name: name.to_owned(),
+            rules: Rules {
+                ttl_ms: crate::map::ms(config.time_to_live),
+                max_idle_ms: 0,
+                keeps_times: config.per_entry_stats,
+            },
+            partitions: Arc::clone(&self.partitions),
+            clock: Arc::clone(&self.clock),
+            parts: parts.collect::<Result<_, _>>()?,
+            is_gone: AtomicBool::new(false),
+            // Nobody knows what entries of a former life say of themselves.
+            has_own_lives: AtomicBool::new(!whole.is_empty()),
+            whole,
+        });
+        maps.insert(name.to_owned(), Arc::clone(&core));
+        Ok(core)
+    }
+}
+
+/// A member of the grid: maps over one store.
+///
+/// Dropping it stops it. Maps that are still held can be read afterwards; changes are refused.
+///
+/// ```
+/// use hdgrid::{Member, data::{Json, Natural}};
+/// # let dir = tempfile::tempdir()?;
+/// let member = Member::builder(dir.path()).start()?;
+/// let orders = member.map::<Natural<String>, Json<Vec<String>>>("orders")?;
+/// orders.blocking().set(&"A-1".to_owned(), &vec!["coffee".to_owned()])?;
+/// drop((orders, member));
+///
+/// let member = Member::builder(dir.path()).start()?;
+/// let orders = member.map::<Natural<String>, Json<Vec<String>>>("orders")?;
+/// assert_eq!(orders.blocking().get(&"A-1".to_owned())?, Some(vec!["coffee".to_owned()]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Member {
+    inner: Arc<Inner>,
+    _upkeep: Option<Upkeep>,
+}
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Member").field("partitions", &self.inner.partitions).finish_non_exhaustive()
+    }
+}
+
+impl Member {
+    /// Settings of a member whose store lies in a directory, which is made where it is missing.
+    pub fn builder(directory: impl AsRef<Path>) -> Builder {
+        Builder {
+            directory: directory.as_ref().to_owned(),
+            store: Store::builder(),
+            partitions: PARTITION_COUNT_DEFAULT,
+            maps: HashMap::new(),
+            clock: Arc::new(hotrestart::hdstore::SystemClock::default()),
+            has_thread: true,
+        }
+    }
+
+    /// Opens a map, making it when it is not there. The types are the caller's: bytes that are none of
+    /// them are an error of the operation that finds them.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    pub fn map<K: Serial, V: Serial>(&self, name: &str) -> Result<Map<K, V>, MapError> {
+        Ok(Map::new(self.inner.open_map(name)?, Arc::clone(&self.inner.callers)))
+    }
+
+    /// Destroys a map with everything in it, locks included; whoever waits for one is told. Whether it
+    /// was there.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    #[doc(alias = "destroy")]
+    pub fn destroy_map(&self, name: &str) -> Result<bool, MapError> {
+        let mut maps = self.inner.maps();
+        let dropped = self.inner.store.drop_map(name);
+        let was_there =
+            dropped.map_err(|source| MapError::Store { map: name.to_owned(), source })?;
+        let core = maps.remove(name);
+        drop(maps);
+        if let Some(core) = core {
+            self.inner.forget(&core);
+        }
+        Ok(was_there)
+    }
+
+    /// Stops the member: whoever waits for a key is told, and the store is closed, so that everything
+    /// that was acknowledged is on the disk when this returns.
+    ///
+    /// # Errors
+    /// As for [`hotrestart::Store::close`].
+    pub fn shutdown(self) -> Result<(), hotrestart::CloseError> {
+        let Member { inner, _upkeep: upkeep } = self;
+        drop(upkeep);
+        for core in inner.maps().values() {
+            inner.forget(core);
+        }
+        match Arc::into_inner(inner) {
+            Some(inner) => inner.store.close(),
+            None => unreachable!("only the member and its upkeep have it"),
+        }
+    }
+
+    /// The store below: statistics, recovery, holds.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// Does what is due: ends leases and waits, and sweeps some entries that have expired. The thread of
+    /// a member does this by itself.
+    pub fn step(&self) {
+        upkeep::step(&self.inner);
+    }
+}

@@ -1,0 +1,64 @@
+//! A member over a directory that goes with it, and a clock that stands still.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hdgrid::{Builder, MapConfig, Member};
+use hotrestart::{Clock, ManualClock};
+use tempfile::TempDir;
+
+pub type Text = String;
+
+/// Where the clock stands at first, in milliseconds.
+const BEGIN_MS: u64 = 1_700_000_000_000;
+
+pub struct Bed {
+    directory: TempDir,
+    clock: Arc<ManualClock>,
+    member: Option<Member>,
+}
+
+impl Bed {
+    pub fn new() -> Bed {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut bed = Bed { directory, clock: Arc::new(ManualClock::new(BEGIN_MS)), member: None };
+        bed.start();
+        bed
+    }
+
+    pub fn member(&self) -> &Member {
+        self.member.as_ref().expect("started")
+    }
+
+    /// Stops the member, and starts it again over what it left.
+    pub fn restart(&mut self) {
+        self.member.take().expect("started").shutdown().expect("closed");
+        self.start();
+    }
+
+    /// Has time pass, and what is due be done.
+    pub fn pass(&self, time: Duration) {
+        self.clock.advance_ms(time.as_millis() as u64);
+        self.member().step();
+    }
+
+    pub fn now_ms(&self) -> u64 {
+        self.clock.wall_ms()
+    }
+
+    fn builder(&self) -> Builder {
+        let map = MapConfig::default();
+        Member::builder(self.directory.path())
+            .store(|store| store.memory_limit_bytes(64 << 20).chunk_bytes(1 << 20))
+            .partition_count(13)
+            .map("with times", MapConfig { per_entry_stats: true, ..map })
+            .map("of a minute", MapConfig { time_to_live: Duration::from_secs(60), ..map })
+            .clock(Arc::clone(&self.clock) as Arc<dyn Clock>)
+            .without_thread()
+    }
+
+    fn start(&mut self) {
+        self.member = Some(self.builder().start().expect("started"));
+    }
+}
