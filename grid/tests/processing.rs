@@ -130,6 +130,25 @@ fn a_processor_waits_for_the_lock_and_others_wait_for_the_processor() {
 }
 
 #[test]
+fn a_clear_waits_for_the_processor_of_a_key_and_what_that_puts_is_cleared() {
+    let bed = Bed::new();
+    let (map, other) = (map(&bed), map(&bed));
+    for n in 0..50 {
+        map.blocking().set(&n, &n).expect("set");
+    }
+    let mut clear = pin!(other.clear());
+    let mut context = Context::from_waker(Waker::noop());
+    map.blocking()
+        .execute_on_key(&1, |entry| {
+            assert!(clear.as_mut().poll(&mut context).is_pending(), "the key is claimed");
+            entry.set_value(2);
+        })
+        .expect("processed");
+    assert!(matches!(clear.as_mut().poll(&mut context), Poll::Ready(Ok(50))));
+    assert!(map.is_empty());
+}
+
+#[test]
 fn operations_may_go_from_thread_to_thread() {
     fn may(_: impl Send) {}
     let bed = Bed::new();

@@ -1,35 +1,52 @@
 //! What concerns all of a map, or many of its keys: partition by partition, none of it at once.
 
+use std::collections::HashMap;
+
 use hotrestart::Ref;
 use hotrestart::codec::Bytes;
 
 use super::core::MapCore;
 use super::op::{Kind, Op, When};
+use crate::caller::Caller;
 use crate::data::PartitionId;
 use crate::error::MapError;
 
+/// A key, in its stored form.
+type Key = Box<[u8]>;
+
 impl MapCore {
-    /// Removes every entry whose key is not locked; how many.
-    pub(crate) fn clear(&self) -> Result<u64, MapError> {
-        (0..self.partitions.count())
-            .try_fold(0, |gone, partition| Ok(gone + self.clear_partition(PartitionId(partition))?))
+    /// Removes every entry whose key is not locked; how many. Keys that somebody is changing are waited for:
+    /// a change that had begun comes before the removal.
+    pub(crate) async fn clear(&self, caller: Caller) -> Result<u64, MapError> {
+        let mut gone = 0;
+        for partition in (0..self.partitions.count()).map(PartitionId) {
+            let (removed, claimed) = self.clear_partition(partition)?;
+            gone += removed;
+            for key in claimed {
+                gone +=
+                    u64::from(self.change(caller, &key, &MapCore::removal(false)).await?.is_done);
+            }
+        }
+        Ok(gone)
     }
 
-    fn clear_partition(&self, partition: PartitionId) -> Result<u64, MapError> {
+    /// Removes what nobody has locked or claimed. How many entries are gone, and which keys are claimed.
+    fn clear_partition(&self, partition: PartitionId) -> Result<(u64, Vec<Key>), MapError> {
         let part = self.part(partition);
         let mut locked = self.partitions.lock(partition);
-        let kept = locked.locked(self.no);
-        if kept.is_empty() {
-            return part.clear().map_err(|source| self.refused(source));
+        let busy: HashMap<_, _> = locked.busy(self.no).into_iter().collect();
+        if busy.is_empty() {
+            return Ok((part.clear().map_err(|source| self.refused(source))?, Vec::new()));
         }
         let mut gone = 0;
         for entry in part {
             let key = entry.key_bytes();
-            if !kept.iter().any(|kept| **kept == *key) {
+            if !busy.contains_key(key) {
                 gone += u64::from(part.remove(key).map_err(|source| self.refused(source))?);
             }
         }
-        Ok(gone)
+        let claimed = busy.into_iter().filter(|(_, is_locked)| !is_locked);
+        Ok((gone, claimed.map(|(key, _)| key).collect()))
     }
 
     /// Entries, those included that have expired and were not swept yet.

@@ -347,13 +347,13 @@ impl<K: Serial, V: Serial> Map<K, V> {
         Ok(())
     }
 
-    /// Removes all entries but those of locked keys, partition by partition; a put to a partition that
-    /// had its turn stays. How many.
+    /// Removes all entries but those of locked keys, partition by partition; a put to a partition that had
+    /// its turn stays. A key that a processor has is waited for. How many are gone.
     ///
     /// # Errors
     /// [`MapError`]; partitions that had their turn stay cleared.
     pub async fn clear(&self) -> Result<u64, MapError> {
-        self.core.clear()
+        self.core.clear(self.caller).await
     }
 
     /// The number of entries; those that have expired count until they are swept.

@@ -108,7 +108,6 @@ impl Builder {
             // Locks end with the member, so its callers need no name that lasts.
             callers: Arc::new(Callers::new(0)),
             clock: self.clock,
-            is_stopped: AtomicBool::new(false),
         });
         let upkeep = self.has_thread.then(|| Upkeep::start(&inner)).transpose()?;
         Ok(Member { inner, _upkeep: upkeep })
@@ -124,7 +123,6 @@ pub(crate) struct Inner {
     next_map: AtomicU32,
     callers: Arc<Callers>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) is_stopped: AtomicBool,
 }
 
 impl Inner {

@@ -1,7 +1,6 @@
 //! What must happen without a caller: leases and waits that end, entries that have expired.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -43,7 +42,6 @@ impl Upkeep {
 
 impl Drop for Upkeep {
     fn drop(&mut self) {
-        self.inner.is_stopped.store(true, Ordering::Release);
         self.inner.partitions.timers().stop();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

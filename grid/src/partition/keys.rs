@@ -235,11 +235,11 @@ impl Keys {
         self.settled(place, now_ms)?.lock.as_ref().map(|lock| lock.caller)
     }
 
-    /// The keys of a map that are locked.
-    pub(crate) fn locked(&mut self, map: MapNo, now_ms: u64) -> Vec<Box<[u8]>> {
+    /// The keys of a map that are not free, and whether each is locked; else it is claimed.
+    pub(crate) fn busy(&mut self, map: MapNo, now_ms: u64) -> Vec<(Box<[u8]>, bool)> {
         self.tick(now_ms);
         let keys = self.maps.get(&map).into_iter().flatten();
-        keys.filter(|(_, busy)| busy.lock.is_some()).map(|(key, _)| key.clone()).collect()
+        keys.map(|(key, busy)| (key.clone(), busy.lock.is_some())).collect()
     }
 
     /// The map is gone, and with it its locks: whoever waits hears of it.

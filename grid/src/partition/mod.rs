@@ -137,13 +137,13 @@ impl Locked<'_> {
         self.keys().holder(place, now_ms)
     }
 
-    /// The keys of a map that are locked.
-    pub(crate) fn locked(&mut self, map: MapNo) -> Vec<Box<[u8]>> {
+    /// The keys of a map that are not free, and whether each is locked; else it is claimed.
+    pub(crate) fn busy(&mut self, map: MapNo) -> Vec<(Box<[u8]>, bool)> {
         if self.keys().are_free() {
             return Vec::new();
         }
         let now_ms = self.now_ms();
-        self.keys().locked(map, now_ms)
+        self.keys().busy(map, now_ms)
     }
 }
 
