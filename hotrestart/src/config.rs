@@ -70,6 +70,7 @@ pub struct Builder {
     pub(crate) on_progress: Option<OnProgress>,
     pub(crate) seq_step: u64,
     pub(crate) absence_bytes: Option<u64>,
+    pub(crate) surveys_often: bool,
     pub(crate) load_order: Option<u64>,
 }
 
@@ -109,6 +110,7 @@ impl Default for Builder {
             on_progress: None,
             seq_step: seqs::STEP,
             absence_bytes: None,
+            surveys_often: false,
             load_order: None,
         }
     }
@@ -273,6 +275,14 @@ impl Builder {
     #[doc(hidden)]
     pub fn absence_bytes_max(mut self, bytes: u64) -> Self {
         self.absence_bytes = Some(bytes);
+        self
+    }
+
+    /// Surveys of facts of absence whenever one may find any, whatever it costs, and of a few at a time: for
+    /// tests of what surveys forget.
+    #[doc(hidden)]
+    pub fn surveys_often(mut self, often: bool) -> Self {
+        self.surveys_often = often;
         self
     }
 

@@ -331,6 +331,7 @@ impl Blocks {
             places: places_of(self.identity.origin, places, &samples),
             samples,
             forgettable: Forgettable::default(),
+            judged_at: Some(0),
             is_charged: true,
         });
         self.push(None, Some(number), chunk.file, chunk.used as u64, buf.into(), step);

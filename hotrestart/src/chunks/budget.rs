@@ -4,6 +4,8 @@
 //! record bytes; a store of a few chunks may have as many as it needs to run. Callers: the keeper (how many
 //! files there may be), the compactor (its pace). See `docs/compaction.md`.
 
+use crate::format::directory::LINE_LEN;
+
 /// Bytes of a record beside key and value, for reckoning.
 pub(crate) const RECORD_OVERHEAD: u64 = 16;
 /// Chunks of garbage that any store may have.
@@ -28,8 +30,9 @@ impl DiskBudget {
     pub(crate) fn files(&self, entries: u64, live_bytes: u64) -> u64 {
         let record_bytes = (live_bytes + entries * RECORD_OVERHEAD) as f64;
         let by_ratio = (self.ratio * record_bytes / self.chunk_size as f64) as u64;
-        // A full chunk is not all records: blocks are padded and a directory follows.
-        let full = (1.15 * record_bytes / self.chunk_size as f64).ceil() as u64;
+        // A full chunk is not all records: a directory follows, and blocks are padded.
+        let listed_bytes = record_bytes + (entries * LINE_LEN as u64) as f64;
+        let full = (1.08 * listed_bytes / self.chunk_size as f64).ceil() as u64;
         by_ratio.saturating_sub(self.beyond_files).max(full + self.standing_files + SLACK_FILES)
     }
 }
@@ -59,6 +62,18 @@ mod tests {
         let files = budget.files(entries, entries * 247) + budget.beyond_files;
         let ratio = (files * (8 << 20)) as f64 / (entries * 263) as f64;
         assert!(ratio <= 2.0 && ratio > 1.98, "{ratio}");
+    }
+
+    /// Of entries of 16 bytes a chunk has a line of 20 bytes each beside records of 32.
+    #[test]
+    fn a_store_of_short_records_may_have_what_it_needs_whatever_its_size() {
+        let chunk_size = 256_u64 << 10;
+        let budget = DiskBudget { ratio: 2.0, chunk_size, standing_files: 12, beyond_files: 6 };
+        for entries in (0..600_000).step_by(1_000) {
+            let bytes = entries * (16 + 15 + LINE_LEN as u64);
+            let (files, needed) = (budget.files(entries, entries * 16), bytes.div_ceil(chunk_size));
+            assert!(files >= needed + budget.standing_files, "{entries}: {files} of {needed}");
+        }
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub(crate) struct Chunk {
     pub(crate) places: u32,
     /// Facts of absence in it that may be forgotten.
     pub(crate) forgettable: Forgettable,
+    /// How many chunks this life had freed when its facts of absence were judged last, or else when it came;
+    /// nothing for a chunk that was loaded, of which it is not known.
+    pub(crate) judged_at: Option<u64>,
     /// Whether its memory is charged to the store's limit.
     pub(crate) is_charged: bool,
 }
@@ -41,6 +44,13 @@ impl Chunk {
     /// The binding of its blocks.
     pub(crate) fn binding(&self, store: StoreId) -> crate::format::Binding {
         crate::format::Binding::of(store, self.id, self.life)
+    }
+
+    /// What must be known to read it.
+    pub(crate) fn without_samples(&self) -> Chunk {
+        let (id, file, life, blocks) = (self.id, self.file, self.life, self.blocks.clone());
+        let (directory, forgettable) = (self.directory.clone(), self.forgettable.clone());
+        Chunk { id, file, life, blocks, directory, forgettable, samples: Box::default(), ..*self }
     }
 
     /// Bytes of memory that knowing it costs.

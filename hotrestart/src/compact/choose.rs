@@ -9,6 +9,8 @@ use std::collections::HashMap;
 use hdstore::{Stamp, Stamps};
 
 use super::implied::kept_share;
+use super::lines;
+use super::survey::Waiting;
 use crate::chunks::catalogue::{Chunk, Forgettable};
 use crate::format::{ChunkId, LineKind};
 use crate::log::{DiskLog, Shared};
@@ -53,6 +55,8 @@ pub(crate) struct Candidates {
     known: Vec<Known>,
     /// Where renewing goes on.
     next: usize,
+    /// What each byte costs that the victims chosen last free.
+    price: f64,
 }
 
 impl Candidates {
@@ -70,19 +74,39 @@ impl Candidates {
         self.known.iter().map(|known| &known.chunk)
     }
 
-    /// Facts of absence that neither compaction leaves behind nor a survey has let go, as far as is known.
-    pub(crate) fn facts(&self) -> u64 {
-        let kept = |known: &Known| known.kept_facts() * f64::from(known.chunk.absences);
-        self.known.iter().map(kept).sum::<f64>() as u64
+    /// The chunks with facts of absence that neither compaction leaves behind nor a survey has let go, as far
+    /// as is known, when this life has freed so many chunks.
+    pub(super) fn waiting(&self, freed: u64) -> impl Iterator<Item = (&Chunk, Waiting)> {
+        let chunks = self.known.len() as f64;
+        self.known.iter().filter_map(move |known| {
+            let chunk = &known.chunk;
+            let facts = u64::from(chunk.absences);
+            let kept = known.kept_facts() * f64::from(chunk.absences);
+            let freed_since = chunk.judged_at.map(|then| freed.saturating_sub(then) as f64);
+            let freed_share = freed_since.map_or(1.0, |since| (since / chunks).min(1.0));
+            (chunk.absences > chunk.forgettable.count())
+                .then_some((chunk, Waiting { facts, kept, freed_share }))
+        })
     }
 
-    /// Notes what may be forgotten.
-    pub(crate) fn note_forgettable(&mut self, mut by_chunk: HashMap<ChunkId, Forgettable>) {
+    /// Notes what a survey found that may be forgotten, and takes it, when this life had freed so many
+    /// chunks.
+    pub(crate) fn note_judged(&mut self, by_chunk: &mut HashMap<ChunkId, Forgettable>, freed: u64) {
+        if by_chunk.is_empty() {
+            return;
+        }
         for known in &mut self.known {
             if let Some(forgettable) = by_chunk.remove(&known.chunk.id) {
                 known.chunk.forgettable = forgettable;
+                known.chunk.judged_at = Some(freed);
             }
         }
+        by_chunk.clear();
+    }
+
+    /// Bytes that are read and written for each byte that the victims chosen last free, as far as is known.
+    pub(crate) fn price(&self) -> f64 {
+        self.price
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -128,6 +152,13 @@ impl Candidates {
             .map(|index| (self.known[*index].live, score(&self.known[*index])))
             .collect();
         let picked = pick(&estimates, most, may_copy);
+        let costs = picked.iter().map(|place| {
+            let chunk = &self.known[order[*place]].chunk;
+            let chunk_size = log.supply.chunk_size() as usize;
+            let read = lines::wanted(chunk, chunk_size).len() as f64 / chunk_size as f64;
+            (read, estimates[*place].0)
+        });
+        self.price = price(costs);
         let mut chosen: Vec<usize> = picked.into_iter().map(|place| order[place]).collect();
         chosen.sort_unstable();
         let mut victims: Vec<Known> =
@@ -166,6 +197,13 @@ fn pick(candidates: &[(f64, f64)], most: usize, may_copy: bool) -> Vec<usize> {
         live <= 1.0 || before == 0.0
     };
     order.into_iter().take(most).take_while(fits).collect()
+}
+
+/// Bytes read and written for each byte freed, of victims of which these shares are read, and live.
+fn price(victims: impl Iterator<Item = (f64, f64)>) -> f64 {
+    let costs = victims.map(|(read, live)| (read + live, 1.0 - live));
+    let (cost, freed) = costs.fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    cost / f64::max(freed, GARBAGE_MIN)
 }
 
 fn age(chunk: &Chunk, clock: u64) -> u64 {

@@ -11,6 +11,7 @@ use hdstore::IndexHash;
 
 use crate::chunks::catalogue::Chunk;
 use crate::format::block::{self, BLOCK_HEADER_LEN};
+use crate::format::directory::LINE_LEN;
 use crate::format::{
     Binding, BlockKind, ChunkWalk, Directory, DirectoryLine, MapId, Records, StreamId, Walked,
 };
@@ -47,6 +48,23 @@ pub(crate) fn read(
     at: &Range<usize>,
     hash: &IndexHash,
 ) -> Result<Vec<Line>, String> {
+    let listed = chunk.directory.as_ref().map_or(0, |directory| directory.len() / LINE_LEN);
+    let mut lines = Vec::with_capacity(listed);
+    each(chunk, binding, (bytes, at), hash, |line| lines.push(line))?;
+    Ok(lines)
+}
+
+/// Gives each line of a chunk to `take`, from bytes that begin and end as `at` says.
+///
+/// # Errors
+/// Says what is damaged, and where; what was given before that is no part of the chunk either.
+pub(crate) fn each(
+    chunk: &Chunk,
+    binding: Binding,
+    (bytes, at): (&[u8], &Range<usize>),
+    hash: &IndexHash,
+    take: impl FnMut(Line),
+) -> Result<(), String> {
     let is_whole = at.start == 0;
     if is_whole {
         check_blocks(chunk, binding, bytes)?;
@@ -54,9 +72,10 @@ pub(crate) fn read(
     match &chunk.directory {
         Some(directory) => {
             let bytes = &bytes[directory.start - at.start..directory.end - at.start];
-            from_directory(binding, bytes).map_err(|what| format!("at {}: {what}", directory.start))
+            of_directory(binding, bytes, take)
+                .map_err(|what| format!("at {}: {what}", directory.start))
         }
-        None => from_records(chunk, binding, bytes, hash),
+        None => of_records(chunk, binding, bytes, hash, take),
     }
 }
 
@@ -80,24 +99,23 @@ fn check_blocks(chunk: &Chunk, binding: Binding, bytes: &[u8]) -> Result<(), Str
     Err(format!("block {next} of {:?} is not there", chunk.blocks))
 }
 
-fn from_directory(binding: Binding, bytes: &[u8]) -> Result<Vec<Line>, String> {
+fn of_directory(binding: Binding, bytes: &[u8], mut take: impl FnMut(Line)) -> Result<(), String> {
     let header = block::check(bytes, binding).map_err(|error| error.to_string())?;
     let directory = Directory::decode(header.payload(bytes)).map_err(|error| error.to_string())?;
-    let mut lines = Vec::with_capacity(directory.records as usize);
     for table in directory.tables() {
         let (map, stream) = (table.map, table.stream);
-        lines.extend(table.lines().map(|line| Line { map, stream, line }));
+        table.lines().for_each(|line| take(Line { map, stream, line }));
     }
-    Ok(lines)
+    Ok(())
 }
 
-fn from_records(
+fn of_records(
     chunk: &Chunk,
     binding: Binding,
     bytes: &[u8],
     hash: &IndexHash,
-) -> Result<Vec<Line>, String> {
-    let mut lines = Vec::new();
+    mut take: impl FnMut(Line),
+) -> Result<(), String> {
     for walked in ChunkWalk::new(bytes, binding) {
         let Walked::Block { offset, header, payload } = walked else { continue };
         if header.number.0 >= chunk.blocks.end {
@@ -110,8 +128,8 @@ fn from_records(
         for record in Records::read_ahead(payload) {
             let record = record.map_err(|error| format!("at {base}: {error}"))?;
             let line = DirectoryLine::of(&record, base + record.offset, |key| hash.of(key));
-            lines.push(Line { map: record.map, stream: record.stream, line });
+            take(Line { map: record.map, stream: record.stream, line });
         }
     }
-    Ok(lines)
+    Ok(())
 }

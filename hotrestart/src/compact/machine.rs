@@ -18,11 +18,11 @@ use std::sync::atomic::Ordering;
 use hdstore::{IndexHash, Stamps};
 
 use super::choose::Candidates;
-use super::facts::{Left, Survey, Surveys};
 use super::implied::note_implied;
 use super::lines;
 use super::round::{Copying, Round};
 use super::state::State;
+use super::survey::Surveys;
 use super::survivors::{self, Output, Position, Sources, Stop};
 use crate::chunks::blocks::{Blocks, Step};
 use crate::chunks::budget::pressure;
@@ -49,8 +49,8 @@ pub(crate) struct Compactor {
     pub(super) memory: hdstore::Store<DiskLog>,
     stamps: Stamps<DiskLog>,
     pub(super) state: Arc<State>,
-    store: StoreId,
-    hash: IndexHash,
+    pub(super) store: StoreId,
+    pub(super) hash: IndexHash,
     pub(super) candidates: Candidates,
     pub(super) output: Output,
     pub(super) work: Work,
@@ -60,7 +60,7 @@ pub(crate) struct Compactor {
     pub(super) victim_buf: Option<AlignedBuf>,
     /// Nothing is begun before.
     paused_until_ms: u64,
-    now_ms: u64,
+    pub(super) now_ms: u64,
     pub(super) closing: bool,
     pub(super) surveys: Surveys,
 }
@@ -79,10 +79,9 @@ pub(super) enum Work {
     Drain { tickets: Vec<Ticket> },
     /// The driver frees what was done.
     Free,
-    /// It is found out which facts of absence may be forgotten: the next chunk is due.
-    Survey { survey: Survey, left: Left },
-    /// A chunk's directory is being read for that.
-    SurveyRead { survey: Survey, left: Left, chunk: Chunk, at: Range<usize> },
+    /// A chunk's directory is being read to find out which facts of absence may be forgotten; then there is
+    /// rest until a time.
+    SurveyRead { chunk: Chunk, at: Range<usize>, rest_until_ms: u64 },
 }
 
 /// What a step asks for.
@@ -102,6 +101,7 @@ impl Compactor {
         memory: hdstore::Store<DiskLog>,
         store: StoreId,
         blocks: Blocks,
+        surveys: Surveys,
     ) -> Compactor {
         let chunk_size = shared.supply.chunk_size() as usize;
         Compactor {
@@ -121,7 +121,7 @@ impl Compactor {
             paused_until_ms: 0,
             now_ms: 0,
             closing: false,
-            surveys: Surveys::default(),
+            surveys,
         }
     }
 
@@ -195,6 +195,9 @@ impl Compactor {
             chunk.places = chunk.places.div_ceil(8).max(chunk.samples.len() as u32);
             chunk.is_charged = false;
         }
+        if let Some(judged_at) = &mut chunk.judged_at {
+            *judged_at = self.state.freed.load(Ordering::Relaxed);
+        }
         self.candidates.add(chunk);
         self.state.chunks.store(self.candidates.len() as u64, Ordering::Relaxed);
     }
@@ -206,7 +209,6 @@ impl Compactor {
             Work::Next => self.next_victim(asked),
             Work::Copy(copying) => self.copy(copying, asked),
             Work::Drain { tickets } => self.drain(tickets, now_ms, asked),
-            Work::Survey { survey, left } => self.survey(survey, left, now_ms, asked),
             work @ (Work::Read { .. } | Work::SurveyRead { .. } | Work::Free) => {
                 self.work = work;
                 false
@@ -220,23 +222,24 @@ impl Compactor {
         self.state.gate.end_round();
         self.stamps.forget_dropped();
         if self.closing {
+            self.end_survey();
             self.output.end_chunk(&mut asked.step);
             return false;
         }
         let pressure = self.pressure();
         // Who must not wait is not kept waiting by a rest that was chosen when there was time.
         let is_resting = now_ms < until_ms && pressure < 0.9;
+        if now_ms >= self.paused_until_ms && self.is_surveys_turn(pressure, is_resting) {
+            return self.survey(until_ms, asked);
+        }
         if pressure == 0.0 || is_resting || now_ms < self.paused_until_ms {
             self.work = Work::Rest { until_ms: until_ms.max(now_ms + 1).min(now_ms + IDLE_MS) };
             return false;
         }
         if self.is_survey_due() {
-            // Whatever was copied so far must be among the chunks that are read.
-            self.output.end_chunk(&mut asked.step);
-            self.work = Work::Drain { tickets: Vec::new() };
-            self.surveys.wanted = true;
-            return true;
+            return self.want_survey(asked);
         }
+        let has_survey = self.end_surveys_turn();
         if !self.state.gate.begin_round() {
             return false;
         }
@@ -248,6 +251,12 @@ impl Compactor {
         let victims = self.candidates.choose(limits, clock, &self.stamps, &self.shared);
         if victims.is_empty() {
             self.state.gate.end_round();
+            if has_survey {
+                return true;
+            }
+            if pressure > 0.5 && self.is_survey_the_last_resort(now_ms) {
+                return self.want_survey(asked);
+            }
             // A full chunk can be compacted once it is flushed: who waits for that should not wait for a
             // timer.
             if pressure > 0.5 {
@@ -302,34 +311,42 @@ impl Compactor {
     fn take_read(&mut self, completion: Completion) {
         let buf =
             completion.buf.and_then(IoBuf::into_aligned).expect("a read gives its buffer back");
-        let (chunk, at, survey) = match std::mem::replace(&mut self.work, Work::Next) {
-            Work::Read { victim, at } => (victim, at, None),
-            Work::SurveyRead { survey, left, chunk, at } => (chunk, at, Some((survey, left))),
+        let result = completion.result.map_err(|error| error.to_string());
+        match std::mem::replace(&mut self.work, Work::Next) {
+            Work::Read { victim, at } => return self.take_victim(victim, &at, buf, result),
+            Work::SurveyRead { chunk, at, rest_until_ms } => {
+                let taken = result.and_then(|_| self.take_surveyed(&chunk, (&buf, &at)));
+                if let Err(what) = taken {
+                    self.state.damaged(&chunk, &what);
+                }
+                self.work = Work::Rest { until_ms: rest_until_ms };
+            }
             _ => unreachable!("one chunk is read at a time"),
-        };
-        let binding = chunk.binding(self.store);
-        let read = match completion.result {
-            Ok(_) => lines::read(&chunk, binding, &buf[..at.len()], &at, &self.hash),
-            Err(error) => Err(error.to_string()),
-        };
-        match (read, survey) {
-            (Ok(lines), None) => match survivors::pending_run(&lines, &self.shared.runs) {
-                Some(run) => self.candidates.add_pending(chunk, run),
+        }
+        self.victim_buf = Some(buf);
+    }
+
+    fn take_victim<T>(
+        &mut self,
+        mut victim: Chunk,
+        at: &Range<usize>,
+        buf: AlignedBuf,
+        result: Result<T, String>,
+    ) {
+        let binding = victim.binding(self.store);
+        let bytes = &buf[..at.len()];
+        match result.and_then(|_| lines::read(&victim, binding, bytes, at, &self.hash)) {
+            Ok(lines) => match survivors::pending_run(&lines, &self.shared.runs) {
+                Some(run) => self.candidates.add_pending(victim, run),
                 None => {
-                    let mut chunk = chunk;
                     if at.start == 0 {
-                        note_implied(&mut chunk, &lines, &buf);
+                        note_implied(&mut victim, &lines, &buf);
                     }
-                    self.work = Work::Copy((chunk, lines, buf, Position::default()));
+                    self.work = Work::Copy((victim, lines, buf, Position::default()));
                     return;
                 }
             },
-            (Ok(lines), Some((survey, left))) => self.take_lines(survey, left, &chunk, &lines),
-            (Err(what), None) => self.set_aside(&chunk, &what),
-            (Err(what), Some(_)) => {
-                self.state.damaged(&chunk, &what);
-                self.work = Work::Rest { until_ms: 0 };
-            }
+            Err(what) => self.set_aside(&victim, &what),
         }
         self.victim_buf = Some(buf);
     }

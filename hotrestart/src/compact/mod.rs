@@ -16,5 +16,5 @@ pub(crate) mod lines;
 pub(crate) mod machine;
 mod round;
 pub(crate) mod state;
-mod survey;
+pub(crate) mod survey;
 pub(crate) mod survivors;

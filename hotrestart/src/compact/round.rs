@@ -84,9 +84,7 @@ impl Compactor {
         if self.round.done.is_empty() {
             self.work =
                 if self.round.halted.is_some() { Work::Next } else { Work::Rest { until_ms: 0 } };
-            if std::mem::take(&mut self.surveys.wanted) && !self.closing {
-                self.begin_survey();
-            }
+            self.begin_survey(now_ms);
             return true;
         }
         asked.free.append(&mut self.round.done);

@@ -78,6 +78,7 @@ impl<'a> Gather<'a> {
             places: places_of(header.origin, places, &samples),
             samples,
             forgettable: Forgettable::default(),
+            judged_at: None,
             is_charged: true,
         });
     }

@@ -14,6 +14,7 @@ use crate::buffers::place::{Made, Places};
 use crate::chunks::blocks::{Blocks, Identity};
 use crate::compact;
 use crate::compact::machine::Compactor;
+use crate::compact::survey::Surveys;
 use crate::config::Builder;
 use crate::dir::lock::DirLock;
 use crate::error::OpenError;
@@ -119,8 +120,11 @@ pub(super) fn start_compactor(
 ) -> Result<(), OpenError> {
     let writer = WriterId(shared.lanes.len() as u32);
     let blocks = blocks_of(shared, (running.store, running.life, writer), ChunkOrigin::Survivors);
+    let surveys =
+        Surveys::new(builder.memory_limit_bytes, shared.supply.chunk_size(), builder.surveys_often);
+    let (shared_too, disk_too) = (Arc::clone(shared), Arc::clone(disk));
     let compactor =
-        Compactor::new(Arc::clone(shared), Arc::clone(disk), memory.clone(), running.store, blocks);
+        Compactor::new(shared_too, disk_too, memory.clone(), running.store, blocks, surveys);
     let control = Arc::new(Control::default());
     let parts = compact::drive::Parts {
         compactor,

@@ -147,6 +147,7 @@ impl World {
             .flush_interval_ms(50)
             .put_timeout_ms(0)
             .ack_timeout_ms(0)
+            .surveys_often(true)
             .clock(Arc::clone(&self.clock))
             .simulated(Arc::new(self.disk.clone()), Arc::clone(&self.regions), [self.boot; 16])
     }
