@@ -1,11 +1,12 @@
 //! Facts of absence while a store loads: which keys are gone, and since which seq.
 //!
 //! Invariants: an older record of such a key is never entered, whatever the order in which records come. The
-//! table has a fixed number of places, outside the memory limit, and never grows: when a part of it is full,
-//! the keys it covers are halved, by a hash, and everything of the other half (records as well as facts) is
-//! left to a later pass over all records. So any number of facts needs no more memory, only more passes.
+//! table grows to a fixed number of places, outside the memory limit: when a part of it is full, the keys it
+//! covers are halved, by a hash, and everything of the other half (records as well as facts) is left to a
+//! later pass over all records. So any number of facts needs no more memory, only more passes: about as many
+//! as the table would have to be larger, since a pass covers what should fit by what the one before found.
 //!
-//! A key is known by 128 bits of seeded hash: that two of n keys share them has a chance of n^2 / 2^129.
+//! A key is known by 96 bits of seeded hash: that two of n keys share them has a chance of n^2 / 2^97.
 //! Callers: `apply.rs`, under the lock of the key's stream, so that the table and the index agree. Cost: one
 //! load for each new key while there is no fact; else a second hash, a short lock and a cache miss.
 //! `docs/restart.md` has the reasons.
@@ -21,6 +22,8 @@ const PLACE_BYTES: u64 = 24;
 /// Parts with a lock of their own, at most; a part has at least `PLACES_MIN` places.
 const PARTS_MAX: u64 = 64;
 const PLACES_MIN: u64 = 1_024;
+/// The share of the places that the facts of a pass are to take: less than what is full, since parts differ.
+const FILLED: (u64, u64) = (4, 5);
 
 /// Who a key is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +46,9 @@ pub(crate) struct Facts {
 }
 
 struct Part {
-    places: usize,
-    /// Made when the first fact comes, so that the system gives memory only as it fills: both halves of the
-    /// key's hash, and the seq; seq 0 is a free place.
+    /// Places that there may be.
+    places_max: usize,
+    /// Both halves of the key's hash, and the seq; seq 0 is a free place. It doubles as facts come.
     facts: Vec<[u64; 3]>,
     used: usize,
 }
@@ -53,13 +56,13 @@ struct Part {
 impl Part {
     /// Where a key's fact is, or the free place that it would take. There is always a free one.
     fn find(&self, key: KeyHash) -> usize {
-        let mut at = (key.place as usize >> 8) % self.places;
+        let mut at = (key.place as usize >> 8) % self.facts.len();
         loop {
             let [place, spread, seq] = self.facts[at];
             if seq == 0 || (KeyHash { place, spread }) == key {
                 return at;
             }
-            at = (at + 1) % self.places;
+            at = (at + 1) % self.facts.len();
         }
     }
 
@@ -67,13 +70,14 @@ impl Part {
         if self.used == 0 { 0 } else { self.facts[self.find(key)][2] }
     }
 
+    /// Whether a fact more needs more places than there may be.
     fn is_full(&self) -> bool {
-        self.used * 8 >= self.places * 7
+        self.used * 8 >= self.places_max * 7
     }
 
     fn put(&mut self, key: KeyHash, seq: u64) {
-        if self.facts.is_empty() {
-            self.facts = vec![[0; 3]; self.places];
+        if self.used * 8 >= self.facts.len() * 7 {
+            self.grow();
         }
         let at = self.find(key);
         let before = self.facts[at][2];
@@ -81,9 +85,24 @@ impl Part {
         self.facts[at] = [key.place, key.spread, seq.max(before)];
     }
 
+    fn grow(&mut self) {
+        let places = (self.facts.len() * 2).clamp(PLACES_MIN as usize, self.places_max);
+        let mut larger = vec![[0; 3]; places];
+        // Each page is written first: one that is read first is there twice, and a write to it interrupts all
+        // processors.
+        larger.iter_mut().step_by(128).for_each(|place| *place = std::hint::black_box([0; 3]));
+        let all = std::mem::replace(&mut self.facts, larger);
+        self.put_all(all, u64::MAX);
+    }
+
     /// Forgets the facts of keys that are not covered.
     fn keep_up_to(&mut self, to: u64) {
-        let all = std::mem::take(&mut self.facts);
+        let places = self.facts.len();
+        let all = std::mem::replace(&mut self.facts, vec![[0; 3]; places]);
+        self.put_all(all, to);
+    }
+
+    fn put_all(&mut self, all: Vec<[u64; 3]>, to: u64) {
         self.used = 0;
         for [place, spread, seq] in all {
             if seq != 0 && spread <= to {
@@ -98,7 +117,8 @@ impl Facts {
     pub(crate) fn new(max_bytes: u64, seed: u64) -> Facts {
         let places = (max_bytes / PLACE_BYTES).max(PLACES_MIN);
         let parts = (places / PLACES_MIN).clamp(1, PARTS_MAX);
-        let part = || Part { places: (places / parts) as usize, facts: Vec::new(), used: 0 };
+        let places_max = (places / parts) as usize;
+        let part = || Part { places_max, facts: Vec::new(), used: 0 };
         Facts {
             parts: (0..parts).map(|_| Mutex::new(part())).collect(),
             second: IndexHash::new(!seed),
@@ -112,7 +132,10 @@ impl Facts {
     pub(crate) fn key(&self, (map, stream): (MapId, StreamId), key: &[u8], hash: u64) -> KeyHash {
         let table = u64::from(map.0) << 32 | u64::from(stream.0);
         let table = table.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        KeyHash { place: hash ^ table, spread: self.second.of(key) ^ table }
+        // Its upper bits count: keys are divided by ranges, of which each must cover as many keys of each
+        // table.
+        let spread = self.second.of(key) << (64 - IndexHash::BITS);
+        KeyHash { place: hash ^ table, spread: spread ^ table }
     }
 
     /// Whether nothing has to be asked: there is no fact, and this pass covers every key.
@@ -159,16 +182,25 @@ impl Facts {
         let _ = self.to.compare_exchange(to, half, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Goes on to the keys that were left over; false when there are none. All records must come again.
+    /// Goes on to the keys that were left over, as many as should fit by what was found of this pass's; false
+    /// when there are none. All records must come again.
     pub(crate) fn next_pass(&self) -> bool {
+        let (mut used, mut places) = (0, 0);
         for part in &self.parts {
             let mut part = lock(part);
+            places += part.places_max as u64;
+            used += std::mem::take(&mut part.used) as u64;
             part.facts = Vec::new();
-            part.used = 0;
         }
-        let to = self.to.swap(u64::MAX, Ordering::Relaxed);
-        self.from.store(to.saturating_add(1), Ordering::Relaxed);
-        to != u64::MAX
+        let (from, to) = (self.from.load(Ordering::Relaxed), self.to.load(Ordering::Relaxed));
+        if to == u64::MAX {
+            return false;
+        }
+        let fit = u128::from(to - from) * u128::from(places * FILLED.0 / FILLED.1);
+        let next = u128::from(to) + fit / u128::from(used.max(1));
+        self.from.store(to + 1, Ordering::Relaxed);
+        self.to.store(u64::try_from(next).unwrap_or(u64::MAX).max(to + 1), Ordering::Relaxed);
+        true
     }
 
     fn part(&self, key: KeyHash) -> &Mutex<Part> {
@@ -189,7 +221,7 @@ mod tests {
 
     #[test]
     fn more_facts_than_places_take_more_passes_and_no_more_memory() {
-        for bytes in [1, 24 * 5_000, 24 * 200_000] {
+        for bytes in [1, 24 * 5_000, 24 * 12_000, 24 * 200_000] {
             let facts = Facts::new(bytes, 1);
             let all = keys(&facts, 40_000);
             let mut remembered = vec![0; all.len()];
@@ -215,6 +247,9 @@ mod tests {
             }
             assert!(remembered.iter().all(|passes| *passes == 1), "each key in one pass");
             assert_eq!(passes > 1, bytes < 24 * 100_000, "{bytes} bytes: {passes} passes");
+            let places = (bytes / PLACE_BYTES).max(PLACES_MIN);
+            let most = 2 + 40_000 * 4 / (places * 3);
+            assert!(passes <= most, "{bytes} bytes: {passes} passes, expected {most} at most");
         }
     }
 
