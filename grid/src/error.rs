@@ -49,8 +49,10 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] hotrestart::OpenError),
     /// There is no thread for what a member does by itself.
-    #[error("no thread for the upkeep of a member: {source}")]
+    #[error("no thread {name:?} for the upkeep of a member: {source}")]
     Thread {
+        /// The thread's name.
+        name: String,
         /// The system's error.
         source: std::io::Error,
     },

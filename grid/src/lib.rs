@@ -1,14 +1,15 @@
 //! The data grid: named maps that mean what Hazelcast's maps mean, over a store of `hotrestart`.
 //!
 //! A [`Member`] has one store; its [`Map`]s are typed views of it. What exists so far: basic and
-//! conditional operations, times to live, locks, the `compute` family and entry processors. What will
-//! live here, too: eviction policy, listeners, MapStore over the user's own database, configuration from
-//! `hazelcast.yaml`, other members and clients; nothing here pretends to more than there is. A change
-//! that finds no room in the log waits for it on its thread, up to the store's `put_timeout_ms`, with its
+//! conditional operations, times to live, locks, the `compute` family, entry processors and listeners. What
+//! will live here, too: eviction policy, MapStore over the user's own database, configuration from
+//! `hazelcast.yaml`, other members and clients; nothing here pretends to more than there is. A change that
+//! finds no room in the log waits for it on its thread, up to the store's `put_timeout_ms`, with its
 //! partition: that is to become a wait at the key, like any other.
 //!
-//! Inside: [`data`] (the bytes of keys and values), `partition` (whose turn it is at a key), `record`
-//! (what is kept under one), `map` (operations), `member` (what holds all of it).
+//! Inside: [`data`] (the bytes of keys and values), `partition` (whose turn it is at a key), `record` (what
+//! is kept under one), `events` (who is told what happened), `map` (operations), `member` (what holds all
+//! of it).
 //!
 //! What this crate may know: maps, partitions, policies, the public API of `hotrestart`. What it must not
 //! know: files, slots, and `unsafe`, which is forbidden here.
@@ -17,6 +18,7 @@
 mod caller;
 pub mod data;
 mod error;
+mod events;
 mod map;
 mod member;
 mod partition;
@@ -26,6 +28,7 @@ mod timers;
 
 pub use caller::Caller;
 pub use error::{MapError, StartError};
+pub use events::{EntryEventKind, EventConfig, ListenerId};
 pub use map::blocking::Blocking;
-pub use map::{Entry, EntryView, Lifetime, Map};
+pub use map::{Entry, EntryEvent, EntryView, Lifetime, Listen, Map, MapEvent};
 pub use member::{Builder, MapConfig, Member};

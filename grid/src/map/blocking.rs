@@ -141,6 +141,9 @@ blocking! {
     get_all(keys: &[&K::Encode]) -> Vec<Option<V::Owned>>;
     #[doc(alias = "setAll")]
     set_all(entries: &[(&K::Encode, &V::Encode)]) -> ();
+    evict(key: &K::Encode) -> bool;
+    #[doc(alias = "evictAll")]
+    evict_all() -> u64;
     clear() -> u64;
     compute(key: &K::Encode, compute: impl FnOnce(Option<V::Owned>) -> Option<V::Owned>) -> Option<V::Owned>;
     #[doc(alias = "computeIfAbsent")]

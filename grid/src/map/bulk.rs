@@ -6,7 +6,7 @@ use hotrestart::Ref;
 use hotrestart::codec::Bytes;
 
 use super::core::MapCore;
-use super::op::{Kind, Op, When};
+use super::op::{Going, Kind, Op, When};
 use crate::caller::Caller;
 use crate::data::PartitionId;
 use crate::error::MapError;
@@ -16,18 +16,19 @@ type Key = Box<[u8]>;
 
 impl MapCore {
     /// Removes every entry whose key is not locked; how many. Keys that somebody is changing are waited for:
-    /// a change that had begun comes before the removal.
-    pub(crate) async fn clear(&self, caller: Caller) -> Result<u64, MapError> {
-        let mut gone = 0;
+    /// a change that had begun comes before the removal. Whoever listens is told of what is gone, also where
+    /// an error or the caller ends it early.
+    pub(crate) async fn clear(&self, caller: Caller, going: Going) -> Result<u64, MapError> {
+        let mut gone = Gone { core: self, going, count: 0 };
         for partition in (0..self.partitions.count()).map(PartitionId) {
             let (removed, claimed) = self.clear_partition(partition)?;
-            gone += removed;
+            gone.count += removed;
             for key in claimed {
-                gone +=
-                    u64::from(self.change(caller, &key, &MapCore::removal(false)).await?.is_done);
+                let op = MapCore::removal(going, false);
+                gone.count += u64::from(self.change(caller, &key, &op).await?.is_done);
             }
         }
-        Ok(gone)
+        Ok(gone.count)
     }
 
     /// Removes what nobody has locked or claimed. How many entries are gone, and which keys are claimed.
@@ -60,7 +61,22 @@ impl MapCore {
     }
 
     /// The operation of a removal.
-    pub(crate) fn removal(returns_old: bool) -> Op<'static> {
-        Op { kind: Kind::Remove, when: When::Always, returns_old }
+    pub(crate) fn removal(going: Going, returns_old: bool) -> Op<'static> {
+        Op { kind: Kind::Remove(going), when: When::Always, returns_old }
+    }
+}
+
+/// Entries that are gone with all others: told when this is dropped.
+struct Gone<'a> {
+    core: &'a MapCore,
+    going: Going,
+    count: u64,
+}
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        if self.count > 0 {
+            self.core.tell_of_map(self.going, self.count);
+        }
     }
 }

@@ -17,6 +17,7 @@ use super::op::{Fate, Op, Rules, Seen, Value};
 use crate::caller::Caller;
 use crate::data::{DataError, DataRef, PartitionId};
 use crate::error::MapError;
+use crate::events::{Audience, Lanes, Listeners};
 use crate::partition::{Claim, KeyPlace, Locked, MapNo, Outcome, Partitions, Wanted};
 use crate::record::Head;
 
@@ -36,6 +37,9 @@ pub(crate) struct MapCore {
     pub(crate) is_gone: AtomicBool,
     /// Whether some entry may live otherwise than the map says.
     pub(crate) has_own_lives: AtomicBool,
+    /// Who is told of changes, and where they wait to be told.
+    pub(crate) listeners: Listeners,
+    pub(crate) lanes: Arc<Lanes>,
 }
 
 impl std::fmt::Debug for MapCore {
@@ -126,7 +130,7 @@ impl MapCore {
         op: &Op<'_>,
     ) -> Option<Result<Changed, MapError>> {
         let mut locked = self.partitions.lock(partition);
-        locked.admits((self.no, key), caller).then(|| self.apply(&mut locked, partition, key, op))
+        locked.admits((self.no, key), caller).then(|| self.apply(&mut locked, key, op))
     }
 
     async fn change_later(
@@ -162,35 +166,34 @@ impl MapCore {
         op: &Op<'_>,
     ) -> Result<Changed, MapError> {
         let mut locked = self.partitions.lock(partition);
-        let changed = self.apply(&mut locked, partition, key, op);
+        let changed = self.apply(&mut locked, key, op);
         claim.give_back(&mut locked);
         changed
     }
 
     /// Does what an operation asks, now.
-    fn apply(
-        &self,
-        _locked: &mut Locked<'_>,
-        partition: PartitionId,
-        key: &[u8],
-        op: &Op<'_>,
-    ) -> Result<Changed, MapError> {
-        let part = self.part(partition);
-        let mut old = None;
+    fn apply(&self, locked: &mut Locked<'_>, key: &[u8], op: &Op<'_>) -> Result<Changed, MapError> {
+        let part = self.part(locked.partition());
+        let audience = self.audience(key, op);
+        let tells_values = audience.as_ref().is_some_and(Audience::wants_values);
+        let (mut old, mut was_there) = (None, false);
         let now_ms = || self.clock.wall_ms();
-        let fate = if op.must_look(&self.rules, self.has_own_lives.load(Ordering::Relaxed)) {
+        let has_own_lives = self.has_own_lives.load(Ordering::Relaxed);
+        let fate = if audience.is_some() || op.must_look(&self.rules, has_own_lives) {
             let seen = part.get_with(key, |bytes| {
                 let (head, value) = Head::split(bytes)?;
                 let seen = Seen { head, value };
                 let fate = op.decide(Some(seen), &self.rules, now_ms);
-                let copies = op.returns_old || matches!(fate, Fate::Put { value: Value::Old, .. });
+                let copies = op.returns_old
+                    || tells_values
+                    || matches!(fate, Fate::Put { value: Value::Old, .. });
                 Ok((fate, copies.then(|| value.to_vec())))
             });
             match seen.map_err(|source| self.refused(source))? {
                 None => op.decide(None, &self.rules, now_ms),
                 Some(seen) => {
                     let (fate, value) = seen.map_err(|source| self.bad_data(source))?;
-                    old = value;
+                    (old, was_there) = (value, true);
                     fate
                 }
             }
@@ -216,6 +219,11 @@ impl MapCore {
                 true
             }
         };
+        if let Some(audience) = audience
+            && is_done
+        {
+            self.tell(locked, key, (fate, op), (was_there, old.as_deref()), audience);
+        }
         Ok(Changed { is_done, old: old.filter(|_| op.returns_old) })
     }
 

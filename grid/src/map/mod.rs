@@ -1,13 +1,14 @@
 //! Maps, as users call them: typed, asynchronous, with Hazelcast's meaning.
 //!
-//! `op.rs` decides what a change makes of an entry, `core.rs` does it, `locking.rs` and `bulk.rs` have
-//! locks and what concerns many keys; all of that in bytes. This file, `process.rs` (changes that a
-//! user's code decides) and `blocking.rs` turn types into bytes and back. No code of a user runs under a
-//! lock.
+//! `op.rs` decides what a change makes of an entry, `core.rs` does it, `locking.rs`, `listening.rs` and
+//! `bulk.rs` have locks, who is told, and what concerns many keys; all of that in bytes. This file,
+//! `process.rs` (changes that a user's code decides) and `blocking.rs` turn types into bytes and back. No
+//! code of a user runs under a lock.
 
 pub mod blocking;
 mod bulk;
 pub(crate) mod core;
+mod listening;
 mod locking;
 pub(crate) mod op;
 mod process;
@@ -18,7 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::core::{Changed, MapCore};
-use self::op::{Kind, Life, Op, When};
+pub use self::listening::{EntryEvent, Listen, MapEvent};
+use self::op::{Going, Kind, Life, Op, When};
 pub use self::process::Entry;
 pub use self::view::EntryView;
 use crate::caller::{Caller, Callers};
@@ -252,7 +254,7 @@ impl<K: Serial, V: Serial> Map<K, V> {
     /// [`MapError`].
     pub async fn remove(&self, key: &K::Encode) -> Result<Option<V::Owned>, MapError> {
         let key = self.key(key)?;
-        let op = MapCore::removal(true);
+        let op = MapCore::removal(Going::Removed, true);
         self.old(self.core.change(self.caller, &key, &op).await?)
     }
 
@@ -262,7 +264,11 @@ impl<K: Serial, V: Serial> Map<K, V> {
     /// [`MapError`].
     pub async fn delete(&self, key: &K::Encode) -> Result<bool, MapError> {
         let key = self.key(key)?;
-        Ok(self.core.change(self.caller, &key, &MapCore::removal(false)).await?.is_done)
+        Ok(self
+            .core
+            .change(self.caller, &key, &MapCore::removal(Going::Removed, false))
+            .await?
+            .is_done)
     }
 
     /// Removes a key if its value has the bytes of `expected`. Whether it did.
@@ -277,7 +283,7 @@ impl<K: Serial, V: Serial> Map<K, V> {
     ) -> Result<bool, MapError> {
         let (key, expected) = (self.key(key)?, self.value(expected)?);
         let op = Op {
-            kind: Kind::Remove,
+            kind: Kind::Remove(Going::Removed),
             when: When::Same(NewValue::new(&expected).stored()),
             returns_old: false,
         };
@@ -292,7 +298,8 @@ impl<K: Serial, V: Serial> Map<K, V> {
     #[doc(alias = "tryRemove")]
     pub async fn try_remove(&self, key: &K::Encode, timeout: Duration) -> Result<bool, MapError> {
         let key = self.key(key)?;
-        let (op, deadline_ms) = (MapCore::removal(false), self.deadline_ms(timeout));
+        let (op, deadline_ms) =
+            (MapCore::removal(Going::Removed, false), self.deadline_ms(timeout));
         let changed = self.core.change_until(self.caller, &key, &op, deadline_ms).await?;
         Ok(changed.is_some_and(|changed| changed.is_done))
     }
@@ -347,13 +354,32 @@ impl<K: Serial, V: Serial> Map<K, V> {
         Ok(())
     }
 
+    /// Removes a key as [`Map::delete`] does, but from memory alone. Whether it was there.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    pub async fn evict(&self, key: &K::Encode) -> Result<bool, MapError> {
+        let key = self.key(key)?;
+        let op = MapCore::removal(Going::Evicted, false);
+        Ok(self.core.change(self.caller, &key, &op).await?.is_done)
+    }
+
+    /// Removes all entries as [`Map::clear`] does, but from memory alone. How many are gone.
+    ///
+    /// # Errors
+    /// [`MapError`]; partitions that had their turn stay empty.
+    #[doc(alias = "evictAll")]
+    pub async fn evict_all(&self) -> Result<u64, MapError> {
+        self.core.clear(self.caller, Going::AllEvicted).await
+    }
+
     /// Removes all entries but those of locked keys, partition by partition; a put to a partition that had
     /// its turn stays. A key that a processor has is waited for. How many are gone.
     ///
     /// # Errors
     /// [`MapError`]; partitions that had their turn stay cleared.
     pub async fn clear(&self) -> Result<u64, MapError> {
-        self.core.clear(self.caller).await
+        self.core.clear(self.caller, Going::Cleared).await
     }
 
     /// The number of entries; those that have expired count until they are swept.

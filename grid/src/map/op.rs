@@ -19,9 +19,21 @@ pub(crate) enum Kind<'a> {
     /// The key gets a value.
     Put { value: NewValue<'a>, life: Life },
     /// The key goes.
-    Remove,
+    Remove(Going),
     /// The value stays, and lives so long from now on, in milliseconds; 0: for ever.
     SetTtl(u64),
+}
+
+/// Why a key goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Going {
+    Removed,
+    /// From memory alone.
+    Evicted,
+    /// With all others of the map.
+    Cleared,
+    /// With all others of the map, from memory alone.
+    AllEvicted,
 }
 
 /// When a change happens.
@@ -89,7 +101,7 @@ impl Op<'_> {
         self.returns_old
             || self.when != When::Always
             || match self.kind {
-                Kind::Remove => false,
+                Kind::Remove(_) => false,
                 Kind::Put { life, .. } => {
                     let is_given = life.ttl_ms.is_some() && life.max_idle_ms.is_some();
                     rules.keeps_times || (has_own_lives && !is_given)
@@ -118,7 +130,7 @@ impl<'a> Op<'a> {
             return Fate::Refused;
         }
         let (life, value) = match self.kind {
-            Kind::Remove => return Fate::Remove,
+            Kind::Remove(_) => return Fate::Remove,
             Kind::Put { value, life } => (life, Value::New(value)),
             Kind::SetTtl(ttl_ms) => (Life { ttl_ms: Some(ttl_ms), max_idle_ms: None }, Value::Old),
         };

@@ -6,7 +6,7 @@
 
 use std::borrow::Borrow;
 
-use super::op::{Kind, Op, When};
+use super::op::{Going, Kind, Op, When};
 use super::{Lifetime, Map};
 use crate::data::{DataRef, Serial};
 use crate::error::MapError;
@@ -264,7 +264,7 @@ impl<K: Serial, V: Serial> Map<K, V> {
             let new = entry.value.as_ref().map(|value| self.value(value.borrow())).transpose()?;
             let kind = match &new {
                 Some(value) => Kind::Put { value: NewValue::new(value), life: entry.lifetime.0 },
-                None => Kind::Remove,
+                None => Kind::Remove(Going::Removed),
             };
             let op = Op { kind, when: When::Always, returns_old: false };
             self.core.change_claimed(claim, place, &op)?;

@@ -1,9 +1,10 @@
-//! A member: one store, its partitions and maps, and the thread that keeps them up.
+//! A member: one store, its partitions and maps, and the threads that keep them up.
 //!
 //! Invariants: a map has one `MapCore` as long as it is there, so all handles see one set of locks; what
 //! must happen without a caller (leases and waits that end, entries that have expired) is done by one
-//! thread, or, where a test brings its own clock, by whoever calls `Member::step`.
+//! thread, and others call listeners; or, where a test brings its own clock, whoever calls `Member::step`.
 
+mod tellers;
 mod upkeep;
 
 use std::collections::HashMap;
@@ -17,10 +18,12 @@ use hotrestart::{Clock, MapOptions, Store};
 use crate::caller::Callers;
 use crate::data::{PARTITION_COUNT_DEFAULT, PartitionId, Serial};
 use crate::error::{MapError, StartError};
+use crate::events::{EventConfig, Lanes, Listeners};
 use crate::map::Map;
 use crate::map::core::{MapCore, stream_of};
 use crate::map::op::Rules;
 use crate::partition::{MapNo, Partitions};
+use tellers::Tellers;
 use upkeep::Upkeep;
 
 /// What a map's entries live by, and how durable they are.
@@ -42,6 +45,7 @@ pub struct Builder {
     store: hotrestart::Builder,
     partitions: u32,
     maps: HashMap<String, MapConfig>,
+    events: EventConfig,
     clock: Arc<dyn Clock>,
     has_thread: bool,
 }
@@ -78,6 +82,12 @@ impl Builder {
         self
     }
 
+    /// How listeners are told.
+    pub fn events(mut self, events: EventConfig) -> Self {
+        self.events = events;
+        self
+    }
+
     /// The source of time, instead of the system's. With [`Builder::without_thread`] nothing happens but when
     /// [`Member::step`] is called.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -85,7 +95,8 @@ impl Builder {
         self
     }
 
-    /// Has no thread of its own: whoever calls [`Member::step`] ends leases and waits and sweeps entries.
+    /// Has no threads of its own: whoever calls [`Member::step`] ends leases and waits, sweeps entries and
+    /// calls listeners.
     pub fn without_thread(mut self) -> Self {
         self.has_thread = false;
         self
@@ -107,10 +118,13 @@ impl Builder {
             next_map: AtomicU32::new(0),
             // Locks end with the member, so its callers need no name that lasts.
             callers: Arc::new(Callers::new(0)),
+            lanes: Arc::new(Lanes::new(&self.events)),
             clock: self.clock,
         });
+        let lanes = &inner.lanes;
+        let tellers = self.has_thread.then(|| Tellers::start(lanes)).transpose()?;
         let upkeep = self.has_thread.then(|| Upkeep::start(&inner)).transpose()?;
-        Ok(Member { inner, _upkeep: upkeep })
+        Ok(Member { inner, upkeep, tellers })
     }
 }
 
@@ -122,6 +136,7 @@ pub(crate) struct Inner {
     maps: Mutex<HashMap<String, Arc<MapCore>>>,
     next_map: AtomicU32,
     callers: Arc<Callers>,
+    pub(crate) lanes: Arc<Lanes>,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -134,6 +149,7 @@ impl Inner {
     fn forget(&self, core: &MapCore) {
         core.is_gone.store(true, Ordering::Release);
         self.partitions.forget_map(core.no);
+        core.listeners.remove_all();
     }
 
     fn open_map(&self, name: &str) -> Result<Arc<MapCore>, MapError> {
@@ -161,6 +177,8 @@ impl Inner {
             is_gone: AtomicBool::new(false),
             // Nobody knows what entries of a former life say of themselves.
             has_own_lives: AtomicBool::new(!whole.is_empty()),
+            listeners: Listeners::default(),
+            lanes: Arc::clone(&self.lanes),
             whole,
         });
         maps.insert(name.to_owned(), Arc::clone(&core));
@@ -187,7 +205,8 @@ impl Inner {
 /// ```
 pub struct Member {
     inner: Arc<Inner>,
-    _upkeep: Option<Upkeep>,
+    upkeep: Option<Upkeep>,
+    tellers: Option<Tellers>,
 }
 
 impl std::fmt::Debug for Member {
@@ -205,6 +224,7 @@ impl Member {
             partitions: PARTITION_COUNT_DEFAULT,
             maps: HashMap::new(),
             clock: Arc::new(hotrestart::hdstore::SystemClock::default()),
+            events: EventConfig::default(),
             has_thread: true,
         }
     }
@@ -237,14 +257,15 @@ impl Member {
         Ok(was_there)
     }
 
-    /// Stops the member: whoever waits for a key is told, and the store is closed, so that everything
-    /// that was acknowledged is on the disk when this returns.
+    /// Stops the member: whoever waits for a key is told; listeners are told nothing more, and those at work
+    /// are waited for; and the store is closed, so that everything that was acknowledged is on the disk when
+    /// this returns.
     ///
     /// # Errors
     /// As for [`hotrestart::Store::close`].
     pub fn shutdown(self) -> Result<(), hotrestart::CloseError> {
-        let Member { inner, _upkeep: upkeep } = self;
-        drop(upkeep);
+        let Member { inner, upkeep, tellers } = self;
+        drop((upkeep, tellers));
         for core in inner.maps().values() {
             inner.forget(core);
         }
@@ -259,9 +280,17 @@ impl Member {
         &self.inner.store
     }
 
-    /// Does what is due: ends leases and waits, and sweeps some entries that have expired. The thread of
-    /// a member does this by itself.
+    /// Events that nobody was told of, as more waited than may: [`crate::MapEvent::Lost`].
+    pub fn events_lost(&self) -> u64 {
+        self.inner.lanes.lost()
+    }
+
+    /// Does what is due: ends leases and waits, sweeps some entries that have expired, and calls listeners.
+    /// The threads of a member do this by themselves.
     pub fn step(&self) {
         upkeep::step(&self.inner);
+        if self.tellers.is_none() {
+            self.inner.lanes.tell_all();
+        }
     }
 }

@@ -34,8 +34,7 @@ impl Upkeep {
                 step(&shared);
             }
         };
-        let thread = std::thread::Builder::new().name("hd-upkeep".to_owned()).spawn(run);
-        let thread = thread.map_err(|source| StartError::Thread { source })?;
+        let thread = spawn("hd-upkeep".to_owned(), run)?;
         Ok(Upkeep { thread: Some(thread), inner: Arc::clone(inner) })
     }
 }
@@ -47,6 +46,15 @@ impl Drop for Upkeep {
             let _ = thread.join();
         }
     }
+}
+
+/// A thread of a member.
+pub(super) fn spawn(
+    name: String,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, StartError> {
+    let thread = std::thread::Builder::new().name(name.clone()).spawn(run);
+    thread.map_err(|source| StartError::Thread { name, source })
 }
 
 /// Does what is due.

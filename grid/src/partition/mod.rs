@@ -97,6 +97,11 @@ impl Locked<'_> {
         self.keys.as_mut().expect("not dropped yet")
     }
 
+    #[inline]
+    pub(crate) fn partition(&self) -> PartitionId {
+        self.partition
+    }
+
     fn now_ms(&self) -> u64 {
         self.partitions.clock.monotonic_ms()
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hdgrid::{Builder, MapConfig, Member};
+use hdgrid::{Builder, EventConfig, MapConfig, Member};
 use hotrestart::{Clock, ManualClock};
 use tempfile::TempDir;
 
@@ -15,14 +15,20 @@ const BEGIN_MS: u64 = 1_700_000_000_000;
 
 pub struct Bed {
     directory: TempDir,
+    events: EventConfig,
     clock: Arc<ManualClock>,
     member: Option<Member>,
 }
 
 impl Bed {
     pub fn new() -> Bed {
+        Bed::with_events(EventConfig::default())
+    }
+
+    pub fn with_events(events: EventConfig) -> Bed {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut bed = Bed { directory, clock: Arc::new(ManualClock::new(BEGIN_MS)), member: None };
+        let clock = Arc::new(ManualClock::new(BEGIN_MS));
+        let mut bed = Bed { directory, events, clock, member: None };
         bed.start();
         bed
     }
@@ -52,6 +58,7 @@ impl Bed {
         Member::builder(self.directory.path())
             .store(|store| store.memory_limit_bytes(64 << 20).chunk_bytes(1 << 20))
             .partition_count(13)
+            .events(self.events)
             .map("with times", MapConfig { per_entry_stats: true, ..map })
             .map("of a minute", MapConfig { time_to_live: Duration::from_secs(60), ..map })
             .clock(Arc::clone(&self.clock) as Arc<dyn Clock>)
