@@ -5,11 +5,13 @@ use std::collections::HashMap;
 use hotrestart::Ref;
 use hotrestart::codec::Bytes;
 
+use super::Map;
 use super::core::MapCore;
-use super::op::{Going, Kind, Op, When};
+use super::op::{Going, Op};
 use crate::caller::Caller;
-use crate::data::PartitionId;
+use crate::data::{DataRef, PartitionId, Serial};
 use crate::error::MapError;
+use crate::record::Head;
 
 /// A key, in its stored form.
 type Key = Box<[u8]>;
@@ -24,7 +26,7 @@ impl MapCore {
             let (removed, claimed) = self.clear_partition(partition)?;
             gone.count += removed;
             for key in claimed {
-                let op = MapCore::removal(going, false);
+                let op = Op::removal(going);
                 gone.count += u64::from(self.change(caller, &key, &op).await?.is_done);
             }
         }
@@ -59,11 +61,6 @@ impl MapCore {
     pub(crate) fn entries(&self) -> impl Iterator<Item = Ref<'_, Bytes, Bytes>> {
         self.parts.iter().flatten()
     }
-
-    /// The operation of a removal.
-    pub(crate) fn removal(going: Going, returns_old: bool) -> Op<'static> {
-        Op { kind: Kind::Remove(going), when: When::Always, returns_old }
-    }
 }
 
 /// Entries that are gone with all others: told when this is dropped.
@@ -78,5 +75,88 @@ impl Drop for Gone<'_> {
         if self.count > 0 {
             self.core.tell_of_map(self.going, self.count);
         }
+    }
+}
+
+impl<K: Serial, V: Serial> Map<K, V> {
+    /// Copies of the values of many keys, in their order.
+    ///
+    /// # Errors
+    /// [`MapError`]; the first one ends the call.
+    #[doc(alias = "getAll")]
+    pub async fn get_all(&self, keys: &[&K::Encode]) -> Result<Vec<Option<V::Owned>>, MapError> {
+        let mut values = Vec::with_capacity(keys.len());
+        for key in keys {
+            values.push(self.get(key).await?);
+        }
+        Ok(values)
+    }
+
+    /// Gives many keys a value, each for itself: after an error some have it.
+    ///
+    /// # Errors
+    /// [`MapError`]; the first one ends the call.
+    #[doc(alias = "setAll")]
+    #[doc(alias = "putAll")]
+    pub async fn set_all(&self, entries: &[(&K::Encode, &V::Encode)]) -> Result<(), MapError> {
+        for (key, value) in entries {
+            self.set(key, value).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes all entries as [`Map::clear`] does, but from memory alone. How many are gone.
+    ///
+    /// # Errors
+    /// [`MapError`]; partitions that had their turn stay empty.
+    #[doc(alias = "evictAll")]
+    pub async fn evict_all(&self) -> Result<u64, MapError> {
+        self.core.clear(self.caller, Going::AllEvicted).await
+    }
+
+    /// Removes all entries but those of locked keys, partition by partition; a put to a partition that had
+    /// its turn stays. A key that a processor has is waited for. How many are gone.
+    ///
+    /// # Errors
+    /// [`MapError`]; partitions that had their turn stay cleared.
+    pub async fn clear(&self) -> Result<u64, MapError> {
+        self.core.clear(self.caller, Going::Cleared).await
+    }
+
+    /// The number of entries; those that have expired count until they are swept.
+    #[doc(alias = "size")]
+    pub fn len(&self) -> u64 {
+        self.core.len()
+    }
+
+    /// Whether there is no entry.
+    #[doc(alias = "isEmpty")]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Walks over all entries, in no order. An entry that is there all the time is seen exactly once,
+    /// with one of the values that it has meanwhile; what comes or goes may be seen or not.
+    ///
+    /// ```
+    /// # use hdgrid::{Member, data::{Natural, Raw}};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let member = Member::builder(dir.path()).start()?;
+    /// let map = member.map::<Natural<u32>, Natural<String>>("m")?;
+    /// map.blocking().set(&1, &"one".to_owned())?;
+    /// let all = map.iter().collect::<Result<Vec<_>, _>>()?;
+    /// assert_eq!(all, [(1, "one".to_owned())]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "entrySet")]
+    pub fn iter(&self) -> impl Iterator<Item = Result<(K::Owned, V::Owned), MapError>> {
+        self.core.entries().map(|entry| {
+            let read = || {
+                let key = K::read(DataRef::from_stored(entry.key_bytes())?)?;
+                let (_, value) = Head::split(entry.value_bytes())?;
+                Ok((key, V::read(DataRef::from_stored(value)?)?))
+            };
+            read().map_err(|source| self.core.bad_data(source))
+        })
     }
 }

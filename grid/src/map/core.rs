@@ -20,6 +20,7 @@ use crate::error::MapError;
 use crate::events::{Audience, Lanes, Listeners};
 use crate::partition::{Claim, KeyPlace, Locked, MapNo, Outcome, Partitions, Wanted};
 use crate::record::Head;
+use crate::stats::MapCounts;
 
 type Part = hotrestart::Map<Bytes, Bytes>;
 
@@ -40,6 +41,7 @@ pub(crate) struct MapCore {
     /// Who is told of changes, and where they wait to be told.
     pub(crate) listeners: Listeners,
     pub(crate) lanes: Arc<Lanes>,
+    pub(crate) counts: MapCounts,
 }
 
 impl std::fmt::Debug for MapCore {

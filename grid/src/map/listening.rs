@@ -14,6 +14,7 @@ use crate::error::MapError;
 use crate::events::{Audience, EntryChange, MapChange, Tell, Told, Wish};
 use crate::events::{EntryEventKind, ListenerId};
 use crate::partition::Locked;
+use crate::stats::Counted;
 
 impl MapCore {
     /// From when this returns on each change that begins is told.
@@ -67,6 +68,7 @@ impl MapCore {
             let copy =
                 |value: Option<&[u8]>| value.filter(|_| audience.wants_values()).map(Box::from);
             let change = EntryChange { kind, key: key.into(), value: copy(value), old: copy(old) };
+            self.counts.count(Counted::Event);
             self.lanes.push(locked.partition(), change, audience);
         }
     }
@@ -79,6 +81,7 @@ impl MapCore {
             Going::Removed | Going::Evicted => return,
         };
         if let Some(audience) = self.listeners.of_all() {
+            self.counts.count(Counted::Event);
             self.lanes.push_of_map(change, audience);
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::core::MapCore;
 use super::{Map, ms};
 use crate::caller::Caller;
-use crate::data::Serial;
+use crate::data::{PartitionId, Serial};
 use crate::error::MapError;
 use crate::partition::{Release, Wanted};
 
@@ -37,6 +37,16 @@ impl MapCore {
     pub(crate) fn force_unlock(&self, key: &[u8]) -> Result<(), MapError> {
         self.place(self.partition_of(key)?, key).release(Release::Force);
         Ok(())
+    }
+
+    /// How many keys are locked.
+    pub(crate) fn locked(&self) -> u64 {
+        let partitions = (0..self.partitions.count()).map(PartitionId);
+        let locked = partitions.map(|partition| {
+            let busy = self.partitions.lock(partition).busy(self.no);
+            busy.iter().filter(|(_, is_locked)| *is_locked).count() as u64
+        });
+        locked.sum()
     }
 
     /// Who has locked a key.

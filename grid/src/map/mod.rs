@@ -28,6 +28,7 @@ use crate::data::{DataRef, Serial};
 use crate::error::MapError;
 use crate::record::NewValue;
 use crate::scratch::{self, Scratch};
+use crate::stats::{Counted, LocalMapStats, Operation};
 
 /// How long an entry is to live. What is not said stays as it was: as long as the entry lived before, or
 /// as the map says.
@@ -113,8 +114,13 @@ impl<K: Serial, V: Serial> Map<K, V> {
     /// # Errors
     /// [`MapError`].
     pub async fn get(&self, key: &K::Encode) -> Result<Option<V::Owned>, MapError> {
+        let _under_way = self.core.counts.begin(Operation::Get);
         let key = self.key(key)?;
-        self.core.read(&key, |seen| V::read(DataRef::from_stored(seen.value)?))
+        let value = self.core.read(&key, |seen| V::read(DataRef::from_stored(seen.value)?))?;
+        if value.is_some() {
+            self.core.counts.count(Counted::Hit);
+        }
+        Ok(value)
     }
 
     /// Whether a key is there.
@@ -186,6 +192,7 @@ impl<K: Serial, V: Serial> Map<K, V> {
         value: &V::Encode,
         timeout: Duration,
     ) -> Result<bool, MapError> {
+        let _under_way = self.core.counts.begin(Operation::Put);
         let (key, value) = (self.key(key)?, self.value(value)?);
         let kind = Kind::Put { value: NewValue::new(&value), life: Life::default() };
         let op = Op { kind, when: When::Always, returns_old: false };
@@ -253,9 +260,7 @@ impl<K: Serial, V: Serial> Map<K, V> {
     /// # Errors
     /// [`MapError`].
     pub async fn remove(&self, key: &K::Encode) -> Result<Option<V::Owned>, MapError> {
-        let key = self.key(key)?;
-        let op = MapCore::removal(Going::Removed, true);
-        self.old(self.core.change(self.caller, &key, &op).await?)
+        self.old(self.remove_when(key, When::Always, true).await?)
     }
 
     /// Removes a key, without a look at its value. Whether it was there.
@@ -263,12 +268,7 @@ impl<K: Serial, V: Serial> Map<K, V> {
     /// # Errors
     /// [`MapError`].
     pub async fn delete(&self, key: &K::Encode) -> Result<bool, MapError> {
-        let key = self.key(key)?;
-        Ok(self
-            .core
-            .change(self.caller, &key, &MapCore::removal(Going::Removed, false))
-            .await?
-            .is_done)
+        Ok(self.remove_when(key, When::Always, false).await?.is_done)
     }
 
     /// Removes a key if its value has the bytes of `expected`. Whether it did.
@@ -281,13 +281,9 @@ impl<K: Serial, V: Serial> Map<K, V> {
         key: &K::Encode,
         expected: &V::Encode,
     ) -> Result<bool, MapError> {
-        let (key, expected) = (self.key(key)?, self.value(expected)?);
-        let op = Op {
-            kind: Kind::Remove(Going::Removed),
-            when: When::Same(NewValue::new(&expected).stored()),
-            returns_old: false,
-        };
-        Ok(self.core.change(self.caller, &key, &op).await?.is_done)
+        let expected = self.value(expected)?;
+        let when = When::Same(NewValue::new(&expected).stored());
+        Ok(self.remove_when(key, when, false).await?.is_done)
     }
 
     /// Like [`Map::remove`], but gives up when the key is locked for so long. Whether the key was there
@@ -297,11 +293,22 @@ impl<K: Serial, V: Serial> Map<K, V> {
     /// [`MapError`].
     #[doc(alias = "tryRemove")]
     pub async fn try_remove(&self, key: &K::Encode, timeout: Duration) -> Result<bool, MapError> {
+        let _under_way = self.core.counts.begin(Operation::Remove);
         let key = self.key(key)?;
-        let (op, deadline_ms) =
-            (MapCore::removal(Going::Removed, false), self.deadline_ms(timeout));
-        let changed = self.core.change_until(self.caller, &key, &op, deadline_ms).await?;
+        let op = Op::removal(Going::Removed);
+        let changed =
+            self.core.change_until(self.caller, &key, &op, self.deadline_ms(timeout)).await?;
         Ok(changed.is_some_and(|changed| changed.is_done))
+    }
+
+    /// Removes a key as [`Map::delete`] does, but from memory alone. Whether it was there.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    pub async fn evict(&self, key: &K::Encode) -> Result<bool, MapError> {
+        let key = self.key(key)?;
+        let op = Op::removal(Going::Evicted);
+        Ok(self.core.change(self.caller, &key, &op).await?.is_done)
     }
 
     /// Has an entry live so long from now on; zero: for ever. Whether there is one.
@@ -328,95 +335,10 @@ impl<K: Serial, V: Serial> Map<K, V> {
         view::of::<V>(&self.core, &key)
     }
 
-    /// Copies of the values of many keys, in their order.
-    ///
-    /// # Errors
-    /// [`MapError`]; the first one ends the call.
-    #[doc(alias = "getAll")]
-    pub async fn get_all(&self, keys: &[&K::Encode]) -> Result<Vec<Option<V::Owned>>, MapError> {
-        let mut values = Vec::with_capacity(keys.len());
-        for key in keys {
-            values.push(self.get(key).await?);
-        }
-        Ok(values)
-    }
-
-    /// Gives many keys a value, each for itself: after an error some have it.
-    ///
-    /// # Errors
-    /// [`MapError`]; the first one ends the call.
-    #[doc(alias = "setAll")]
-    #[doc(alias = "putAll")]
-    pub async fn set_all(&self, entries: &[(&K::Encode, &V::Encode)]) -> Result<(), MapError> {
-        for (key, value) in entries {
-            self.set(key, value).await?;
-        }
-        Ok(())
-    }
-
-    /// Removes a key as [`Map::delete`] does, but from memory alone. Whether it was there.
-    ///
-    /// # Errors
-    /// [`MapError`].
-    pub async fn evict(&self, key: &K::Encode) -> Result<bool, MapError> {
-        let key = self.key(key)?;
-        let op = MapCore::removal(Going::Evicted, false);
-        Ok(self.core.change(self.caller, &key, &op).await?.is_done)
-    }
-
-    /// Removes all entries as [`Map::clear`] does, but from memory alone. How many are gone.
-    ///
-    /// # Errors
-    /// [`MapError`]; partitions that had their turn stay empty.
-    #[doc(alias = "evictAll")]
-    pub async fn evict_all(&self) -> Result<u64, MapError> {
-        self.core.clear(self.caller, Going::AllEvicted).await
-    }
-
-    /// Removes all entries but those of locked keys, partition by partition; a put to a partition that had
-    /// its turn stays. A key that a processor has is waited for. How many are gone.
-    ///
-    /// # Errors
-    /// [`MapError`]; partitions that had their turn stay cleared.
-    pub async fn clear(&self) -> Result<u64, MapError> {
-        self.core.clear(self.caller, Going::Cleared).await
-    }
-
-    /// The number of entries; those that have expired count until they are swept.
-    #[doc(alias = "size")]
-    pub fn len(&self) -> u64 {
-        self.core.len()
-    }
-
-    /// Whether there is no entry.
-    #[doc(alias = "isEmpty")]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Walks over all entries, in no order. An entry that is there all the time is seen exactly once,
-    /// with one of the values that it has meanwhile; what comes or goes may be seen or not.
-    ///
-    /// ```
-    /// # use hdgrid::{Member, data::{Natural, Raw}};
-    /// # let dir = tempfile::tempdir()?;
-    /// # let member = Member::builder(dir.path()).start()?;
-    /// let map = member.map::<Natural<u32>, Natural<String>>("m")?;
-    /// map.blocking().set(&1, &"one".to_owned())?;
-    /// let all = map.iter().collect::<Result<Vec<_>, _>>()?;
-    /// assert_eq!(all, [(1, "one".to_owned())]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[doc(alias = "entrySet")]
-    pub fn iter(&self) -> impl Iterator<Item = Result<(K::Owned, V::Owned), MapError>> {
-        self.core.entries().map(|entry| {
-            let read = || {
-                let key = K::read(DataRef::from_stored(entry.key_bytes())?)?;
-                let (_, value) = crate::record::Head::split(entry.value_bytes())?;
-                Ok((key, V::read(DataRef::from_stored(value)?)?))
-            };
-            read().map_err(|source| self.core.bad_data(source))
-        })
+    /// What the map did and has, of this member. Walks its index: some milliseconds per 100 GB.
+    #[doc(alias = "getLocalMapStats")]
+    pub fn local_map_stats(&self) -> LocalMapStats {
+        self.core.stats()
     }
 
     /// Puts a value if what is there allows it; with what was there, if that is asked for.
@@ -428,9 +350,25 @@ impl<K: Serial, V: Serial> Map<K, V> {
         lifetime: Lifetime,
         (when, returns_old): (When<'_>, bool),
     ) -> Result<Changed, MapError> {
+        let is_set = !returns_old && when == When::Always;
+        let operation = if is_set { Operation::Set } else { Operation::Put };
+        let _under_way = self.core.counts.begin(operation);
         let (key, value) = (self.key(key)?, self.value(value)?);
         let kind = Kind::Put { value: NewValue::new(&value), life: lifetime.0 };
         self.core.change(self.caller, &key, &Op { kind, when, returns_old }).await
+    }
+
+    /// Removes a key if what is there allows it; with what was there, if that is asked for.
+    async fn remove_when(
+        &self,
+        key: &K::Encode,
+        when: When<'_>,
+        returns_old: bool,
+    ) -> Result<Changed, MapError> {
+        let _under_way = self.core.counts.begin(Operation::Remove);
+        let key = self.key(key)?;
+        let op = Op { when, returns_old, ..Op::removal(Going::Removed) };
+        self.core.change(self.caller, &key, &op).await
     }
 
     #[inline]

@@ -95,6 +95,13 @@ pub(crate) enum Value<'a> {
     Old,
 }
 
+impl Op<'static> {
+    /// Removes a key, whatever it has.
+    pub(crate) fn removal(going: Going) -> Op<'static> {
+        Op { kind: Kind::Remove(going), when: When::Always, returns_old: false }
+    }
+}
+
 impl Op<'_> {
     /// Whether what happens depends on what is there.
     pub(crate) fn must_look(&self, rules: &Rules, has_own_lives: bool) -> bool {

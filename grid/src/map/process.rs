@@ -11,6 +11,7 @@ use super::{Lifetime, Map};
 use crate::data::{DataRef, Serial};
 use crate::error::MapError;
 use crate::record::NewValue;
+use crate::stats::Operation;
 
 /// A key, with what it has, for an entry processor.
 pub struct Entry<'a, K: Serial, V: Serial> {
@@ -254,6 +255,7 @@ impl<K: Serial, V: Serial> Map<K, V> {
         key: &K::Encode,
         process: impl FnOnce(&mut Entry<'_, K, V>) -> R,
     ) -> Result<(Option<V::Owned>, R), MapError> {
+        let _under_way = self.core.counts.begin(Operation::Process);
         let bytes = self.key(key)?;
         let place = (self.core.partition_of(&bytes)?, &bytes[..]);
         let claim = self.core.claim(self.caller, place, None).await?.expect("it waits for ever");

@@ -1,9 +1,10 @@
-//! What is known of an entry.
+//! What is known of an entry, and of all of a map.
 
 use super::core::MapCore;
 use crate::data::{DataRef, Serial};
 use crate::error::MapError;
 use crate::record::Head;
+use crate::stats::{Counted, LocalMapStats, Operation};
 
 /// What is known of an entry; times are milliseconds since 1970-01-01 UTC.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,4 +51,30 @@ pub(super) fn of<V: Serial>(
         })
     };
     view().map(Some).map_err(|source| core.bad_data(source))
+}
+
+impl MapCore {
+    pub(super) fn stats(&self) -> LocalMapStats {
+        let (held, counts) = (self.whole.stats(), &self.counts);
+        let count = |operation| counts.sum(Counted::Operation(operation));
+        let latency = |operation| counts.timings.latency(operation);
+        LocalMapStats {
+            owned_entry_count: held.entries,
+            owned_entry_bytes: held.live_bytes,
+            owned_entry_memory_cost: held.slot_bytes + held.index_bytes,
+            locked_entry_count: self.locked(),
+            get_operation_count: count(Operation::Get),
+            hits: counts.sum(Counted::Hit),
+            put_operation_count: count(Operation::Put),
+            set_operation_count: count(Operation::Set),
+            remove_operation_count: count(Operation::Remove),
+            process_operation_count: count(Operation::Process),
+            event_count: counts.sum(Counted::Event),
+            get_latency: latency(Operation::Get),
+            put_latency: latency(Operation::Put),
+            set_latency: latency(Operation::Set),
+            remove_latency: latency(Operation::Remove),
+            process_latency: latency(Operation::Process),
+        }
+    }
 }

@@ -23,6 +23,7 @@ use crate::map::Map;
 use crate::map::core::{MapCore, stream_of};
 use crate::map::op::Rules;
 use crate::partition::{MapNo, Partitions};
+use crate::stats::MapCounts;
 use tellers::Tellers;
 use upkeep::Upkeep;
 
@@ -179,6 +180,7 @@ impl Inner {
             has_own_lives: AtomicBool::new(!whole.is_empty()),
             listeners: Listeners::default(),
             lanes: Arc::clone(&self.lanes),
+            counts: MapCounts::default(),
             whole,
         });
         maps.insert(name.to_owned(), Arc::clone(&core));
