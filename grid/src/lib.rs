@@ -26,6 +26,7 @@ mod record;
 mod scratch;
 mod stats;
 mod timers;
+mod varint;
 
 pub use caller::Caller;
 pub use error::{MapError, StartError};

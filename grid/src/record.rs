@@ -12,6 +12,7 @@
 //! stands in the store's own entry, not here. An entry of a map that uses none of it costs one byte.
 
 use crate::data::DataError;
+use crate::varint::{self, BadVarint};
 
 const TTL: u8 = 1;
 const MAX_IDLE: u8 = 2;
@@ -48,12 +49,12 @@ impl Head {
             | flag(TIMES, self.times.is_some());
         out.push(flags);
         for ms in [self.ttl_ms, self.max_idle_ms].into_iter().flatten() {
-            append_varint(ms, out);
+            varint::append(ms, out);
         }
         if let Some(times) = self.times {
             out.extend_from_slice(&times.created_ms.to_le_bytes()[..6]);
             out.extend_from_slice(&times.updated_ms.to_le_bytes()[..6]);
-            append_varint(u64::from(times.version), out);
+            varint::append(u64::from(times.version), out);
         }
     }
 
@@ -71,13 +72,12 @@ impl Head {
         let mut head = Head::default();
         for (flag, ms) in [(TTL, &mut head.ttl_ms), (MAX_IDLE, &mut head.max_idle_ms)] {
             if flags & flag != 0 {
-                *ms = Some(take_varint(&mut rest)?);
+                *ms = Some(take_varint(&mut rest, 64)?);
             }
         }
         if flags & TIMES != 0 {
             let (created_ms, updated_ms) = (take_ms(&mut rest)?, take_ms(&mut rest)?);
-            let version = u32::try_from(take_varint(&mut rest)?)
-                .map_err(|_| invalid("a version of more than 32 bits".to_owned()))?;
+            let version = take_varint(&mut rest, 32)? as u32;
             head.times = Some(Times { created_ms, updated_ms, version });
         }
         Ok((head, rest))
@@ -112,31 +112,14 @@ impl<'a> NewValue<'a> {
     }
 }
 
-fn append_varint(mut number: u64, out: &mut Vec<u8>) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-fn take_varint(rest: &mut &[u8]) -> Result<u64, DataError> {
-    let mut number = 0;
-    for (index, byte) in rest.iter().take(10).enumerate() {
-        let bits = u64::from(byte & 0x7f);
-        if index == 9 && bits > 1 {
-            break;
-        }
-        number |= bits << (7 * index);
-        if byte & 0x80 == 0 {
-            if *byte == 0 && index > 0 {
-                return Err(invalid("a number is longer than it must be".to_owned()));
-            }
-            *rest = &rest[index + 1..];
-            return Ok(number);
-        }
-    }
-    Err(invalid("a number does not end".to_owned()))
+fn take_varint(rest: &mut &[u8], bits: u32) -> Result<u64, DataError> {
+    let (number, after) = varint::split(rest, bits).map_err(|bad| match bad {
+        BadVarint::TooShort => invalid("a number does not end".to_owned()),
+        BadVarint::Padded => invalid("a number is longer than it must be".to_owned()),
+        BadVarint::TooLarge => invalid(format!("a number of more than {bits} bits")),
+    })?;
+    *rest = after;
+    Ok(number)
 }
 
 fn take_ms(rest: &mut &[u8]) -> Result<u64, DataError> {
@@ -200,7 +183,7 @@ mod tests {
             (&[8], "flags 0x08"),
             (&[1, 0x80], "does not end"),
             (&[1, 0x80, 0], "longer than it must be"),
-            (&[1, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2], "does not end"),
+            (&[1, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2], "more than 64 bits"),
             (&[4, 1, 2, 3], "in the middle of a time"),
         ] {
             let error = Head::split(bytes).expect_err("not written by this program").to_string();

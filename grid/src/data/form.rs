@@ -4,8 +4,11 @@
 //! big-endian, unless it is 0 ("reckon it"); the payload. So there is one stored form for each `Data`.
 
 use super::{DataError, TypeId};
+use crate::varint::{self, BadVarint};
 
-/// The longest varint of a type id: 33 bits.
+/// A type id, and whether there is a hash.
+const HEAD_BITS: u32 = 33;
+/// Their longest varint, in bytes.
 const HEAD_MAX: usize = 5;
 /// Hash and type id in Hazelcast's form.
 const HEAP_HEAD: usize = 8;
@@ -145,36 +148,21 @@ impl<'a> DataRef<'a> {
 /// Appends what comes before the payload.
 pub(super) fn append_head(type_id: TypeId, hash: i32, out: &mut Vec<u8>) {
     let zigzag = ((type_id.0 << 1) ^ (type_id.0 >> 31)) as u32;
-    let mut head = u64::from(zigzag) << 1 | u64::from(hash != 0);
-    while head >= 0x80 {
-        out.push(head as u8 | 0x80);
-        head >>= 7;
-    }
-    out.push(head as u8);
+    varint::append(u64::from(zigzag) << 1 | u64::from(hash != 0), out);
     if hash != 0 {
         out.extend_from_slice(&hash.to_be_bytes());
     }
 }
 
 fn read_head(bytes: &[u8]) -> Result<(u64, &[u8]), DataError> {
-    let mut head = 0;
-    for (index, byte) in bytes.iter().take(HEAD_MAX).enumerate() {
-        head |= u64::from(byte & 0x7f) << (7 * index);
-        if byte & 0x80 == 0 {
-            if *byte == 0 && index > 0 {
-                return Err(invalid("longer than it must be"));
-            }
-            if head >> 33 != 0 {
-                break;
-            }
-            return Ok((head, &bytes[index + 1..]));
+    varint::split(bytes, HEAD_BITS).map_err(|bad| match bad {
+        BadVarint::TooShort => {
+            let (needed, found) = (bytes.len() + 1, bytes.len());
+            DataError::TooShort { what: "the head of stored data", needed, found }
         }
-    }
-    if bytes.len() < HEAD_MAX {
-        let (needed, found) = (bytes.len() + 1, bytes.len());
-        return Err(DataError::TooShort { what: "the head of stored data", needed, found });
-    }
-    Err(invalid("a type id of more than 32 bits"))
+        BadVarint::Padded => invalid("longer than it must be"),
+        BadVarint::TooLarge => invalid("a type id of more than 32 bits"),
+    })
 }
 
 fn invalid(reason: &str) -> DataError {
