@@ -379,3 +379,21 @@ fn a_listener_that_has_the_last_handle_of_its_member_ends_it() {
     drop(map);
     Member::builder(directory.path()).start().expect("the store is closed");
 }
+
+#[test]
+fn a_listener_that_has_its_own_map_keeps_nothing_of_a_dropped_member() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let member = Member::builder(directory.path()).start().expect("started");
+    let map: Numbers = member.map("m").expect("a map");
+    let (own, kept) = (map.clone(), Arc::new(()));
+    let of_listener = Arc::clone(&kept);
+    let checks = move |_: MapEvent<'_, _, _>| assert!(own.name() == "m" && *of_listener == ());
+    map.listen().register(checks).expect("registered");
+    map.blocking().set(&1, &1).expect("set");
+    drop(member);
+    assert!(map.blocking().set(&1, &2).is_err(), "it has stopped");
+    assert_eq!(map.blocking().get(&1).expect("reads go on"), Some(1));
+    assert_eq!(Arc::strong_count(&kept), 1, "the listener is let go, and with it its map");
+    drop(map);
+    Member::builder(directory.path()).start().expect("the store is closed");
+}

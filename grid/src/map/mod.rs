@@ -335,7 +335,7 @@ impl<K: Serial, V: Serial> Map<K, V> {
         view::of::<V>(&self.core, &key)
     }
 
-    /// What the map did and has, of this member. Walks its index: some milliseconds per 100 GB.
+    /// What the map did and has, of this member. Passes the lock of each partition, in turn.
     #[doc(alias = "getLocalMapStats")]
     pub fn local_map_stats(&self) -> LocalMapStats {
         self.core.stats()

@@ -217,6 +217,16 @@ impl std::fmt::Debug for Member {
     }
 }
 
+impl Drop for Member {
+    /// Ends what it does by itself, then its maps' locks and listeners: a listener may have its own map.
+    fn drop(&mut self) {
+        drop((self.upkeep.take(), self.tellers.take()));
+        for core in self.inner.maps().values() {
+            self.inner.forget(core);
+        }
+    }
+}
+
 impl Member {
     /// Settings of a member whose store lies in a directory, which is made where it is missing.
     pub fn builder(directory: impl AsRef<Path>) -> Builder {
@@ -266,11 +276,8 @@ impl Member {
     /// # Errors
     /// As for [`hotrestart::Store::close`].
     pub fn shutdown(self) -> Result<(), hotrestart::CloseError> {
-        let Member { inner, upkeep, tellers } = self;
-        drop((upkeep, tellers));
-        for core in inner.maps().values() {
-            inner.forget(core);
-        }
+        let inner = Arc::clone(&self.inner);
+        drop(self);
         match Arc::into_inner(inner) {
             Some(inner) => inner.store.close(),
             None => unreachable!("only the member and its upkeep have it"),

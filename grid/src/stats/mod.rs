@@ -1,8 +1,8 @@
 //! Local statistics of a map: what was done, how long it took, what there is.
 //!
-//! Called by the typed operations of `map/`. A count costs an addition to a line that hardly another thread
-//! shares; one operation in some 64 is timed, at random, so that what is read of the clock costs less than a
-//! nanosecond of an operation. A reader of statistics sums up; it holds nobody up.
+//! Called by the typed operations of `map/`. A count costs an atomic addition to a line that hardly another
+//! thread shares; one operation in some 64, at random, reads the clock twice and takes a lock. A reader of
+//! statistics sums up, with each partition's lock in turn for the locked keys.
 
 mod counts;
 mod timing;
