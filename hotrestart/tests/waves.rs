@@ -43,3 +43,40 @@ fn facts_of_more_removals_than_a_survey_takes_are_forgotten_and_no_put_is_refuse
         assert_eq!(map.get_owned(&key).expect("readable"), Some(0_u64.to_le_bytes().to_vec()));
     }
 }
+
+/// Each of a few entries with long keys is removed again: of such facts a chunk has a dozen or some hundred.
+#[test]
+fn facts_of_long_keys_are_forgotten_before_they_fill_the_disk_budget() {
+    for (key_len, kept, puts) in
+        [(1_000, 100, 10_000_u64), (2_000, 5_000, 10_000), (20_000, 100, 2_500)]
+    {
+        let dir = tempfile::tempdir().expect("a directory");
+        let open = || {
+            let builder = Store::builder().memory_limit_bytes(256 << 20).streams(4).writers(1);
+            builder.chunk_bytes(256 << 10).open(dir.path()).expect("a store")
+        };
+        let key = |number: u64| {
+            let mut key = vec![b'k'; key_len];
+            key[..8].copy_from_slice(&number.to_be_bytes());
+            key
+        };
+        for life in 0..2 {
+            let store = open();
+            let map = store.map::<Bytes, U64>("m", MapOptions::default()).expect("a map");
+            for number in life * puts..(life + 1) * puts {
+                let put = map.insert(&key(number), &number);
+                put.unwrap_or_else(|error| panic!("put {number}, {key_len} B keys: {error}"));
+                if number >= kept {
+                    assert!(map.remove(&key(number - kept)).expect("removed"), "{number}");
+                }
+            }
+            drop(map);
+            store.abandon();
+        }
+        let map = open().map::<Bytes, U64>("m", MapOptions::default()).expect("the map");
+        assert_eq!(map.len(), kept);
+        for number in 2 * puts - kept..2 * puts {
+            assert_eq!(map.get_owned(&key(number)).expect("readable"), Some(number));
+        }
+    }
+}

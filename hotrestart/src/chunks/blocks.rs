@@ -102,6 +102,7 @@ struct OpenChunk {
     binding: Binding,
     used: usize,
     absences: u32,
+    absence_bytes: u32,
     has_runs: bool,
 }
 
@@ -233,6 +234,7 @@ impl Blocks {
             header,
             used: CHUNK_HEADER_LEN,
             absences: 0,
+            absence_bytes: 0,
             has_runs: false,
         });
         self.counters.chunks.fetch_add(1, Ordering::Relaxed);
@@ -270,7 +272,9 @@ impl Blocks {
     ) {
         self.sampler.offer(line.offset as usize, len, || of_line(map, stream, line));
         if let Some(chunk) = &mut self.chunk {
-            chunk.absences += u32::from(line.kind.is_fact());
+            let is_fact = u32::from(line.kind.is_fact());
+            chunk.absences += is_fact;
+            chunk.absence_bytes += is_fact * (len + LINE_LEN) as u32;
             chunk.has_runs |= matches!(line.kind, LineKind::Part | LineKind::Head);
         }
         self.directory.add(map, stream, line, body);
@@ -327,6 +331,7 @@ impl Blocks {
             directory: Some(directory),
             youngest,
             absences: chunk.absences,
+            absence_bytes: chunk.absence_bytes,
             has_runs: chunk.has_runs,
             places: places_of(self.identity.origin, places, &samples),
             samples,

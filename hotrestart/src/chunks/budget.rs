@@ -37,6 +37,9 @@ impl DiskBudget {
     }
 }
 
+/// From this pressure on compaction does not rest.
+pub(crate) const REST_BELOW: f64 = 0.5;
+
 /// How hard compaction must work, from 0 (not at all) to 1 (all the time).
 pub(crate) fn pressure(files: u64, files_max: u64) -> f64 {
     let begin = files_max as f64 * BEGIN;
@@ -45,7 +48,7 @@ pub(crate) fn pressure(files: u64, files_max: u64) -> f64 {
 
 /// How long to rest after `worked_ms` of work under some pressure, in milliseconds.
 pub(crate) fn rest_ms(worked_ms: u64, pressure: f64) -> u64 {
-    let share = (2.0 * pressure).clamp(0.1, 1.0);
+    let share = (pressure / REST_BELOW).clamp(0.1, 1.0);
     (worked_ms as f64 * (1.0 - share) / share) as u64
 }
 

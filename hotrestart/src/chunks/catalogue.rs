@@ -26,6 +26,8 @@ pub(crate) struct Chunk {
     pub(crate) youngest: u64,
     /// Facts of absence in it, clears among them.
     pub(crate) absences: u32,
+    /// What these take in it, records and lines of the directory.
+    pub(crate) absence_bytes: u32,
     /// Whether parts of values, or entries of such, are in it.
     pub(crate) has_runs: bool,
     pub(crate) samples: Box<[Sample]>,

@@ -82,10 +82,11 @@ impl Candidates {
             let chunk = &known.chunk;
             let facts = u64::from(chunk.absences);
             let kept = known.kept_facts() * f64::from(chunk.absences);
+            let kept_bytes = known.kept_facts() * f64::from(chunk.absence_bytes);
             let freed_since = chunk.judged_at.map(|then| freed.saturating_sub(then) as f64);
             let freed_share = freed_since.map_or(1.0, |since| (since / chunks).min(1.0));
             (chunk.absences > chunk.forgettable.count())
-                .then_some((chunk, Waiting { facts, kept, freed_share }))
+                .then_some((chunk, Waiting { facts, kept, kept_bytes, freed_share }))
         })
     }
 

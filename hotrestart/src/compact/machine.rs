@@ -25,7 +25,7 @@ use super::state::State;
 use super::survey::Surveys;
 use super::survivors::{self, Output, Position, Sources, Stop};
 use crate::chunks::blocks::{Blocks, Step};
-use crate::chunks::budget::pressure;
+use crate::chunks::budget::{REST_BELOW, pressure};
 use crate::chunks::catalogue::Chunk;
 use crate::durability::Ticket;
 use crate::format::StoreId;
@@ -228,12 +228,11 @@ impl Compactor {
         }
         let pressure = self.pressure();
         // Who must not wait is not kept waiting by a rest that was chosen when there was time.
-        let is_resting = now_ms < until_ms && pressure < 0.9;
+        let is_resting = now_ms < until_ms && pressure < REST_BELOW;
         if now_ms >= self.paused_until_ms && self.is_surveys_turn(pressure, is_resting) {
             return self.survey(until_ms, asked);
         }
         if pressure == 0.0 || is_resting || now_ms < self.paused_until_ms {
-            self.work = Work::Rest { until_ms: until_ms.max(now_ms + 1).min(now_ms + IDLE_MS) };
             return false;
         }
         if self.is_survey_due() {

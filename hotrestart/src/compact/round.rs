@@ -110,6 +110,7 @@ impl Compactor {
                 self.memory.refund_log(chunk.memory_bytes());
             }
             self.state.freed.fetch_add(1, Ordering::Relaxed);
+            self.note_freed(chunk.id);
         }
         self.kept = asked.blocks;
         self.round.is_owed = self.round.halted.is_some();

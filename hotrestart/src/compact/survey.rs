@@ -27,8 +27,6 @@ use crate::chunks::catalogue::{Chunk, Forgettable};
 use crate::format::{ChunkId, LineKind};
 use crate::io::AlignedBuf;
 
-/// Bytes of a fact in the log and its line in the directory, for reckoning.
-const FACT_BYTES: f64 = 48.0;
 /// What may be read for each byte that a survey frees, by what compaction reads and writes for one: what is
 /// forgotten is not copied again and again.
 const READ_FOR_PRICE: f64 = 4.0;
@@ -40,6 +38,8 @@ const SHARES: f64 = 0.5;
 const REST: u64 = 8;
 /// What surveys may be known to find, by what is expected.
 const FOUND_SHARE: (f64, f64) = (1.0 / 16.0, 4.0);
+/// This part of all chunks comes or goes before it is asked again whether a survey is worth it.
+const LOOKS: u64 = 256;
 /// Facts that a survey takes where surveys are made often.
 const FACTS_OFTEN: u64 = 200;
 /// Lines that are looked at together.
@@ -63,6 +63,8 @@ pub(crate) struct Surveys {
     found_share: f64,
     ended_ms: u64,
     took_ms: u64,
+    /// Chunks that had come and gone when none was due.
+    not_due_at: u64,
 }
 
 impl Surveys {
@@ -79,6 +81,7 @@ impl Surveys {
             found_share: 1.0,
             ended_ms: 0,
             took_ms: 0,
+            not_due_at: 0,
         }
     }
 
@@ -86,22 +89,28 @@ impl Surveys {
     fn note(&mut self, found_share: f64, ended_ms: u64, took_ms: u64) {
         let found_share = found_share.clamp(FOUND_SHARE.0, FOUND_SHARE.1);
         self.found_share = (self.found_share + found_share) / 2.0;
-        (self.ended_ms, self.took_ms) = (ended_ms, took_ms);
+        (self.ended_ms, self.took_ms, self.not_due_at) = (ended_ms, took_ms, 0);
     }
 }
 
-/// Of a chunk's facts: how many there are, how many of these would be kept, and the share of all chunks that
-/// was freed since they were judged.
+/// Of a chunk's facts: how many there are, how many of these would be kept, what these take, and the share of
+/// all chunks that was freed since they were judged.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waiting {
     pub(super) facts: u64,
     pub(super) kept: f64,
+    pub(super) kept_bytes: f64,
     pub(super) freed_share: f64,
 }
 
 impl Waiting {
+    /// Facts that a survey is expected to let go.
+    fn expected(&self) -> f64 {
+        self.kept * self.freed_share
+    }
+
     fn expected_bytes(&self) -> f64 {
-        self.kept * self.freed_share * FACT_BYTES
+        self.kept_bytes * self.freed_share
     }
 }
 
@@ -113,8 +122,8 @@ struct Survey {
     left: [VecDeque<Chunk>; 3],
     /// Chunks that this life had freed when it began. What was freed since may have made facts needed.
     freed_before: u64,
-    /// The same when the chunks that are left were looked over.
-    freed: u64,
+    /// Chunks that were freed since, which need not be read, nor could they.
+    gone: HashSet<ChunkId>,
     /// Bytes that may be read before the next round.
     slice_left: usize,
     /// Of chunks whose facts were judged since the last round, those that may be forgotten.
@@ -124,9 +133,34 @@ struct Survey {
     began_ms: u64,
 }
 
+impl Survey {
+    /// The chunk to be read next, if there is one.
+    fn next(&mut self) -> Option<Chunk> {
+        for left in &mut self.left {
+            while left.pop_front_if(|chunk| self.gone.contains(&chunk.id)).is_some() {}
+            if let Some(chunk) = left.front() {
+                return Some(chunk.clone());
+            }
+        }
+        None
+    }
+}
+
 impl Compactor {
-    /// Whether a survey is to be begun since it is worth what it costs.
-    pub(super) fn is_survey_due(&self) -> bool {
+    /// Whether a survey is to be begun since it is worth what it costs. Of many chunks a few that come or go
+    /// change little, and to look at all of them is no work for every round.
+    pub(super) fn is_survey_due(&mut self) -> bool {
+        let chunks = self.candidates.len() as u64;
+        let come_and_gone = chunks + 2 * self.state.freed.load(Ordering::Relaxed);
+        if come_and_gone < self.surveys.not_due_at + chunks / LOOKS {
+            return false;
+        }
+        let is_due = self.is_survey_worth_it();
+        self.surveys.not_due_at = if is_due { 0 } else { come_and_gone };
+        is_due
+    }
+
+    fn is_survey_worth_it(&self) -> bool {
         let chunk_size = self.shared.supply.chunk_size() as f64;
         let found_share = self.surveys.found_share;
         let expected: f64 = self.waiting().map(|(_, waiting)| waiting.expected_bytes()).sum();
@@ -137,7 +171,7 @@ impl Compactor {
             return false;
         }
         let plan = self.plan();
-        let expected = plan.expected * found_share;
+        let expected = plan.expected_bytes * found_share;
         let read_max = (self.candidates.price() * READ_FOR_PRICE).max(1.0);
         expected >= chunk_size && self.to_be_read(&plan.chunks) as f64 <= expected * read_max
     }
@@ -146,7 +180,7 @@ impl Compactor {
     pub(super) fn is_survey_the_last_resort(&self, now_ms: u64) -> bool {
         let chunk_size = self.shared.supply.chunk_size() as f64;
         let (kept, expected) = self.waiting().fold((0.0, 0.0), |(kept, expected), (_, waiting)| {
-            (kept + waiting.kept * FACT_BYTES, expected + waiting.expected_bytes())
+            (kept + waiting.kept_bytes, expected + waiting.expected_bytes())
         });
         let rested = now_ms >= self.surveys.ended_ms + REST * self.surveys.took_ms.max(1);
         (expected >= chunk_size || kept >= chunk_size && rested) && self.may_survey()
@@ -195,10 +229,10 @@ impl Compactor {
         let freed = self.state.freed.load(Ordering::Relaxed);
         let survey = Survey {
             keys: FactKeys::new(facts, self.surveys.count),
-            expected: plan.expected / FACT_BYTES,
+            expected: plan.expected,
             left: [judged.clone(), all, judged],
             freed_before: freed,
-            freed,
+            gone: HashSet::new(),
             slice_left: 0,
             judged: HashMap::new(),
             forgotten: 0,
@@ -223,6 +257,13 @@ impl Compactor {
         true
     }
 
+    /// A chunk is free: a survey that is under way does not read it.
+    pub(super) fn note_freed(&mut self, chunk: ChunkId) {
+        if let Some(survey) = &mut self.surveys.under_way {
+            survey.gone.insert(chunk);
+        }
+    }
+
     /// Gives a survey up.
     pub(super) fn end_survey(&mut self) {
         self.surveys.under_way = None;
@@ -237,13 +278,7 @@ impl Compactor {
         if !self.may_survey() {
             return true;
         }
-        let freed = self.state.freed.load(Ordering::Relaxed);
-        if survey.freed != freed {
-            let there: HashSet<ChunkId> = self.candidates.chunks().map(|chunk| chunk.id).collect();
-            survey.left.iter_mut().for_each(|left| left.retain(|chunk| there.contains(&chunk.id)));
-            survey.freed = freed;
-        }
-        let Some(chunk) = survey.left.iter().find_map(VecDeque::front).cloned() else {
+        let Some(chunk) = survey.next() else {
             self.candidates.note_judged(&mut survey.judged, survey.freed_before);
             let (found, took_ms) =
                 (survey.forgotten as f64, now_ms.saturating_sub(survey.began_ms));
@@ -329,8 +364,9 @@ struct Plan<'a> {
     chunks: Vec<&'a Chunk>,
     /// How many they are.
     facts: u64,
-    /// Bytes that are expected to be freed.
+    /// How many of them are expected to go, and what these take.
     expected: f64,
+    expected_bytes: f64,
 }
 
 impl<'a> Plan<'a> {
@@ -340,14 +376,15 @@ impl<'a> Plan<'a> {
             let by_wait = of_other.freed_share.total_cmp(&of_one.freed_share);
             by_wait.then(one.youngest.cmp(&other.youngest))
         });
-        let mut plan = Plan { chunks: Vec::new(), facts: 0, expected: 0.0 };
+        let mut plan = Plan { chunks: Vec::new(), facts: 0, expected: 0.0, expected_bytes: 0.0 };
         for (chunk, waiting) in waiting {
             if !plan.chunks.is_empty() && plan.facts + waiting.facts > facts_max {
                 break;
             }
             plan.chunks.push(chunk);
             plan.facts += waiting.facts;
-            plan.expected += waiting.expected_bytes();
+            plan.expected += waiting.expected();
+            plan.expected_bytes += waiting.expected_bytes();
         }
         plan
     }
@@ -368,6 +405,7 @@ mod tests {
             directory: None,
             youngest: id,
             absences: 100,
+            absence_bytes: 4_800,
             has_runs: false,
             samples: Box::default(),
             places: 0,
@@ -382,6 +420,7 @@ mod tests {
         let waiting = |chunk: &Chunk| Waiting {
             facts: 100,
             kept: 100.0,
+            kept_bytes: 4_800.0,
             freed_share: (freed - chunk.judged_at.expect("known")) as f64 / 1000.0,
         };
         let waiting = chunks.iter().map(|chunk| (chunk, waiting(chunk))).collect();

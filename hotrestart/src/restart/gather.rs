@@ -10,6 +10,7 @@ use super::plan::ChunkFile;
 use crate::chunks::catalogue::{Catalogue, Chunk, Forgettable};
 use crate::chunks::sample::{Sampler, of_line, places_of};
 use crate::format::block::{BLOCK_HEADER_LEN, sealed_len};
+use crate::format::directory::LINE_LEN;
 use crate::format::{BlockKind, ChunkOrigin, DirectoryLine, FileNumber, RecordKind, Records};
 
 /// Gathers one chunk.
@@ -19,6 +20,7 @@ pub(crate) struct Gather<'a> {
     sampler: Sampler,
     directory: Option<std::ops::Range<usize>>,
     absences: u32,
+    absence_bytes: u32,
     has_runs: bool,
 }
 
@@ -30,6 +32,7 @@ impl<'a> Gather<'a> {
             hash,
             directory: None,
             absences: 0,
+            absence_bytes: 0,
             has_runs: false,
         }
     }
@@ -44,6 +47,7 @@ impl<'a> Gather<'a> {
         for record in Records::read_ahead(payload).map_while(Result::ok) {
             let is_fact = matches!(record.kind, RecordKind::Absence | RecordKind::Clear);
             self.absences += u32::from(is_fact);
+            self.absence_bytes += u32::from(is_fact) * (record.len + LINE_LEN) as u32;
             self.has_runs |= record.part.is_some();
             let at = base + record.offset;
             self.sampler.offer(at, record.len, || {
@@ -74,6 +78,7 @@ impl<'a> Gather<'a> {
                 ChunkOrigin::Survivors => header.clock,
             },
             absences: self.absences,
+            absence_bytes: self.absence_bytes,
             has_runs: self.has_runs,
             places: places_of(header.origin, places, &samples),
             samples,
@@ -81,5 +86,52 @@ impl<'a> Gather<'a> {
             judged_at: None,
             is_charged: true,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{
+        BlockNumber, ChunkHeader, ChunkId, LifeNumber, MapId, RecordHeader, StoreId, StreamId,
+        WriterId,
+    };
+
+    #[test]
+    fn facts_that_an_opening_finds_count_with_all_that_they_take() {
+        let header = ChunkHeader {
+            store: StoreId([1; 16]),
+            chunk: ChunkId(1 << 32),
+            life: LifeNumber(1),
+            writer: WriterId(0),
+            chunk_size: 256 << 10,
+            first_block: BlockNumber(0),
+            flushed: BlockNumber(0),
+            written: BlockNumber(0),
+            live_bytes: 0,
+            origin: ChunkOrigin::Changes,
+            clock: 0,
+        };
+        let name = FileNumber(1).file_name();
+        let file = ChunkFile { name, header, is_restored: false };
+        let (mut payload, mut expected) = (Vec::new(), 0);
+        for (seq, key_len) in (1..).zip([16, 2_000, 20_000]) {
+            let (map, stream) = (MapId(1), StreamId(0));
+            let fact = RecordHeader { seq, ..RecordHeader::absence(map, stream, key_len) };
+            let entry = RecordHeader { seq, ..RecordHeader::entry(map, stream, key_len, 0, None) };
+            expected += fact.encoded_len() + LINE_LEN;
+            for header in [fact, entry] {
+                let at = payload.len();
+                payload.resize(at + header.encoded_len(), 0);
+                header.encode_into(&vec![b'k'; key_len], b"", &mut payload[at..]);
+            }
+        }
+        let (hash, catalogue) = (IndexHash::new(7), Catalogue::default());
+        let mut gather = Gather::new(&file, &hash);
+        gather.block(4096, BlockKind::Records, &payload);
+        gather.finish(1, &catalogue);
+        let known = catalogue.take_new();
+        assert_eq!(known[0].absences, 3);
+        assert_eq!(known[0].absence_bytes as usize, expected);
     }
 }
