@@ -25,6 +25,14 @@ pub enum MapError {
         /// Whether somebody else has locked it.
         is_locked: bool,
     },
+    /// An interceptor of the map refused the operation, with an error of its own.
+    #[error("map {map:?}: refused by an interceptor: {source}")]
+    Intercepted {
+        /// The map.
+        map: String,
+        /// The interceptor's error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The map was destroyed, or its member is shutting down.
     #[error("map {map:?} was destroyed, or its member is shutting down")]
     Gone {

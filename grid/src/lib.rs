@@ -1,10 +1,10 @@
 //! The data grid: named maps that mean what Hazelcast's maps mean, over a store of `hotrestart`.
 //!
 //! A [`Member`] has one store; its [`Map`]s are typed views of it. What exists so far: basic and
-//! conditional operations, times to live, locks, the `compute` family, entry processors, listeners and
-//! statistics. What will live here, too: eviction policy, MapStore over the user's own database,
-//! configuration from `hazelcast.yaml`, other members and clients; nothing here pretends to more than there
-//! is. A change that finds no room in the log waits for it on its thread, up to the store's
+//! conditional operations, times to live, locks, the `compute` family, entry processors, listeners,
+//! interceptors and statistics. What will live here, too: eviction policy, MapStore over the user's own
+//! database, configuration from `hazelcast.yaml`, other members and clients; nothing here pretends to more
+//! than there is. A change that finds no room in the log waits for it on its thread, up to the store's
 //! `put_timeout_ms`, with its partition: that is to become a wait at the key, like any other.
 //!
 //! Inside: [`data`] (the bytes of keys and values), `partition` (whose turn it is at a key), `record` (what
@@ -33,5 +33,6 @@ pub use error::{MapError, StartError};
 pub use events::{EntryEventKind, EventConfig, ListenerId};
 pub use map::blocking::Blocking;
 pub use map::{Entry, EntryEvent, EntryView, Lifetime, Listen, Map, MapEvent};
+pub use map::{Interceptor, InterceptorError, InterceptorId};
 pub use member::{Builder, MapConfig, Member};
 pub use stats::{Latency, LocalMapStats};

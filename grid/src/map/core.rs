@@ -13,13 +13,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use hotrestart::codec::Bytes;
 use hotrestart::{Clock, StreamId};
 
-use super::op::{Fate, Op, Rules, Seen, Value};
+use super::intercepting::{Intercepted, Interceptors};
+use super::op::{Fate, Kind, Op, Rules, Seen, Value};
 use crate::caller::Caller;
 use crate::data::{DataError, DataRef, PartitionId};
 use crate::error::MapError;
 use crate::events::{Audience, Lanes, Listeners};
 use crate::partition::{Claim, KeyPlace, Locked, MapNo, Outcome, Partitions, Wanted};
-use crate::record::Head;
+use crate::record::{Head, NewValue};
+use crate::scratch::Scratch;
 use crate::stats::MapCounts;
 
 type Part = hotrestart::Map<Bytes, Bytes>;
@@ -41,6 +43,7 @@ pub(crate) struct MapCore {
     /// Who is told of changes, and where they wait to be told.
     pub(crate) listeners: Listeners,
     pub(crate) lanes: Arc<Lanes>,
+    pub(crate) interceptors: Interceptors,
     pub(crate) counts: MapCounts,
 }
 
@@ -60,6 +63,8 @@ pub(crate) struct Changed {
     pub(crate) is_done: bool,
     /// What was there before (the stored form of its value), where the operation asks for it.
     pub(crate) old: Option<Vec<u8>>,
+    /// What was put, where an interceptor had a say.
+    pub(crate) put: Option<Scratch>,
 }
 
 impl MapCore {
@@ -132,7 +137,9 @@ impl MapCore {
         op: &Op<'_>,
     ) -> Option<Result<Changed, MapError>> {
         let mut locked = self.partitions.lock(partition);
-        locked.admits((self.no, key), caller).then(|| self.apply(&mut locked, key, op))
+        // Looked at under the lock: see `pass_partitions`.
+        let may = !self.interceptors.are_there() && locked.admits((self.no, key), caller);
+        may.then(|| self.apply(&mut locked, key, op))
     }
 
     async fn change_later(
@@ -160,17 +167,47 @@ impl MapCore {
         Ok(is_taken.then(|| Claim::new(self.place(partition, key))))
     }
 
-    /// Changes a key that the caller has claimed, and gives it back.
+    /// Changes a key that the caller has claimed, as the map's interceptors will have it, and gives it back.
     pub(crate) fn change_claimed(
         &self,
         claim: Claim,
         (partition, key): (PartitionId, &[u8]),
         op: &Op<'_>,
     ) -> Result<Changed, MapError> {
+        let (intercepted, returns_old) = (self.intercept(key, op)?, op.returns_old);
+        let op = match (&intercepted, op.kind) {
+            (Intercepted::Unmet(_), _) => None,
+            (Intercepted::Put(entry), Kind::Put { life, .. }) => {
+                Some(Op { kind: Kind::Put { value: NewValue::new(entry), life }, ..*op })
+            }
+            _ => Some(*op),
+        };
         let mut locked = self.partitions.lock(partition);
-        let changed = self.apply(&mut locked, key, op);
+        let changed = match op {
+            None => Ok(Changed { is_done: false, old: None, put: None }),
+            Some(op) => self.apply(&mut locked, key, &op),
+        };
         claim.give_back(&mut locked);
-        changed
+        drop(locked);
+        let mut changed = changed?;
+        if changed.is_done {
+            self.intercept_after(key, &intercepted);
+        }
+        match intercepted {
+            Intercepted::Put(entry) if changed.is_done => changed.put = Some(entry),
+            Intercepted::Unmet(told) | Intercepted::Remove { returned: told, .. } => {
+                changed.old = told.filter(|_| returns_old);
+            }
+            _ => {}
+        }
+        Ok(changed)
+    }
+
+    /// Passes every partition's lock: whoever comes to one afterwards sees what was done before.
+    pub(super) fn pass_partitions(&self) {
+        for partition in (0..self.partitions.count()).map(PartitionId) {
+            drop(self.partitions.lock(partition));
+        }
     }
 
     /// Does what an operation asks, now.
@@ -226,7 +263,7 @@ impl MapCore {
         {
             self.tell(locked, key, (fate, op), (was_there, old.as_deref()), audience);
         }
-        Ok(Changed { is_done, old: old.filter(|_| op.returns_old) })
+        Ok(Changed { is_done, old: old.filter(|_| op.returns_old), put: None })
     }
 
     #[inline]

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use super::Map;
 use super::core::MapCore;
 use super::op::{Fate, Going, Kind, Op, Value};
-use crate::data::{DataRef, PartitionId, Serial};
+use crate::data::{DataRef, Serial};
 use crate::error::MapError;
 use crate::events::{Audience, EntryChange, MapChange, Tell, Told, Wish};
 use crate::events::{EntryEventKind, ListenerId};
@@ -24,9 +24,7 @@ impl MapCore {
             self.listeners.remove(id);
             return Err(self.gone());
         }
-        for partition in (0..self.partitions.count()).map(PartitionId) {
-            drop(self.partitions.lock(partition));
-        }
+        self.pass_partitions();
         Ok(id)
     }
 

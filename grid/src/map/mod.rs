@@ -8,6 +8,7 @@
 pub mod blocking;
 mod bulk;
 pub(crate) mod core;
+pub(crate) mod intercepting;
 mod listening;
 mod locking;
 pub(crate) mod op;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::core::{Changed, MapCore};
+pub use self::intercepting::{Interceptor, InterceptorError, InterceptorId};
 pub use self::listening::{EntryEvent, Listen, MapEvent};
 use self::op::{Going, Kind, Life, Op, When};
 pub use self::process::Entry;
@@ -116,10 +118,11 @@ impl<K: Serial, V: Serial> Map<K, V> {
     pub async fn get(&self, key: &K::Encode) -> Result<Option<V::Owned>, MapError> {
         let _under_way = self.core.counts.begin(Operation::Get);
         let key = self.key(key)?;
-        let value = self.core.read(&key, |seen| V::read(DataRef::from_stored(seen.value)?))?;
-        if value.is_some() {
-            self.core.counts.count(Counted::Hit);
+        if self.core.interceptors.are_there() {
+            return self.get_intercepted(&key);
         }
+        let value = self.core.read(&key, |seen| V::read(DataRef::from_stored(seen.value)?))?;
+        self.count_hit(value.is_some());
         Ok(value)
     }
 
@@ -339,6 +342,22 @@ impl<K: Serial, V: Serial> Map<K, V> {
     #[doc(alias = "getLocalMapStats")]
     pub fn local_map_stats(&self) -> LocalMapStats {
         self.core.stats()
+    }
+
+    #[cold]
+    fn get_intercepted(&self, key: &[u8]) -> Result<Option<V::Owned>, MapError> {
+        let found = self.core.read(key, |seen| Ok(seen.value.to_vec()))?;
+        self.count_hit(found.is_some());
+        let value = self.core.intercept_get(key, found)?;
+        let read = |value: Vec<u8>| V::read(DataRef::from_stored(&value)?);
+        value.map(read).transpose().map_err(|source| self.core.bad_data(source))
+    }
+
+    #[inline]
+    fn count_hit(&self, is_hit: bool) {
+        if is_hit {
+            self.core.counts.count(Counted::Hit);
+        }
     }
 
     /// Puts a value if what is there allows it; with what was there, if that is asked for.

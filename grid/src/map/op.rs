@@ -46,6 +46,18 @@ pub(crate) enum When<'a> {
     Same(&'a [u8]),
 }
 
+impl When<'_> {
+    /// Whether it is so, of a key's value (stored form).
+    pub(crate) fn holds(self, old: Option<&[u8]>) -> bool {
+        match self {
+            When::Always => true,
+            When::Absent => old.is_none(),
+            When::Present => old.is_some(),
+            When::Same(value) => old == Some(value),
+        }
+    }
+}
+
 /// How long an entry is to live.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Life {
@@ -127,13 +139,7 @@ impl<'a> Op<'a> {
         rules: &Rules,
         now_ms: impl Fn() -> u64,
     ) -> Fate<'a> {
-        let holds = match self.when {
-            When::Always => true,
-            When::Absent => old.is_none(),
-            When::Present => old.is_some(),
-            When::Same(value) => old.is_some_and(|old| old.value == value),
-        };
-        if !holds {
+        if !self.when.holds(old.map(|old| old.value)) {
             return Fate::Refused;
         }
         let (life, value) = match self.kind {

@@ -269,7 +269,11 @@ impl<K: Serial, V: Serial> Map<K, V> {
                 None => Kind::Remove(Going::Removed),
             };
             let op = Op { kind, when: When::Always, returns_old: false };
-            self.core.change_claimed(claim, place, &op)?;
+            let changed = self.core.change_claimed(claim, place, &op)?;
+            if let Some(put) = changed.put {
+                let value = DataRef::from_stored(NewValue::new(&put).stored()).and_then(V::read);
+                entry.value = Some(value.map_err(|source| self.core.bad_data(source))?);
+            }
         }
         Ok((entry.value, result))
     }

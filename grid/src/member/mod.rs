@@ -21,6 +21,7 @@ use crate::error::{MapError, StartError};
 use crate::events::{EventConfig, Lanes, Listeners};
 use crate::map::Map;
 use crate::map::core::{MapCore, stream_of};
+use crate::map::intercepting::Interceptors;
 use crate::map::op::Rules;
 use crate::partition::{MapNo, Partitions};
 use crate::stats::MapCounts;
@@ -151,6 +152,7 @@ impl Inner {
         core.is_gone.store(true, Ordering::Release);
         self.partitions.forget_map(core.no);
         core.listeners.remove_all();
+        core.interceptors.remove_all();
     }
 
     fn open_map(&self, name: &str) -> Result<Arc<MapCore>, MapError> {
@@ -180,6 +182,7 @@ impl Inner {
             has_own_lives: AtomicBool::new(!whole.is_empty()),
             listeners: Listeners::default(),
             lanes: Arc::clone(&self.lanes),
+            interceptors: Interceptors::default(),
             counts: MapCounts::default(),
             whole,
         });
