@@ -30,6 +30,28 @@ as_root() {
     fi
 }
 
+# Installs the Debian packages among these that are not there.
+install_packages() {
+    local package missing=() install
+    if ! command -v dpkg-query >/dev/null; then
+        say "not Debian: please see to $* yourself"
+        return
+    fi
+    for package in "$@"; do
+        if ! dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed'; then
+            missing+=("$package")
+        fi
+    done
+    [ "${#missing[@]}" -gt 0 ] || return 0
+    say "Debian packages: ${missing[*]}"
+    # An index that is there may be old but good enough; without one, or if that fails, it is fetched.
+    install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}")
+    if ! as_root "${install[@]}"; then
+        as_root apt-get update
+        as_root "${install[@]}"
+    fi
+}
+
 # The features that the binaries are built with: hwloc where its headers are.
 features() {
     if pkg-config --exists 'hwloc >= 2.8' libudev 2>/dev/null; then

@@ -240,13 +240,15 @@ fn a_clear_gives_the_disk_back() {
 
 #[test]
 fn a_dropped_map_stays_dropped_and_one_of_the_same_name_is_another() {
-    for clean in [false, true] {
+    // With room for all of it compaction leaves what was dropped where it is.
+    for (clean, disk_budget) in [(false, 2.0), (true, 2.0), (false, 50.0), (true, 50.0)] {
         let dir = dir();
         let mut ids = Vec::new();
         let mut expected: HashMap<u64, Vec<u8>> = HashMap::new();
         for life in 0..5u64 {
             let threads = [1, 2, 7][life as usize % 3];
-            let store = builder().loader_threads(threads).open(dir.path());
+            let builder = builder().loader_threads(threads).disk_budget(disk_budget);
+            let store = builder.open(dir.path());
             let store = store.unwrap_or_else(|error| panic!("life {life}: {error}"));
             assert!(contents(&store, "m") == expected, "life {life}");
             let kept = map_of(&store, "kept");
@@ -283,7 +285,8 @@ fn a_dropped_map_stays_dropped_and_one_of_the_same_name_is_another() {
             drop(kept);
             end(store, clean);
             let report = inspected(dir.path());
-            assert!(report.totals.dropped_records > 1_000, "{:?}", report.totals);
+            let is_left = report.totals.dropped_records > 1_000;
+            assert!(is_left || disk_budget == 2.0, "{:?}", report.totals);
             assert_eq!(report.totals.entries, expected.len() as u64 + life + 1);
         }
     }
