@@ -15,6 +15,11 @@ pub struct Caller {
     pub thread: i64,
 }
 
+impl Caller {
+    /// Nobody of a user's, who locks nothing.
+    pub(crate) const NOBODY: Caller = Caller { origin: 0, thread: 0 };
+}
+
 /// Gives the callers of one member their numbers.
 #[derive(Debug)]
 pub(crate) struct Callers {

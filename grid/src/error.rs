@@ -33,6 +33,17 @@ pub enum MapError {
         /// The interceptor's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The map's database, or the code before it, did not do what it was asked. Unless the call says
+    /// otherwise nothing has changed.
+    #[error("map {map:?}: `{call}` of its map store: {source}")]
+    MapStore {
+        /// The map.
+        map: String,
+        /// What the map store was asked.
+        call: &'static str,
+        /// Its error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The map was destroyed, or its member is shutting down.
     #[error("map {map:?} was destroyed, or its member is shutting down")]
     Gone {

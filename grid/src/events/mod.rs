@@ -50,6 +50,8 @@ pub enum EntryEventKind {
     Removed,
     /// It was evicted: it went from memory alone.
     Evicted,
+    /// It was loaded from the map's database.
+    Loaded,
 }
 
 /// A listener among a map's: never used twice.

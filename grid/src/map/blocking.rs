@@ -141,6 +141,11 @@ blocking! {
     get_all(keys: &[&K::Encode]) -> Vec<Option<V::Owned>>;
     #[doc(alias = "setAll")]
     set_all(entries: &[(&K::Encode, &V::Encode)]) -> ();
+    #[doc(alias = "loadAll")]
+    load_all(replaces: bool) -> u64;
+    #[doc(alias = "loadAll")]
+    load_keys(keys: &[&K::Encode], replaces: bool) -> u64;
+    loaded() -> u64;
     evict(key: &K::Encode) -> bool;
     #[doc(alias = "evictAll")]
     evict_all() -> u64;

@@ -1,17 +1,20 @@
 //! What concerns all of a map, or many of its keys: partition by partition, none of it at once.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use hotrestart::Ref;
 use hotrestart::codec::Bytes;
 
 use super::Map;
 use super::core::MapCore;
+use super::loading::Keys;
 use super::op::{Going, Op};
 use crate::caller::Caller;
 use crate::data::{DataRef, PartitionId, Serial};
 use crate::error::MapError;
 use crate::record::Head;
+use crate::stats::Operation;
 
 /// A key, in its stored form.
 type Key = Box<[u8]>;
@@ -20,8 +23,16 @@ impl MapCore {
     /// Removes every entry whose key is not locked; how many. Keys that somebody is changing are waited for:
     /// a change that had begun comes before the removal. Whoever listens is told of what is gone, also where
     /// an error or the caller ends it early.
-    pub(crate) async fn clear(&self, caller: Caller, going: Going) -> Result<u64, MapError> {
+    pub(crate) async fn clear(
+        self: &Arc<Self>,
+        caller: Caller,
+        going: Going,
+    ) -> Result<u64, MapError> {
         let mut gone = Gone { core: self, going, count: 0 };
+        if going == Going::Cleared && self.is_stored() {
+            self.clear_backed(caller, &mut gone.count).await?;
+            return Ok(gone.count);
+        }
         for partition in (0..self.partitions.count()).map(PartitionId) {
             let (removed, claimed) = self.clear_partition(partition)?;
             gone.count += removed;
@@ -79,12 +90,16 @@ impl Drop for Gone<'_> {
 }
 
 impl<K: Serial, V: Serial> Map<K, V> {
-    /// Copies of the values of many keys, in their order.
+    /// Copies of the values of many keys, in their order. Of those that memory does not have the database is
+    /// asked together.
     ///
     /// # Errors
     /// [`MapError`]; the first one ends the call.
     #[doc(alias = "getAll")]
     pub async fn get_all(&self, keys: &[&K::Encode]) -> Result<Vec<Option<V::Owned>>, MapError> {
+        if self.core.backing.is_some() {
+            return self.get_all_backed(keys).await;
+        }
         let mut values = Vec::with_capacity(keys.len());
         for key in keys {
             values.push(self.get(key).await?);
@@ -92,13 +107,88 @@ impl<K: Serial, V: Serial> Map<K, V> {
         Ok(values)
     }
 
-    /// Gives many keys a value, each for itself: after an error some have it.
+    /// Has the database's entries loaded: all keys that [`crate::MapLoader::load_all_keys`] names, those that
+    /// memory has only where `replaces`; then what the database has takes the place of what memory has. How
+    /// many the database had. Nothing without a database.
+    ///
+    /// # Errors
+    /// [`MapError`]; what was loaded before stays.
+    #[doc(alias = "loadAll")]
+    pub async fn load_all(&self, replaces: bool) -> Result<u64, MapError> {
+        if self.core.backing.is_none() {
+            return Ok(0);
+        }
+        self.core.load_everything(self.caller, replaces).await
+    }
+
+    /// Has these keys loaded, likewise. How many of them the database had.
+    ///
+    /// # Errors
+    /// [`MapError`]; what was loaded before stays.
+    #[doc(alias = "loadAll")]
+    pub async fn load_keys(&self, keys: &[&K::Encode], replaces: bool) -> Result<u64, MapError> {
+        if self.core.backing.is_none() {
+            return Ok(0);
+        }
+        let keys: Keys = keys.iter().map(|key| self.place_of(key)).collect::<Result<_, _>>()?;
+        self.core.load_in_batches(self.caller, keys, replaces).await.map(|all| all.len() as u64)
+    }
+
+    /// Waits until all that the database names was loaded once ([`crate::InitialMode`]), which begins now
+    /// if it has not yet. How many entries that were.
+    ///
+    /// # Errors
+    /// [`MapError::MapStore`] when it failed; the next call begins anew.
+    pub async fn loaded(&self) -> Result<u64, MapError> {
+        self.core.load_initially().await
+    }
+
+    async fn get_all_backed(&self, keys: &[&K::Encode]) -> Result<Vec<Option<V::Owned>>, MapError> {
+        let core = &self.core;
+        let places = keys.iter().map(|key| self.place_of(key));
+        let places: Vec<_> = places.collect::<Result<_, MapError>>()?;
+        let mut found = HashMap::new();
+        let mut missing = Keys::new();
+        for place in &places {
+            let _under_way = core.counts.begin(Operation::Get);
+            match core.read(&place.1, |seen| Ok(seen.value.to_vec()))? {
+                Some(value) => {
+                    self.count_hit(true);
+                    found.insert(&place.1[..], value);
+                }
+                None => drop(missing.insert(place.clone())),
+            }
+        }
+        let loaded = core.load_in_batches(self.caller, missing, false).await?;
+        found.extend(loaded.iter().map(|(key, value)| (&key[..], value.clone())));
+        let intercepts = core.interceptors.are_there();
+        let values = places.iter().map(|(_, key)| {
+            let value = found.get(&key[..]).cloned();
+            self.read_found(if intercepts { core.intercept_get(key, value)? } else { value })
+        });
+        values.collect()
+    }
+
+    fn place_of(&self, key: &K::Encode) -> Result<(PartitionId, Vec<u8>), MapError> {
+        let key = self.key(key)?;
+        Ok((self.core.partition_of(&key)?, key.to_vec()))
+    }
+
+    /// Gives many keys a value, each for itself: after an error some have it. Of a key that is named twice
+    /// the last value counts. Over a database with [`crate::MapStore::store_all`].
     ///
     /// # Errors
     /// [`MapError`]; the first one ends the call.
     #[doc(alias = "setAll")]
     #[doc(alias = "putAll")]
     pub async fn set_all(&self, entries: &[(&K::Encode, &V::Encode)]) -> Result<(), MapError> {
+        if self.core.backing.is_some() {
+            let bytes = entries.iter().map(|(key, value)| {
+                let (partition, key) = self.place_of(key)?;
+                Ok(((partition, key), self.value(value)?.to_vec()))
+            });
+            return self.core.set_many(self.caller, bytes.collect::<Result<_, MapError>>()?).await;
+        }
         for (key, value) in entries {
             self.set(key, value).await?;
         }
@@ -115,7 +205,8 @@ impl<K: Serial, V: Serial> Map<K, V> {
     }
 
     /// Removes all entries but those of locked keys, partition by partition; a put to a partition that had
-    /// its turn stays. A key that a processor has is waited for. How many are gone.
+    /// its turn stays. A key that a processor has is waited for. How many are gone. Over a database, from
+    /// there first, and also what [`crate::MapLoader::load_all_keys`] names and memory does not have.
     ///
     /// # Errors
     /// [`MapError`]; partitions that had their turn stay cleared.

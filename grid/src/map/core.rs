@@ -13,12 +13,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use hotrestart::codec::Bytes;
 use hotrestart::{Clock, StreamId};
 
-use super::intercepting::{Intercepted, Interceptors};
-use super::op::{Fate, Kind, Op, Rules, Seen, Value};
+use super::foresight::Foreseen;
+use super::intercepting::Interceptors;
+use super::op::{Fate, Kind, Op, Rules, Seen, Value, When};
 use crate::caller::Caller;
 use crate::data::{DataError, DataRef, PartitionId};
 use crate::error::MapError;
 use crate::events::{Audience, Lanes, Listeners};
+use crate::map_store::Backing;
 use crate::partition::{Claim, KeyPlace, Locked, MapNo, Outcome, Partitions, Wanted};
 use crate::record::{Head, NewValue};
 use crate::scratch::Scratch;
@@ -44,6 +46,8 @@ pub(crate) struct MapCore {
     pub(crate) listeners: Listeners,
     pub(crate) lanes: Arc<Lanes>,
     pub(crate) interceptors: Interceptors,
+    /// The map's database, if it has one.
+    pub(crate) backing: Option<Arc<Backing>>,
     pub(crate) counts: MapCounts,
 }
 
@@ -99,7 +103,7 @@ impl MapCore {
     /// Changes a key, once the caller may.
     #[inline]
     pub(crate) async fn change(
-        &self,
+        self: &Arc<Self>,
         caller: Caller,
         key: &[u8],
         op: &Op<'_>,
@@ -115,7 +119,7 @@ impl MapCore {
 
     /// Changes a key, once the caller may; `None` when it could not until `deadline_ms` (monotonic).
     pub(crate) async fn change_until(
-        &self,
+        self: &Arc<Self>,
         caller: Caller,
         key: &[u8],
         op: &Op<'_>,
@@ -138,19 +142,20 @@ impl MapCore {
     ) -> Option<Result<Changed, MapError>> {
         let mut locked = self.partitions.lock(partition);
         // Looked at under the lock: see `pass_partitions`.
-        let may = !self.interceptors.are_there() && locked.admits((self.no, key), caller);
+        let has_a_say = self.backing.is_some() || self.interceptors.are_there();
+        let may = !has_a_say && locked.admits((self.no, key), caller);
         may.then(|| self.apply(&mut locked, key, op))
     }
 
     async fn change_later(
-        &self,
+        self: &Arc<Self>,
         caller: Caller,
         place: (PartitionId, &[u8]),
         op: &Op<'_>,
         deadline_ms: Option<u64>,
     ) -> Result<Option<Changed>, MapError> {
         match self.claim(caller, place, deadline_ms).await? {
-            Some(claim) => self.change_claimed(claim, place, op).map(Some),
+            Some(claim) => self.change_claimed(claim, place, op).await.map(Some),
             None => Ok(None),
         }
     }
@@ -167,35 +172,68 @@ impl MapCore {
         Ok(is_taken.then(|| Claim::new(self.place(partition, key))))
     }
 
-    /// Changes a key that the caller has claimed, as the map's interceptors will have it, and gives it back.
-    pub(crate) fn change_claimed(
+    /// Claims a key for a caller, whatever time that takes.
+    pub(super) async fn claim_for(
+        &self,
+        caller: Caller,
+        (partition, key): (PartitionId, &[u8]),
+        wanted: Wanted,
+    ) -> Result<Claim, MapError> {
+        let is_taken = self.take(caller, (partition, key), wanted, None).await?;
+        assert!(is_taken, "it waits for ever");
+        Ok(Claim::new(self.place(partition, key)))
+    }
+
+    /// Changes a key that the caller has claimed, in the map's database first where it has one, and gives it
+    /// back.
+    pub(crate) async fn change_claimed(
+        self: &Arc<Self>,
+        claim: Claim,
+        place: (PartitionId, &[u8]),
+        op: &Op<'_>,
+    ) -> Result<Changed, MapError> {
+        if self.backing.is_some() {
+            return self.change_backed(claim, place, op).await;
+        }
+        let foreseen = self.foresee(place.1, op)?;
+        self.carry_out(claim, place, op, foreseen)
+    }
+
+    /// Has come true what was foreseen of a key that is claimed, and gives it back.
+    pub(super) fn carry_out(
         &self,
         claim: Claim,
         (partition, key): (PartitionId, &[u8]),
         op: &Op<'_>,
+        foreseen: Foreseen,
     ) -> Result<Changed, MapError> {
-        let (intercepted, returns_old) = (self.intercept(key, op)?, op.returns_old);
-        let op = match (&intercepted, op.kind) {
-            (Intercepted::Unmet(_), _) => None,
-            (Intercepted::Put(entry), Kind::Put { life, .. }) => {
-                Some(Op { kind: Kind::Put { value: NewValue::new(entry), life }, ..*op })
+        let returns_old = op.returns_old;
+        let op = match (&foreseen, op.kind) {
+            (Foreseen::Same, _) => Some(*op),
+            (Foreseen::Put(entry), Kind::Put { life, .. }) => {
+                let kind = Kind::Put { value: NewValue::new(entry), life };
+                Some(Op { kind, when: When::Always, ..*op })
             }
-            _ => Some(*op),
+            (Foreseen::Remove { .. }, _) => Some(Op { when: When::Always, ..*op }),
+            _ => None,
         };
         let mut locked = self.partitions.lock(partition);
         let changed = match op {
             None => Ok(Changed { is_done: false, old: None, put: None }),
-            Some(op) => self.apply(&mut locked, key, &op),
+            Some(op) => {
+                let changed = self.apply(&mut locked, key, &op);
+                changed.or_else(|error| self.let_go(&mut locked, key, error))
+            }
         };
         claim.give_back(&mut locked);
         drop(locked);
         let mut changed = changed?;
         if changed.is_done {
-            self.intercept_after(key, &intercepted);
+            self.intercept_after(key, &foreseen);
         }
-        match intercepted {
-            Intercepted::Put(entry) if changed.is_done => changed.put = Some(entry),
-            Intercepted::Unmet(told) | Intercepted::Remove { returned: told, .. } => {
+        match foreseen {
+            Foreseen::Put(entry) if changed.is_done => changed.put = Some(entry),
+            Foreseen::Unmet(told) | Foreseen::Remove { returned: told, .. } => {
                 changed.old = told.filter(|_| returns_old);
             }
             _ => {}
@@ -211,7 +249,12 @@ impl MapCore {
     }
 
     /// Does what an operation asks, now.
-    fn apply(&self, locked: &mut Locked<'_>, key: &[u8], op: &Op<'_>) -> Result<Changed, MapError> {
+    pub(super) fn apply(
+        &self,
+        locked: &mut Locked<'_>,
+        key: &[u8],
+        op: &Op<'_>,
+    ) -> Result<Changed, MapError> {
         let part = self.part(locked.partition());
         let audience = self.audience(key, op);
         let tells_values = audience.as_ref().is_some_and(Audience::wants_values);

@@ -14,11 +14,12 @@ use arc_swap::ArcSwap;
 
 use super::Map;
 use super::core::MapCore;
-use super::op::{Going, Kind, Op};
-use crate::data::{DataError, DataRef, Serial};
+use super::foresight::Foreseen;
+use crate::data::{DataError, Serial};
 use crate::error::MapError;
 use crate::record::NewValue;
-use crate::scratch::{self, Scratch};
+use crate::scratch::Scratch;
+use crate::user::{Refused, read, stored};
 
 /// Why an interceptor refuses.
 pub type InterceptorError = Box<dyn Error + Send + Sync>;
@@ -83,27 +84,15 @@ pub trait Interceptor<K: Serial, V: Serial>: Send + Sync + 'static {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct InterceptorId(u64);
 
-/// Why an interceptor has no answer.
-pub(super) enum NoAnswer {
-    Data(DataError),
-    Refused(InterceptorError),
-}
-
-impl From<DataError> for NoAnswer {
-    fn from(source: DataError) -> NoAnswer {
-        NoAnswer::Data(source)
-    }
-}
-
 type Stored = Option<Vec<u8>>;
 
 /// An interceptor of stored forms.
 trait OfBytes: Send + Sync {
-    fn get(&self, key: &[u8], value: Stored) -> Result<Stored, NoAnswer>;
+    fn get(&self, key: &[u8], value: Stored) -> Result<Stored, Refused>;
     fn after_get(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), DataError>;
-    fn put(&self, key: &[u8], old: Option<&[u8]>, new: &[u8]) -> Result<Vec<u8>, NoAnswer>;
+    fn put(&self, key: &[u8], old: Option<&[u8]>, new: &[u8]) -> Result<Vec<u8>, Refused>;
     fn after_put(&self, key: &[u8], new: &[u8]) -> Result<(), DataError>;
-    fn remove(&self, key: &[u8], removed: &[u8]) -> Result<Stored, NoAnswer>;
+    fn remove(&self, key: &[u8], removed: &[u8]) -> Result<Stored, Refused>;
     fn after_remove(&self, key: &[u8], removed: &[u8]) -> Result<(), DataError>;
 }
 
@@ -112,21 +101,11 @@ struct Typed<I, K, V> {
     types: PhantomData<fn(K) -> V>,
 }
 
-fn read<T: Serial>(stored: &[u8]) -> Result<T::Owned, DataError> {
-    T::read(DataRef::from_stored(stored)?)
-}
-
-fn stored<T: Serial>(value: &T::Owned) -> Result<Vec<u8>, DataError> {
-    let mut bytes = Vec::new();
-    T::append(std::borrow::Borrow::borrow(value), &mut bytes)?;
-    Ok(bytes)
-}
-
 impl<I: Interceptor<K, V>, K: Serial, V: Serial> OfBytes for Typed<I, K, V> {
-    fn get(&self, key: &[u8], value: Stored) -> Result<Stored, NoAnswer> {
+    fn get(&self, key: &[u8], value: Stored) -> Result<Stored, Refused> {
         let value = value.as_deref().map(read::<V>).transpose()?;
         let instead = self.interceptor.intercept_get(&read::<K>(key)?, value);
-        Ok(instead.map_err(NoAnswer::Refused)?.as_ref().map(stored::<V>).transpose()?)
+        Ok(instead.map_err(Refused::Own)?.as_ref().map(stored::<V>).transpose()?)
     }
 
     fn after_get(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), DataError> {
@@ -135,10 +114,10 @@ impl<I: Interceptor<K, V>, K: Serial, V: Serial> OfBytes for Typed<I, K, V> {
         Ok(())
     }
 
-    fn put(&self, key: &[u8], old: Option<&[u8]>, new: &[u8]) -> Result<Vec<u8>, NoAnswer> {
+    fn put(&self, key: &[u8], old: Option<&[u8]>, new: &[u8]) -> Result<Vec<u8>, Refused> {
         let (old, new) = (old.map(read::<V>).transpose()?, read::<V>(new)?);
         let instead = self.interceptor.intercept_put(&read::<K>(key)?, old, new);
-        Ok(stored::<V>(&instead.map_err(NoAnswer::Refused)?)?)
+        Ok(stored::<V>(&instead.map_err(Refused::Own)?)?)
     }
 
     fn after_put(&self, key: &[u8], new: &[u8]) -> Result<(), DataError> {
@@ -146,9 +125,9 @@ impl<I: Interceptor<K, V>, K: Serial, V: Serial> OfBytes for Typed<I, K, V> {
         Ok(())
     }
 
-    fn remove(&self, key: &[u8], removed: &[u8]) -> Result<Stored, NoAnswer> {
+    fn remove(&self, key: &[u8], removed: &[u8]) -> Result<Stored, Refused> {
         let instead = self.interceptor.intercept_remove(&read::<K>(key)?, read::<V>(removed)?);
-        Ok(instead.map_err(NoAnswer::Refused)?.as_ref().map(stored::<V>).transpose()?)
+        Ok(instead.map_err(Refused::Own)?.as_ref().map(stored::<V>).transpose()?)
     }
 
     fn after_remove(&self, key: &[u8], removed: &[u8]) -> Result<(), DataError> {
@@ -196,64 +175,43 @@ impl Interceptors {
     }
 }
 
-/// A change as the interceptors leave it.
-pub(super) enum Intercepted {
-    /// As it was asked for.
-    Same,
-    /// It does not happen, since this is there (nothing, where it is `None`). To be said here, since what was
-    /// not intercepted must not happen either when the entry expires a moment later.
-    Unmet(Stored),
-    /// This is put: an entry of which nothing else is known.
-    Put(Scratch),
-    /// This is removed, and that returned.
-    Remove { removed: Vec<u8>, returned: Stored },
-}
-
 impl MapCore {
-    /// What the interceptors make of a change of a key that is claimed.
-    pub(super) fn intercept(&self, key: &[u8], op: &Op<'_>) -> Result<Intercepted, MapError> {
-        let value = match op.kind {
-            _ if !self.interceptors.are_there() => return Ok(Intercepted::Same),
-            Kind::Put { value, .. } => Some(value),
-            Kind::Remove(Going::Removed | Going::Evicted) => None,
-            Kind::Remove(_) | Kind::SetTtl(_) => return Ok(Intercepted::Same),
-        };
-        let old = self.read(key, |seen| Ok(seen.value.to_vec()))?;
-        if !op.when.holds(old.as_deref()) {
-            return Ok(Intercepted::Unmet(old));
+    /// Has the interceptors make of an entry of which nothing else is known what is to be put.
+    pub(super) fn intercept_put(
+        &self,
+        key: &[u8],
+        old: Option<&[u8]>,
+        entry: &mut Scratch,
+    ) -> Result<(), MapError> {
+        for (_, one) in self.interceptors.chain.load_full().iter() {
+            let new = one.put(key, old, NewValue::new(entry).stored());
+            let new = new.map_err(|source| self.no_answer(source))?;
+            entry.truncate(1);
+            entry.extend_from_slice(&new);
         }
-        let chain = self.interceptors.chain.load_full();
-        let no_answer = |source| self.no_answer(source);
-        match (value, old) {
-            (Some(value), old) => {
-                let mut new = value.stored().to_vec();
-                for (_, one) in chain.iter() {
-                    new = one.put(key, old.as_deref(), &new).map_err(no_answer)?;
-                }
-                let mut entry = scratch::take();
-                entry.push(NewValue::PLAIN);
-                entry.extend_from_slice(&new);
-                Ok(Intercepted::Put(entry))
-            }
-            (None, Some(removed)) => {
-                let mut returned = Some(removed.clone());
-                for (_, one) in chain.iter() {
-                    let Some(value) = returned.take() else { break };
-                    returned = one.remove(key, &value).map_err(no_answer)?;
-                }
-                Ok(Intercepted::Remove { removed, returned })
-            }
-            (None, None) => Ok(Intercepted::Unmet(None)),
+        Ok(())
+    }
+
+    /// What is returned of what is to be removed.
+    pub(super) fn intercept_remove(&self, key: &[u8], removed: Stored) -> Result<Stored, MapError> {
+        let mut returned = removed;
+        for (_, one) in self.interceptors.chain.load_full().iter() {
+            let Some(value) = returned.take() else { break };
+            returned = one.remove(key, &value).map_err(|source| self.no_answer(source))?;
         }
+        Ok(returned)
     }
 
     /// Tells the interceptors that it is done.
-    pub(super) fn intercept_after(&self, key: &[u8], intercepted: &Intercepted) {
+    pub(super) fn intercept_after(&self, key: &[u8], done: &Foreseen) {
+        if !self.interceptors.are_there() {
+            return;
+        }
         for (_, one) in self.interceptors.chain.load_full().iter() {
-            let told = match intercepted {
-                Intercepted::Same | Intercepted::Unmet(_) => return,
-                Intercepted::Put(entry) => one.after_put(key, NewValue::new(entry).stored()),
-                Intercepted::Remove { removed, .. } => one.after_remove(key, removed),
+            let told = match done {
+                Foreseen::Put(entry) => one.after_put(key, NewValue::new(entry).stored()),
+                Foreseen::Remove { removed: Some(removed), .. } => one.after_remove(key, removed),
+                Foreseen::Same | Foreseen::Unmet(_) | Foreseen::Remove { .. } => return,
             };
             self.note_untold(told);
         }
@@ -278,10 +236,10 @@ impl MapCore {
         }
     }
 
-    fn no_answer(&self, source: NoAnswer) -> MapError {
+    fn no_answer(&self, source: Refused) -> MapError {
         match source {
-            NoAnswer::Data(source) => self.bad_data(source),
-            NoAnswer::Refused(source) => MapError::Intercepted { map: self.name.clone(), source },
+            Refused::Data(source) => self.bad_data(source),
+            Refused::Own(source) => MapError::Intercepted { map: self.name.clone(), source },
         }
     }
 }

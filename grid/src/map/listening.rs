@@ -33,7 +33,7 @@ impl MapCore {
     pub(super) fn audience(&self, key: &[u8], op: &Op<'_>) -> Option<Audience> {
         match op.kind {
             Kind::SetTtl(_) | Kind::Remove(Going::Cleared | Going::AllEvicted) => None,
-            Kind::Put { .. } | Kind::Remove(Going::Removed | Going::Evicted) => {
+            Kind::Put { .. } | Kind::Load(_) | Kind::Remove(Going::Removed | Going::Evicted) => {
                 self.listeners.of_key(key)
             }
         }
@@ -50,6 +50,9 @@ impl MapCore {
         audience: Audience,
     ) {
         let (kind, value) = match fate {
+            Fate::Put { value: Value::New(value), .. } if matches!(op.kind, Kind::Load(_)) => {
+                (EntryEventKind::Loaded, Some(value.stored()))
+            }
             Fate::Put { value: Value::New(value), .. } if was_there => {
                 (EntryEventKind::Updated, Some(value.stored()))
             }

@@ -8,11 +8,15 @@
 pub mod blocking;
 mod bulk;
 pub(crate) mod core;
+mod foresight;
 pub(crate) mod intercepting;
 mod listening;
+mod loading;
 mod locking;
 pub(crate) mod op;
 mod process;
+mod storing;
+mod storing_many;
 mod view;
 
 use std::marker::PhantomData;
@@ -119,10 +123,13 @@ impl<K: Serial, V: Serial> Map<K, V> {
         let _under_way = self.core.counts.begin(Operation::Get);
         let key = self.key(key)?;
         if self.core.interceptors.are_there() {
-            return self.get_intercepted(&key);
+            return Box::pin(self.get_intercepted(&key)).await;
         }
         let value = self.core.read(&key, |seen| V::read(DataRef::from_stored(seen.value)?))?;
         self.count_hit(value.is_some());
+        if value.is_none() && self.core.backing.is_some() {
+            return self.read_found(Box::pin(self.core.load(self.caller, &key)).await?);
+        }
         Ok(value)
     }
 
@@ -133,7 +140,11 @@ impl<K: Serial, V: Serial> Map<K, V> {
     #[doc(alias = "containsKey")]
     pub async fn contains_key(&self, key: &K::Encode) -> Result<bool, MapError> {
         let key = self.key(key)?;
-        self.core.read(&key, |_| Ok(())).map(|found| found.is_some())
+        let is_there = self.core.read(&key, |_| Ok(()))?.is_some();
+        if !is_there && self.core.backing.is_some() {
+            return Ok(Box::pin(self.core.load(self.caller, &key)).await?.is_some());
+        }
+        Ok(is_there)
     }
 
     /// Gives a key a value, and returns the one before. It lives as long as the one before was to live,
@@ -298,7 +309,9 @@ impl<K: Serial, V: Serial> Map<K, V> {
     pub async fn try_remove(&self, key: &K::Encode, timeout: Duration) -> Result<bool, MapError> {
         let _under_way = self.core.counts.begin(Operation::Remove);
         let key = self.key(key)?;
-        let op = Op::removal(Going::Removed);
+        // What only the database has is there, too.
+        let returns_old = self.core.backing.is_some();
+        let op = Op { returns_old, ..Op::removal(Going::Removed) };
         let changed =
             self.core.change_until(self.caller, &key, &op, self.deadline_ms(timeout)).await?;
         Ok(changed.is_some_and(|changed| changed.is_done))
@@ -345,12 +358,21 @@ impl<K: Serial, V: Serial> Map<K, V> {
     }
 
     #[cold]
-    fn get_intercepted(&self, key: &[u8]) -> Result<Option<V::Owned>, MapError> {
-        let found = self.core.read(key, |seen| Ok(seen.value.to_vec()))?;
+    async fn get_intercepted(&self, key: &[u8]) -> Result<Option<V::Owned>, MapError> {
+        let mut found = self.core.read(key, |seen| Ok(seen.value.to_vec()))?;
         self.count_hit(found.is_some());
-        let value = self.core.intercept_get(key, found)?;
-        let read = |value: Vec<u8>| V::read(DataRef::from_stored(&value)?);
-        value.map(read).transpose().map_err(|source| self.core.bad_data(source))
+        if found.is_none() && self.core.backing.is_some() {
+            found = self.core.load(self.caller, key).await?;
+        }
+        self.read_found(self.core.intercept_get(key, found)?)
+    }
+
+    fn read_found(&self, stored: Option<Vec<u8>>) -> Result<Option<V::Owned>, MapError> {
+        stored.map(|stored| self.read_value(&stored)).transpose()
+    }
+
+    fn read_value(&self, stored: &[u8]) -> Result<V::Owned, MapError> {
+        crate::user::read::<V>(stored).map_err(|source| self.core.bad_data(source))
     }
 
     #[inline]
@@ -407,8 +429,7 @@ impl<K: Serial, V: Serial> Map<K, V> {
     }
 
     fn old(&self, changed: Changed) -> Result<Option<V::Owned>, MapError> {
-        let read = |old: &Vec<u8>| V::read(DataRef::from_stored(old)?);
-        changed.old.as_ref().map(read).transpose().map_err(|source| self.core.bad_data(source))
+        self.read_found(changed.old)
     }
 
     fn deadline_ms(&self, timeout: Duration) -> u64 {

@@ -14,12 +14,14 @@ pub(crate) struct Op<'a> {
     pub(crate) returns_old: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind<'a> {
     /// The key gets a value.
     Put { value: NewValue<'a>, life: Life },
     /// The key goes.
     Remove(Going),
+    /// The key gets the value that the map's database has.
+    Load(NewValue<'a>),
     /// The value stays, and lives so long from now on, in milliseconds; 0: for ever.
     SetTtl(u64),
 }
@@ -125,6 +127,7 @@ impl Op<'_> {
                     let is_given = life.ttl_ms.is_some() && life.max_idle_ms.is_some();
                     rules.keeps_times || (has_own_lives && !is_given)
                 }
+                Kind::Load(_) => rules.keeps_times,
                 Kind::SetTtl(_) => true,
             }
     }
@@ -145,9 +148,11 @@ impl<'a> Op<'a> {
         let (life, value) = match self.kind {
             Kind::Remove(_) => return Fate::Remove,
             Kind::Put { value, life } => (life, Value::New(value)),
+            Kind::Load(value) => (Life::default(), Value::New(value)),
             Kind::SetTtl(ttl_ms) => (Life { ttl_ms: Some(ttl_ms), max_idle_ms: None }, Value::Old),
         };
-        let before = old.map(|old| old.head).unwrap_or_default();
+        let is_loaded = matches!(self.kind, Kind::Load(_));
+        let before = old.map(|old| old.head).filter(|_| !is_loaded).unwrap_or_default();
         let ttl_ms = life.ttl_ms.or(before.ttl_ms);
         let max_idle_ms = life.max_idle_ms.or(before.max_idle_ms);
         let lives_ms = ttl_ms.unwrap_or(rules.ttl_ms);

@@ -10,6 +10,7 @@ use super::op::{Going, Kind, Op, When};
 use super::{Lifetime, Map};
 use crate::data::{DataRef, Serial};
 use crate::error::MapError;
+use crate::partition::Wanted;
 use crate::record::NewValue;
 use crate::stats::Operation;
 
@@ -258,8 +259,13 @@ impl<K: Serial, V: Serial> Map<K, V> {
         let _under_way = self.core.counts.begin(Operation::Process);
         let bytes = self.key(key)?;
         let place = (self.core.partition_of(&bytes)?, &bytes[..]);
-        let claim = self.core.claim(self.caller, place, None).await?.expect("it waits for ever");
-        let value = self.core.read(&bytes, |seen| V::read(DataRef::from_stored(seen.value)?))?;
+        let mut claim = self.core.claim_for(self.caller, place, Wanted::Claim).await?;
+        let mut value =
+            self.core.read(&bytes, |seen| V::read(DataRef::from_stored(seen.value)?))?;
+        if value.is_none() && self.core.backing.is_some() {
+            let (still_claimed, loaded) = self.core.fetch(claim, place).await?;
+            (claim, value) = (still_claimed, self.read_found(loaded)?);
+        }
         let mut entry = Entry { key, value, is_changed: false, lifetime: Lifetime::default() };
         let result = process(&mut entry);
         if entry.is_changed {
@@ -269,10 +275,9 @@ impl<K: Serial, V: Serial> Map<K, V> {
                 None => Kind::Remove(Going::Removed),
             };
             let op = Op { kind, when: When::Always, returns_old: false };
-            let changed = self.core.change_claimed(claim, place, &op)?;
+            let changed = self.core.change_claimed(claim, place, &op).await?;
             if let Some(put) = changed.put {
-                let value = DataRef::from_stored(NewValue::new(&put).stored()).and_then(V::read);
-                entry.value = Some(value.map_err(|source| self.core.bad_data(source))?);
+                entry.value = Some(self.read_value(NewValue::new(&put).stored())?);
             }
         }
         Ok((entry.value, result))

@@ -23,10 +23,14 @@ use crate::map::Map;
 use crate::map::core::{MapCore, stream_of};
 use crate::map::intercepting::Interceptors;
 use crate::map::op::Rules;
+use crate::map_store::{Backing, Calls, Given, MapLoader, MapStore, MapStoreConfig};
 use crate::partition::{MapNo, Partitions};
 use crate::stats::MapCounts;
 use tellers::Tellers;
 use upkeep::Upkeep;
+
+/// How long a member that stops waits for calls of map stores that are under way.
+const DRAINED_WITHIN: Duration = Duration::from_secs(30);
 
 /// What a map's entries live by, and how durable they are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -48,6 +52,8 @@ pub struct Builder {
     partitions: u32,
     maps: HashMap<String, MapConfig>,
     events: EventConfig,
+    map_stores: HashMap<String, Given>,
+    runtime: Option<tokio::runtime::Handle>,
     clock: Arc<dyn Clock>,
     has_thread: bool,
 }
@@ -81,6 +87,43 @@ impl Builder {
     /// What a map is like.
     pub fn map(mut self, name: &str, config: MapConfig) -> Self {
         self.maps.insert(name.to_owned(), config);
+        self
+    }
+
+    /// Has a map load what it does not have from a user's database.
+    pub fn map_loader<K, V>(
+        mut self,
+        map: &str,
+        config: MapStoreConfig,
+        loader: impl MapLoader<K, V>,
+    ) -> Self
+    where
+        K: Serial<Owned: Clone + Send + Sync>,
+        V: Serial<Owned: Send + Sync>,
+    {
+        self.map_stores.insert(map.to_owned(), Given::loader(config, loader));
+        self
+    }
+
+    /// Puts a map over a user's database: it loads from there, and every change is stored there first.
+    pub fn map_store<K, V>(
+        mut self,
+        map: &str,
+        config: MapStoreConfig,
+        store: impl MapStore<K, V>,
+    ) -> Self
+    where
+        K: Serial<Owned: Clone + Send + Sync>,
+        V: Serial<Owned: Send + Sync>,
+    {
+        self.map_stores.insert(map.to_owned(), Given::store(config, store));
+        self
+    }
+
+    /// Where calls of map stores run, instead of on a runtime of the member's own. It must have its timers
+    /// and its input and output enabled, and more threads than the one that stops the member.
+    pub fn runtime(mut self, runtime: tokio::runtime::Handle) -> Self {
+        self.runtime = Some(runtime);
         self
     }
 
@@ -121,6 +164,8 @@ impl Builder {
             // Locks end with the member, so its callers need no name that lasts.
             callers: Arc::new(Callers::new(0)),
             lanes: Arc::new(Lanes::new(&self.events)),
+            map_stores: self.map_stores,
+            calls: Arc::new(Calls::new(self.runtime)),
             clock: self.clock,
         });
         let lanes = &inner.lanes;
@@ -139,6 +184,8 @@ pub(crate) struct Inner {
     next_map: AtomicU32,
     callers: Arc<Callers>,
     pub(crate) lanes: Arc<Lanes>,
+    map_stores: HashMap<String, Given>,
+    calls: Arc<Calls>,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -153,6 +200,9 @@ impl Inner {
         self.partitions.forget_map(core.no);
         core.listeners.remove_all();
         core.interceptors.remove_all();
+        if let Some(backing) = &core.backing {
+            backing.end();
+        }
     }
 
     fn open_map(&self, name: &str) -> Result<Arc<MapCore>, MapError> {
@@ -183,10 +233,17 @@ impl Inner {
             listeners: Listeners::default(),
             lanes: Arc::clone(&self.lanes),
             interceptors: Interceptors::default(),
+            backing: self
+                .map_stores
+                .get(name)
+                .map(|given| Arc::new(Backing::new(given.clone(), Arc::clone(&self.calls)))),
             counts: MapCounts::default(),
             whole,
         });
         maps.insert(name.to_owned(), Arc::clone(&core));
+        if core.backing.as_ref().is_some_and(|backing| backing.is_eager()) {
+            core.begin_initial_load();
+        }
         Ok(core)
     }
 }
@@ -222,10 +279,15 @@ impl std::fmt::Debug for Member {
 
 impl Drop for Member {
     /// Ends what it does by itself, then its maps' locks and listeners: a listener may have its own map.
+    /// Calls of map stores that are under way are waited for, 30 s at most.
     fn drop(&mut self) {
         drop((self.upkeep.take(), self.tellers.take()));
         for core in self.inner.maps().values() {
             self.inner.forget(core);
+        }
+        let left = self.inner.calls.drain(DRAINED_WITHIN);
+        if left > 0 {
+            tracing::warn!(left, "calls of map stores are not waited for any longer");
         }
     }
 }
@@ -238,6 +300,8 @@ impl Member {
             store: Store::builder(),
             partitions: PARTITION_COUNT_DEFAULT,
             maps: HashMap::new(),
+            map_stores: HashMap::new(),
+            runtime: None,
             clock: Arc::new(hotrestart::hdstore::SystemClock::default()),
             events: EventConfig::default(),
             has_thread: true,

@@ -1,9 +1,10 @@
 //! Keys of a partition that are locked, claimed or waited for; of any other key nothing is known here.
 //!
 //! Invariants: a key is claimed by at most one, and locked by at most one caller; while a key is claimed,
-//! or locked by somebody else, nobody is let through. Whoever waits is let through in the order of
-//! coming, but for those who wait for a lock that another caller holds: its holder passes them. A key
-//! that is free has nobody waiting, so that a new caller may go ahead at once, and has no state here.
+//! or locked by somebody else, nobody is let through. Whoever waits is let through in the order of coming,
+//! but for those who wait for a lock that another caller holds: its holder passes them, and so does who
+//! only loads the key. A key that is free has nobody waiting, so that a new caller may go ahead at once,
+//! and has no state here.
 //!
 //! Called by `mod.rs` under the partition's lock; time is passed in (milliseconds, monotonic). It wakes
 //! nobody: who is to be woken is handed to the caller, who has let the lock go then. Cost: a look-up or
@@ -27,6 +28,8 @@ pub(crate) struct Ticket(u64);
 pub(crate) enum Wanted {
     /// To change it: it is claimed until the change is done.
     Claim,
+    /// To load it, which is no change that a lock of another caller is about: likewise claimed.
+    Load,
     /// To lock it, for so long in milliseconds, or until it is unlocked.
     Lock {
         /// The lease.
@@ -38,7 +41,7 @@ impl Wanted {
     /// What gives it back.
     pub(crate) fn undone_by(self, caller: Caller) -> Release {
         match self {
-            Wanted::Claim => Release::Claim,
+            Wanted::Claim | Wanted::Load => Release::Claim,
             Wanted::Lock { .. } => Release::Lock(caller),
         }
     }
@@ -90,8 +93,9 @@ struct Busy {
 
 impl Busy {
     /// Whether a caller may go ahead, or be let through.
-    fn admits(&self, caller: Caller) -> bool {
-        !self.is_claimed && self.lock.as_ref().is_none_or(|lock| lock.caller == caller)
+    fn admits(&self, caller: Caller, wanted: Wanted) -> bool {
+        let is_anothers = self.lock.as_ref().is_some_and(|lock| lock.caller != caller);
+        !self.is_claimed && (!is_anothers || wanted == Wanted::Load)
     }
 
     fn is_free(&self) -> bool {
@@ -157,7 +161,12 @@ impl Keys {
     /// Whether a caller may change a key now.
     #[inline]
     pub(crate) fn admits(&mut self, place: Place<'_>, caller: Caller, now_ms: u64) -> bool {
-        self.are_free() || self.settled(place, now_ms).is_none_or(|busy| busy.admits(caller))
+        self.admits_to(place, caller, Wanted::Claim, now_ms)
+    }
+
+    fn admits_to(&mut self, place: Place<'_>, caller: Caller, wanted: Wanted, now_ms: u64) -> bool {
+        let busy = if self.are_free() { None } else { self.settled(place, now_ms) };
+        busy.is_none_or(|busy| busy.admits(caller, wanted))
     }
 
     /// Gives a caller the key if it may have it now.
@@ -168,7 +177,7 @@ impl Keys {
         wanted: Wanted,
         now_ms: u64,
     ) -> bool {
-        if !self.admits(place, caller, now_ms) {
+        if !self.admits_to(place, caller, wanted, now_ms) {
             return false;
         }
         let busy = busy_of(&mut self.maps, place);
@@ -295,7 +304,7 @@ impl Keys {
             }
             !is_over
         });
-        while let Some(at) = busy.waiting.iter().position(|waiting| busy.admits(waiting.caller)) {
+        while let Some(at) = busy.waiting.iter().position(may_go_on(busy)) {
             let waiting = busy.waiting.remove(at).expect("found there");
             forget(&mut self.deadlines, &waiting);
             let (caller, wanted) = (waiting.caller, waiting.wanted);
@@ -325,6 +334,11 @@ fn busy_of<'a>(
     (map, key): Place<'_>,
 ) -> &'a mut Busy {
     maps.entry(map).or_default().entry(key.into()).or_default()
+}
+
+/// Who among those that wait for a key may go on.
+fn may_go_on(busy: &Busy) -> impl Fn(&Waiting) -> bool {
+    |waiting| busy.admits(waiting.caller, waiting.wanted)
 }
 
 /// A wait is over, so its deadline is none any more.

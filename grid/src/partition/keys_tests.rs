@@ -36,6 +36,24 @@ fn whoever_waits_is_let_through_in_the_order_of_coming() {
 }
 
 #[test]
+fn a_load_passes_a_lock_and_no_claim() {
+    let mut keys = Keys::default();
+    let place = (MAP, &b"key"[..]);
+    assert!(keys.take(place, caller(1), LOCK, 0) && keys.take(place, caller(2), Wanted::Load, 0));
+    assert!(!keys.admits(place, caller(1), 0), "who has the lock waits for the load");
+    let (_, change) = keys.wait(place, caller(3), Wanted::Claim, None);
+    let (_, load) = keys.wait(place, caller(4), Wanted::Load, None);
+    keys.release(place, Release::Claim, 0);
+    assert_eq!((change.outcome(), load.outcome()), (None, Some(Outcome::Granted)));
+    keys.release(place, Release::Claim, 0);
+    assert_eq!((change.outcome(), keys.holder(place, 0)), (None, Some(caller(1))));
+    keys.release(place, Release::Lock(caller(1)), 0);
+    assert_eq!(change.outcome(), Some(Outcome::Granted));
+    keys.release(place, Release::Claim, 0);
+    assert!(keys.are_free());
+}
+
+#[test]
 fn a_lock_is_as_often_unlocked_as_locked_and_only_by_who_has_it() {
     let mut keys = Keys::default();
     let place = (MAP, &b"key"[..]);

@@ -15,20 +15,26 @@ const BEGIN_MS: u64 = 1_700_000_000_000;
 
 pub struct Bed {
     directory: TempDir,
-    events: EventConfig,
+    configure: Box<dyn Fn(Builder) -> Builder>,
     clock: Arc<ManualClock>,
     member: Option<Member>,
 }
 
 impl Bed {
     pub fn new() -> Bed {
-        Bed::with_events(EventConfig::default())
+        Bed::with(|builder| builder)
     }
 
     pub fn with_events(events: EventConfig) -> Bed {
+        Bed::with(move |builder| builder.events(events))
+    }
+
+    /// With more than the settings of all.
+    pub fn with(configure: impl Fn(Builder) -> Builder + 'static) -> Bed {
+        let configure = Box::new(configure);
         let directory = tempfile::tempdir().expect("a directory");
         let clock = Arc::new(ManualClock::new(BEGIN_MS));
-        let mut bed = Bed { directory, events, clock, member: None };
+        let mut bed = Bed { directory, configure, clock, member: None };
         bed.start();
         bed
     }
@@ -39,7 +45,7 @@ impl Bed {
 
     /// Stops the member, and starts it again over what it left.
     pub fn restart(&mut self) {
-        self.member.take().expect("started").shutdown().expect("closed");
+        self.stop();
         self.start();
     }
 
@@ -47,6 +53,17 @@ impl Bed {
     pub fn pass(&self, time: Duration) {
         self.clock.advance_ms(time.as_millis() as u64);
         self.member().step();
+    }
+
+    /// Starts a member that was stopped.
+    pub fn restart_stopped(&mut self) {
+        assert!(self.member.is_none(), "it runs");
+        self.start();
+    }
+
+    /// Stops the member.
+    pub fn stop(&mut self) {
+        self.member.take().expect("started").shutdown().expect("closed");
     }
 
     pub fn now_ms(&self) -> u64 {
@@ -58,7 +75,6 @@ impl Bed {
         Member::builder(self.directory.path())
             .store(|store| store.memory_limit_bytes(64 << 20).chunk_bytes(1 << 20))
             .partition_count(13)
-            .events(self.events)
             .map("with times", MapConfig { per_entry_stats: true, ..map })
             .map("of a minute", MapConfig { time_to_live: Duration::from_secs(60), ..map })
             .clock(Arc::clone(&self.clock) as Arc<dyn Clock>)
@@ -66,6 +82,6 @@ impl Bed {
     }
 
     fn start(&mut self) {
-        self.member = Some(self.builder().start().expect("started"));
+        self.member = Some((self.configure)(self.builder()).start().expect("started"));
     }
 }

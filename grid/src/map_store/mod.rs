@@ -1,0 +1,238 @@
+//! The user's own database under a map: Hazelcast's MapLoader and MapStore.
+//!
+//! Here: what a user implements (`MapLoader`, `MapStore`), the same over bytes (`typed.rs`), an adapter for
+//! code that blocks (`blocking.rs`), and where its calls run (`calls.rs`). When a map asks, and in which
+//! order database and memory change, is in `map/storing.rs` and `map/loading.rs`.
+//!
+//! What a database has and what a map has may differ: others may change the database, and entries may be in
+//! the map's own log from before a restart. What the map has counts as long as it has it; of a key that it
+//! does not have the database is asked.
+
+mod backing;
+mod blocking;
+mod calls;
+mod typed;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::future::Future;
+use std::num::NonZeroUsize;
+
+use futures_util::stream::{self, Stream};
+
+pub(crate) use backing::{Backing, Given};
+pub use blocking::{BlockingMapStore, OnThreads};
+pub(crate) use calls::{Calls, NoOutcome};
+pub(crate) use typed::{AnyLoader, AnyStore, Bytes, Typed};
+
+use crate::data::Serial;
+
+/// Why a user's database, or the code before it, does not do what it was asked.
+pub type StoreError = Box<dyn Error + Send + Sync>;
+
+/// Keys with their values, as a database has them.
+pub type Entries<K, V> = Vec<(<K as Serial>::Owned, <V as Serial>::Owned)>;
+
+/// Settings of a user's own, as the configuration of a map store has them.
+pub type Properties = BTreeMap<String, String>;
+
+/// When all that a database has is loaded; what [`MapLoader::load_all_keys`] does not name never is but key
+/// by key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum InitialMode {
+    /// From the first operation on.
+    #[default]
+    Lazy,
+    /// As soon as the map is opened.
+    Eager,
+}
+
+/// How a map uses its database.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MapStoreConfig {
+    /// When all that the database has is loaded.
+    pub initial_mode: InitialMode,
+    /// Keys of one [`MapLoader::load_all`], [`MapStore::store_all`] or [`MapStore::delete_all`], at most;
+    /// 1,000 by default.
+    pub batch_size: NonZeroUsize,
+    /// Calls of [`MapLoader::load_all`] at the same time while everything is loaded; 4 by default.
+    pub load_parallelism: NonZeroUsize,
+    /// Handed to [`MapLoader::init`].
+    pub properties: Properties,
+}
+
+impl Default for MapStoreConfig {
+    fn default() -> MapStoreConfig {
+        MapStoreConfig {
+            initial_mode: InitialMode::Lazy,
+            batch_size: const { NonZeroUsize::new(1_000).unwrap() },
+            load_parallelism: const { NonZeroUsize::new(4).unwrap() },
+            properties: Properties::new(),
+        }
+    }
+}
+
+/// Reads a map's entries from a user's database.
+///
+/// Its calls run on a `tokio` runtime, the member's own unless it was given one
+/// ([`crate::Builder::runtime`]); what blocks belongs into a [`BlockingMapStore`]. While a key is loaded
+/// nobody changes it, and readers of what is there do not wait. An error reaches who asked, as
+/// [`crate::MapError::MapStore`].
+///
+/// ```
+/// use hdgrid::data::Natural;
+/// use hdgrid::{MapLoader, MapStoreConfig, Member, StoreError};
+/// # let dir = tempfile::tempdir()?;
+/// struct Squares;
+/// impl MapLoader<Natural<i64>, Natural<i64>> for Squares {
+///     async fn load(&self, key: &i64) -> Result<Option<i64>, StoreError> {
+///         Ok(key.checked_mul(*key))
+///     }
+/// }
+/// let member = Member::builder(dir.path())
+///     .map_loader("squares", MapStoreConfig::default(), Squares)
+///     .start()?;
+/// let squares = member.map::<Natural<i64>, Natural<i64>>("squares")?;
+/// assert_eq!(squares.blocking().get(&12)?, Some(144));
+/// assert_eq!(squares.blocking().get(&i64::MAX)?, None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait MapLoader<K, V>: Send + Sync + 'static
+where
+    K: Serial<Owned: Clone + Send + Sync>,
+    V: Serial<Owned: Send + Sync>,
+{
+    /// Called once, before any other call, when the map is used first; after an error, again at the next use.
+    ///
+    /// # Errors
+    /// What the operation then fails with.
+    fn init(
+        &self,
+        _properties: &Properties,
+        _map: &str,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
+    /// Called once, after all other calls, when the map is destroyed or its member stops.
+    fn destroy(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
+    /// The value of a key; `None` when the database has none.
+    ///
+    /// # Errors
+    /// What the operation then fails with.
+    fn load(
+        &self,
+        key: &K::Owned,
+    ) -> impl Future<Output = Result<Option<V::Owned>, StoreError>> + Send;
+
+    /// The values of those among some keys that have one, in any order; by [`MapLoader::load`] if it is not
+    /// implemented. Other keys than those asked for are an error.
+    ///
+    /// # Errors
+    /// What the operation then fails with.
+    #[doc(alias = "loadAll")]
+    fn load_all(
+        &self,
+        keys: &[K::Owned],
+    ) -> impl Future<Output = Result<Entries<K, V>, StoreError>> + Send {
+        async move {
+            let mut found = Vec::new();
+            for key in keys {
+                found.extend(self.load(key).await?.map(|value| (key.clone(), value)));
+            }
+            Ok(found)
+        }
+    }
+
+    /// All keys that are to be loaded when the map is used first, and by [`crate::Map::load_all`]; none if it
+    /// is not implemented. It is read as fast as values can be loaded.
+    #[doc(alias = "loadAllKeys")]
+    fn load_all_keys(&self) -> impl Stream<Item = Result<K::Owned, StoreError>> + Send {
+        stream::empty()
+    }
+}
+
+/// Writes a map's entries to a user's database, too.
+///
+/// Every change reaches the database before memory: an error of the database reaches who wanted the change,
+/// and nothing has changed. A change that has begun is carried out, also when nobody waits for it any more.
+/// Whatever is done may be done again, after an error or a crash: calls must be idempotent. A crash between
+/// database and memory leaves a change that nobody was told of in the database alone.
+pub trait MapStore<K, V>: MapLoader<K, V>
+where
+    K: Serial<Owned: Clone + Send + Sync>,
+    V: Serial<Owned: Send + Sync>,
+{
+    /// Gives a key a value.
+    ///
+    /// # Errors
+    /// What the change then fails with.
+    fn store(
+        &self,
+        key: &K::Owned,
+        value: &V::Owned,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Gives a key a value, and says what became of it there, where that is something else (numbers that the
+    /// database gives, defaults): that is what the map has then. By [`MapStore::store`] if it is not
+    /// implemented; who implements it says so in [`MapStore::post_processes`].
+    ///
+    /// # Errors
+    /// What the change then fails with.
+    #[doc(alias = "PostProcessingMapStore")]
+    fn store_and_return(
+        &self,
+        key: &K::Owned,
+        value: &V::Owned,
+    ) -> impl Future<Output = Result<Option<V::Owned>, StoreError>> + Send {
+        async move { self.store(key, value).await.map(|()| None) }
+    }
+
+    /// Whether [`MapStore::store_and_return`] ever returns a value: then each entry is stored by it, and none
+    /// by [`MapStore::store_all`].
+    fn post_processes(&self) -> bool {
+        false
+    }
+
+    /// Gives keys, each of them once, their values; by [`MapStore::store`] if it is not implemented. After an
+    /// error each is stored for itself.
+    ///
+    /// # Errors
+    /// Any: which entries are stored is found out by storing them one by one.
+    #[doc(alias = "storeAll")]
+    fn store_all(
+        &self,
+        entries: &[(K::Owned, V::Owned)],
+    ) -> impl Future<Output = Result<(), StoreError>> + Send {
+        async move {
+            for (key, value) in entries {
+                self.store(key, value).await?;
+            }
+            Ok(())
+        }
+    }
+
+    /// Removes a key, which need not be there.
+    ///
+    /// # Errors
+    /// What the change then fails with.
+    fn delete(&self, key: &K::Owned) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Removes keys, each of them named once; by [`MapStore::delete`] if it is not implemented. After an
+    /// error each is removed for itself.
+    ///
+    /// # Errors
+    /// Any, as for [`MapStore::store_all`].
+    #[doc(alias = "deleteAll")]
+    fn delete_all(&self, keys: &[K::Owned]) -> impl Future<Output = Result<(), StoreError>> + Send {
+        async move {
+            for key in keys {
+                self.delete(key).await?;
+            }
+            Ok(())
+        }
+    }
+}
