@@ -32,6 +32,8 @@ fn copies(script: &Script, end: End, seed: u64) -> Vec<World> {
 }
 
 fn load(world: &World, writers: u32, loaders: usize, order: u64) -> Found {
+    // Where the script has left the disk full, the chunks of more writers than before may find no room.
+    world.disk.set_capacity(None);
     let mut stepper: Stepper = world.stepper(order);
     let builder = world.builder(writers, loaders).load_order(order);
     let store = stepper.open(builder, "/simulated").expect("every way opens");
@@ -77,7 +79,7 @@ fn one_directory_gives_one_map_in_any_order_and_at_any_width() {
         }
     });
     println!("any order, any width: {directories} scripts, {loads} loads");
-    assert!(loads > 50);
+    assert!(loads >= 4 * WAYS, "a script has four ends");
 }
 
 #[test]
