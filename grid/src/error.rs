@@ -44,6 +44,24 @@ pub enum MapError {
         /// Its error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// As many changes wait for the map's database as may; nothing has changed.
+    #[error(
+        "map {map:?}: {waiting} changes wait for its database, and none was taken within {waited:?}"
+    )]
+    MapStoreFull {
+        /// The map.
+        map: String,
+        /// How many changes wait.
+        waiting: u64,
+        /// How long the change waited for room.
+        waited: std::time::Duration,
+    },
+    /// Names that begin with `hd:` are the member's own.
+    #[error("map {map:?}: names that begin with \"hd:\" are the member's own; choose another")]
+    OwnName {
+        /// The name.
+        map: String,
+    },
     /// The map was destroyed, or its member is shutting down.
     #[error("map {map:?} was destroyed, or its member is shutting down")]
     Gone {
@@ -67,6 +85,9 @@ pub enum StartError {
     /// The store does not open.
     #[error(transparent)]
     Store(#[from] hotrestart::OpenError),
+    /// A map does not open of which changes wait for the user's database.
+    #[error(transparent)]
+    Map(MapError),
     /// There is no thread for what a member does by itself.
     #[error("no thread {name:?} for the upkeep of a member: {source}")]
     Thread {

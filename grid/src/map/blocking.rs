@@ -146,6 +146,7 @@ blocking! {
     #[doc(alias = "loadAll")]
     load_keys(keys: &[&K::Encode], replaces: bool) -> u64;
     loaded() -> u64;
+    flush() -> u64;
     evict(key: &K::Encode) -> bool;
     #[doc(alias = "evictAll")]
     evict_all() -> u64;

@@ -182,7 +182,7 @@ impl<K: Serial, V: Serial> Map<K, V> {
     #[doc(alias = "setAll")]
     #[doc(alias = "putAll")]
     pub async fn set_all(&self, entries: &[(&K::Encode, &V::Encode)]) -> Result<(), MapError> {
-        if self.core.backing.is_some() {
+        if self.core.backing.is_some() && self.core.deferring().is_none() {
             let bytes = entries.iter().map(|(key, value)| {
                 let (partition, key) = self.place_of(key)?;
                 Ok(((partition, key), self.value(value)?.to_vec()))

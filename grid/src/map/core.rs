@@ -20,7 +20,7 @@ use crate::caller::Caller;
 use crate::data::{DataError, DataRef, PartitionId};
 use crate::error::MapError;
 use crate::events::{Audience, Lanes, Listeners};
-use crate::map_store::Backing;
+use crate::map_store::{Backing, Behind};
 use crate::partition::{Claim, KeyPlace, Locked, MapNo, Outcome, Partitions, Wanted};
 use crate::record::{Head, NewValue};
 use crate::scratch::Scratch;
@@ -109,6 +109,9 @@ impl MapCore {
         op: &Op<'_>,
     ) -> Result<Changed, MapError> {
         let place = (self.partition_of(key)?, key);
+        if self.is_full_behind() {
+            self.await_room().await?;
+        }
         if let Some(changed) = self.change_at_once(caller, place, op) {
             return changed;
         }
@@ -126,6 +129,9 @@ impl MapCore {
         deadline_ms: u64,
     ) -> Result<Option<Changed>, MapError> {
         let place = (self.partition_of(key)?, key);
+        if self.is_full_behind() {
+            self.await_room().await?;
+        }
         match self.change_at_once(caller, place, op) {
             Some(changed) => changed.map(Some),
             None => self.change_later(caller, place, op, Some(deadline_ms)).await,
@@ -142,7 +148,8 @@ impl MapCore {
     ) -> Option<Result<Changed, MapError>> {
         let mut locked = self.partitions.lock(partition);
         // Looked at under the lock: see `pass_partitions`.
-        let has_a_say = self.backing.is_some() || self.interceptors.are_there();
+        let has_a_say = self.interceptors.are_there()
+            || self.backing.is_some() && self.must_ask_database(key, op);
         let may = !has_a_say && locked.admits((self.no, key), caller);
         may.then(|| self.apply(&mut locked, key, op))
     }
@@ -284,18 +291,25 @@ impl MapCore {
         };
         let is_done = match fate {
             Fate::Refused => false,
-            Fate::Remove => part.remove(key).map_err(|source| self.refused(source))?,
+            Fate::Remove => match self.behind_of(op) {
+                // What was looked for and is nowhere the database does not have either.
+                Some(_) if op.asks_database() && !was_there => false,
+                Some(behind) => self.change_behind(behind, (locked.partition(), key), None)?,
+                None => part.remove(key).map_err(|source| self.refused(source))?,
+            },
             Fate::Put { head, value, expiry_ms } => {
+                let behind = self.behind_of(op);
+                let place = (locked.partition(), key);
                 match value {
                     Value::New(value) if head == Head::default() => {
-                        self.put(part, key, value.plain(), expiry_ms)?;
+                        self.put(place, (value.plain(), value.stored()), expiry_ms, behind)?;
                     }
                     Value::New(value) => {
-                        self.put_with(part, key, (&head, value.stored()), expiry_ms)?
+                        self.put_with(place, (&head, value.stored()), expiry_ms, behind)?;
                     }
                     Value::Old => {
                         let value = old.as_deref().expect("copied above");
-                        self.put_with(part, key, (&head, value), expiry_ms)?;
+                        self.put_with(place, (&head, value), expiry_ms, behind)?;
                     }
                 }
                 true
@@ -312,11 +326,16 @@ impl MapCore {
     #[inline]
     fn put(
         &self,
-        part: &Part,
-        key: &[u8],
-        entry: &[u8],
+        (partition, key): (PartitionId, &[u8]),
+        (entry, value): (&[u8], &[u8]),
         expiry_ms: Option<u64>,
+        behind: Option<&Behind>,
     ) -> Result<(), MapError> {
+        if let Some(behind) = behind {
+            let entry = Some((entry, expiry_ms, value));
+            return self.change_behind(behind, (partition, key), entry).map(drop);
+        }
+        let part = self.part(partition);
         match expiry_ms {
             None => part.insert(key, entry),
             Some(expiry_ms) => part.insert_expiring(key, entry, expiry_ms),
@@ -327,10 +346,10 @@ impl MapCore {
     /// Puts an entry of which more is known than its value.
     fn put_with(
         &self,
-        part: &Part,
-        key: &[u8],
+        place: (PartitionId, &[u8]),
         (head, value): (&Head, &[u8]),
         expiry_ms: Option<u64>,
+        behind: Option<&Behind>,
     ) -> Result<(), MapError> {
         if head.ttl_ms.is_some() || head.max_idle_ms.is_some() {
             self.has_own_lives.store(true, Ordering::Relaxed);
@@ -338,7 +357,7 @@ impl MapCore {
         let mut entry = crate::scratch::take();
         head.append(&mut entry);
         entry.extend_from_slice(value);
-        self.put(part, key, &entry, expiry_ms)
+        self.put(place, (&entry, value), expiry_ms, behind)
     }
 
     /// Takes a key for a caller, or waits for it until `deadline_ms` (monotonic). Whether the caller has it.

@@ -57,6 +57,12 @@ impl MapCore {
         if found.is_some() {
             return Ok(found);
         }
+        if let Some(waiting) = self.waiting_value((partition, key))? {
+            if let Some(value) = &waiting {
+                self.keep((partition, key), value, When::Absent);
+            }
+            return Ok(waiting);
+        }
         let ready = self.backing().ready(&self.name).await;
         let (loader, _) = ready.map_err(|source| self.not_done("init", source))?;
         let loaded = loader.load(key).await.map_err(|source| self.not_done("load", source))?;
@@ -64,6 +70,15 @@ impl MapCore {
             self.keep((partition, key), value, When::Absent);
         }
         Ok(loaded)
+    }
+
+    /// What of a key waits for the database: a value, or that it goes.
+    fn waiting_value(
+        &self,
+        (partition, key): (PartitionId, &[u8]),
+    ) -> Result<Option<Option<Bytes>>, MapError> {
+        let waiting = self.behind().map(|behind| behind.newest(partition, key)).transpose();
+        waiting.map(Option::flatten).map_err(|source| self.refused(source))
     }
 
     /// Keeps what was loaded, if there is room.
@@ -166,19 +181,28 @@ impl MapCore {
         }
         let core = Arc::clone(self);
         self.in_background(async move {
-            let mut wanted = Vec::with_capacity(claimed.len());
-            for (_, key, _) in &claimed {
-                if replaces || core.read(key, |_| Ok(()))?.is_none() {
-                    wanted.push(key.clone());
+            let (mut wanted, mut waiting) = (Vec::with_capacity(claimed.len()), Vec::new());
+            for (partition, key, _) in &claimed {
+                if !replaces && core.read(key, |_| Ok(()))?.is_some() {
+                    continue;
+                }
+                // The database does not know yet.
+                match core.waiting_value((*partition, key))? {
+                    Some(Some(value)) => {
+                        core.keep((*partition, key), &value, When::Absent);
+                        waiting.push((key.clone(), value));
+                    }
+                    Some(None) => {}
+                    None => wanted.push(key.clone()),
                 }
             }
             if wanted.is_empty() {
-                return Ok(Vec::new());
+                return Ok(waiting);
             }
             let ready = core.backing().ready(&core.name).await;
             let (loader, _) = ready.map_err(|source| core.not_done("init", source))?;
             let loaded = loader.load_all(&wanted).await;
-            let loaded = loaded.map_err(|source| core.not_done("load_all", source))?;
+            let mut loaded = loaded.map_err(|source| core.not_done("load_all", source))?;
             let asked: BTreeSet<&Bytes> = wanted.iter().collect();
             if loaded.iter().any(|(key, _)| !asked.contains(key)) {
                 let source = "it gave a key that was not asked for".into();
@@ -190,6 +214,7 @@ impl MapCore {
                 core.keep((core.partition_of(key)?, key), value, when);
             }
             drop(claimed);
+            loaded.append(&mut waiting);
             Ok(loaded)
         })
         .await

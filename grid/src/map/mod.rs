@@ -16,6 +16,7 @@ mod locking;
 pub(crate) mod op;
 mod process;
 mod storing;
+mod storing_behind;
 mod storing_many;
 mod view;
 
@@ -28,6 +29,7 @@ pub use self::intercepting::{Interceptor, InterceptorError, InterceptorId};
 pub use self::listening::{EntryEvent, Listen, MapEvent};
 use self::op::{Going, Kind, Life, Op, When};
 pub use self::process::Entry;
+pub use self::storing_behind::DeadLetter;
 pub use self::view::EntryView;
 use crate::caller::{Caller, Callers};
 use crate::data::{DataRef, Serial};

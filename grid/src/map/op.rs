@@ -117,6 +117,22 @@ impl Op<'static> {
 }
 
 impl Op<'_> {
+    /// Whether a map's database is to hear of it.
+    pub(crate) fn is_stored(&self) -> bool {
+        matches!(self.kind, Kind::Put { .. } | Kind::Remove(Going::Removed | Going::Cleared))
+    }
+
+    /// Whether it asks what the database has of a key that memory does not have.
+    pub(crate) fn asks_database(&self) -> bool {
+        match self.kind {
+            Kind::Put { .. } | Kind::Remove(Going::Removed) => {
+                self.returns_old || self.when != When::Always
+            }
+            Kind::SetTtl(_) => true,
+            Kind::Remove(_) | Kind::Load(_) => false,
+        }
+    }
+
     /// Whether what happens depends on what is there.
     pub(crate) fn must_look(&self, rules: &Rules, has_own_lives: bool) -> bool {
         self.returns_old

@@ -259,6 +259,7 @@ impl<K: Serial, V: Serial> Map<K, V> {
         let _under_way = self.core.counts.begin(Operation::Process);
         let bytes = self.key(key)?;
         let place = (self.core.partition_of(&bytes)?, &bytes[..]);
+        self.core.await_room().await?;
         let mut claim = self.core.claim_for(self.caller, place, Wanted::Claim).await?;
         let mut value =
             self.core.read(&bytes, |seen| V::read(DataRef::from_stored(seen.value)?))?;

@@ -76,17 +76,6 @@ impl OwnOp {
     }
 }
 
-/// Whether an operation asks what the database has of a key that memory does not have.
-fn asks_database(op: &Op<'_>) -> bool {
-    match op.kind {
-        Kind::Put { .. } | Kind::Remove(Going::Removed) => {
-            op.returns_old || op.when != When::Always
-        }
-        Kind::SetTtl(_) => true,
-        Kind::Remove(_) | Kind::Load(_) => false,
-    }
-}
-
 impl MapCore {
     pub(super) fn backing(&self) -> &Backing {
         self.backing.as_ref().expect("asked for by who knows that there is one")
@@ -134,7 +123,7 @@ impl MapCore {
         let (core, key, op) = (Arc::clone(self), Box::<[u8]>::from(key), OwnOp::of(op));
         self.in_background(async move {
             let (place, op) = ((partition, &*key), op.op());
-            if asks_database(&op) {
+            if op.asks_database() {
                 core.load_claimed(place).await?;
             }
             let foreseen = core.foresee(&key, &op)?;
@@ -151,6 +140,9 @@ impl MapCore {
         op: &Op<'_>,
         foreseen: Foreseen,
     ) -> Result<Foreseen, MapError> {
+        if self.deferring().is_some() {
+            return Ok(foreseen);
+        }
         let ready = self.backing().ready(&self.name).await;
         let (_, Some(store)) = ready.map_err(|source| self.not_done("init", source))? else {
             return Ok(foreseen);
@@ -177,7 +169,7 @@ impl MapCore {
         key: &[u8],
         error: MapError,
     ) -> Result<Changed, MapError> {
-        if !self.is_stored() {
+        if !self.is_stored() || self.deferring().is_some() {
             return Err(error);
         }
         match self.apply(locked, key, &Op::removal(Going::Evicted)) {

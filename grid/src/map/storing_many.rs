@@ -93,7 +93,11 @@ impl MapCore {
         for partition in (0..self.partitions.count()).map(PartitionId) {
             let keys = self.part(partition).into_iter().map(|entry| entry.key_bytes().to_vec());
             let mut keys: Vec<_> = keys.map(|key| (partition, key)).collect();
+            // What waits, and was evicted, neither memory has nor the database.
+            let waiting = self.behind().map(|behind| behind.keys(partition)).unwrap_or_default();
+            keys.extend(waiting.into_iter().map(|key| (partition, key.to_vec())));
             keys.sort_unstable();
+            keys.dedup();
             for batch in keys.chunks(batch_size) {
                 self.clear_keys(caller, batch.iter().cloned().collect(), count).await?;
             }
@@ -126,6 +130,7 @@ impl MapCore {
         let is_free = |(partition, key): &(PartitionId, Bytes)| {
             self.partitions.lock(*partition).holder((self.no, key)).is_none()
         };
+        self.await_room().await?;
         let claimed = self.claim_many(caller, keys.into_iter().filter(is_free)).await?;
         let core = Arc::clone(self);
         let (gone, done) = self
@@ -145,8 +150,10 @@ impl MapCore {
             unreachable!("only a map that is stored is cleared like this");
         };
         let keys: Vec<Bytes> = claimed.iter().map(|(_, key, _)| key.clone()).collect();
+        let defers = self.deferring().is_some();
         let is_deleted = match &keys[..] {
             [] => return Ok(()),
+            _ if defers => true,
             [_] => false,
             keys => {
                 let deleted = store.delete_all(keys).await;

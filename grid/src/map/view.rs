@@ -3,6 +3,7 @@
 use super::core::MapCore;
 use crate::data::{DataRef, Serial};
 use crate::error::MapError;
+use crate::map_store::Behind;
 use crate::record::Head;
 use crate::stats::{Counted, LocalMapStats, Operation};
 
@@ -63,6 +64,9 @@ impl MapCore {
             owned_entry_bytes: held.live_bytes,
             owned_entry_memory_cost: held.slot_bytes + held.index_bytes,
             locked_entry_count: self.locked(),
+            dirty_entry_count: self.behind().map_or(0, Behind::waiting),
+            dead_letter_count: self.behind().map_or(0, Behind::aside_count),
+            map_store_refusal_count: self.behind().map_or(0, Behind::refusals),
             get_operation_count: count(Operation::Get),
             hits: counts.sum(Counted::Hit),
             put_operation_count: count(Operation::Put),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinHandle;
 
+use super::behind::{Behind, until};
 use super::calls::{Calls, NoOutcome};
 use super::{AnyLoader, AnyStore, InitialMode, MapLoader, MapStore, MapStoreConfig, Typed};
 use crate::data::Serial;
@@ -23,6 +24,15 @@ pub(crate) struct Given {
 }
 
 impl Given {
+    pub(crate) fn config(&self) -> &MapStoreConfig {
+        &self.config
+    }
+
+    /// Whether changes are stored.
+    pub(crate) fn stores(&self) -> bool {
+        self.store.is_some()
+    }
+
     pub(crate) fn loader<K, V>(config: MapStoreConfig, loader: impl MapLoader<K, V>) -> Given
     where
         K: Serial<Owned: Clone + Send + Sync>,
@@ -42,10 +52,15 @@ impl Given {
     }
 }
 
+/// What loads, and what stores, where anything does.
+type Ready<'a> = (&'a dyn AnyLoader, Option<&'a dyn AnyStore>);
+
 /// The database of a map.
 pub(crate) struct Backing {
     given: Given,
     calls: Arc<Calls>,
+    /// What waits for it.
+    pub(crate) behind: Option<Behind>,
     /// Calls that have not come to their end.
     under_way: watch::Sender<u64>,
     has_ended: AtomicBool,
@@ -56,10 +71,11 @@ pub(crate) struct Backing {
 }
 
 impl Backing {
-    pub(crate) fn new(given: Given, calls: Arc<Calls>) -> Backing {
+    pub(crate) fn new(given: Given, calls: Arc<Calls>, behind: Option<Behind>) -> Backing {
         Backing {
             given,
             calls,
+            behind,
             under_way: watch::Sender::new(0),
             has_ended: AtomicBool::new(false),
             began: OnceCell::new(),
@@ -107,11 +123,24 @@ impl Backing {
         self.given.store.is_some()
     }
 
-    /// What loads, and what stores, where anything does; once it was told of its beginning.
-    pub(crate) async fn ready(
-        &self,
-        map: &str,
-    ) -> Result<(&dyn AnyLoader, Option<&dyn AnyStore>), Refused> {
+    /// What loads, and what stores, where anything does; once it was told of its beginning, and of what
+    /// waited when changes still did.
+    pub(crate) async fn ready(&self, map: &str) -> Result<Ready<'_>, Refused> {
+        let ready = self.begin(map).await?;
+        if let Some(behind) = self.behind.as_ref().filter(|behind| !behind.defers) {
+            let numbers = behind.hurry();
+            until(behind, || behind.is_stopped() || behind.is_stored_below(&numbers)).await;
+            if behind.aside_count() > 0 {
+                let why = "changes that waited when it was written behind are set aside: \
+                           retry_dead_letters() or drop_dead_letters() first";
+                return Err(Refused::Own(why.into()));
+            }
+        }
+        Ok(ready)
+    }
+
+    /// The same, without a look at what waits.
+    pub(crate) async fn begin(&self, map: &str) -> Result<Ready<'_>, Refused> {
         let init = || self.given.loader.init(&self.given.config.properties, map);
         self.began.get_or_try_init(init).await?;
         if self.has_ended.load(Ordering::SeqCst) {
@@ -123,6 +152,15 @@ impl Backing {
     /// Tells the database of its end, if it ever was told of its beginning, once nothing is under way.
     pub(crate) fn end(self: &Arc<Self>) {
         self.has_ended.store(true, Ordering::SeqCst);
+        if let Some(behind) = &self.behind {
+            behind.stop();
+            if behind.waiting() > 0 {
+                tracing::info!(
+                    changes = behind.waiting(),
+                    "wait for their database until a restart"
+                );
+            }
+        }
         if !self.began.initialized() && *self.under_way.borrow() == 0 {
             return;
         }

@@ -1,28 +1,33 @@
 //! The user's own database under a map: Hazelcast's MapLoader and MapStore.
 //!
 //! Here: what a user implements (`MapLoader`, `MapStore`), the same over bytes (`typed.rs`), an adapter for
-//! code that blocks (`blocking.rs`), and where its calls run (`calls.rs`). When a map asks, and in which
-//! order database and memory change, is in `map/storing.rs` and `map/loading.rs`.
+//! code that blocks (`blocking.rs`), where its calls run (`calls.rs`), and what waits for it (`behind.rs`,
+//! `queue.rs`). When a map asks, and in which order database and memory change, is in `map/storing.rs` and
+//! `map/loading.rs`.
 //!
 //! What a database has and what a map has may differ: others may change the database, and entries may be in
 //! the map's own log from before a restart. What the map has counts as long as it has it; of a key that it
 //! does not have the database is asked.
 
 mod backing;
+mod behind;
 mod blocking;
 mod calls;
+mod queue;
 mod typed;
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::future::Future;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
 
 pub(crate) use backing::{Backing, Given};
+pub(crate) use behind::{Away, Behind, Change as BehindChange, OWN, records_of, until};
 pub use blocking::{BlockingMapStore, OnThreads};
-pub(crate) use calls::{Calls, NoOutcome};
+pub(crate) use calls::{Calls, NoOutcome, message};
 pub(crate) use typed::{AnyLoader, AnyStore, Bytes, Typed};
 
 use crate::data::Serial;
@@ -57,6 +62,28 @@ pub struct MapStoreConfig {
     pub batch_size: NonZeroUsize,
     /// Calls of [`MapLoader::load_all`] at the same time while everything is loaded; 4 by default.
     pub load_parallelism: NonZeroUsize,
+    /// How long a change waits before the database is told; zero, the default: the database is told first,
+    /// and the change is done when it has taken it.
+    pub write_delay: Duration,
+    /// Whether of the changes of a key that wait only the last reaches the database; it is so by default.
+    /// Else each does, in their order.
+    pub write_coalescing: bool,
+    /// Batches that are told at the same time, at most; 2 by default.
+    pub write_workers: NonZeroUsize,
+    /// Changes that may wait; 1,000,000 by default. Further ones wait for room, as long as
+    /// [`MapStoreConfig::write_room_timeout`] says, and fail then; those that come together may be a few
+    /// more.
+    pub write_capacity: NonZeroU64,
+    /// See there; 10 s by default.
+    pub write_room_timeout: Duration,
+    /// Refusals of a change, while the database takes others, after which it is set aside
+    /// ([`crate::Map::dead_letters`]); 10 by default.
+    pub refusals_max: NonZeroU32,
+    /// How long a change that was refused waits at first, some more or less; 100 ms by default. The wait
+    /// doubles each time, up to [`MapStoreConfig::retry_longest`].
+    pub retry_first: Duration,
+    /// See there; 30 s by default.
+    pub retry_longest: Duration,
     /// Handed to [`MapLoader::init`].
     pub properties: Properties,
 }
@@ -67,6 +94,14 @@ impl Default for MapStoreConfig {
             initial_mode: InitialMode::Lazy,
             batch_size: const { NonZeroUsize::new(1_000).unwrap() },
             load_parallelism: const { NonZeroUsize::new(4).unwrap() },
+            write_delay: Duration::ZERO,
+            write_coalescing: true,
+            write_workers: const { NonZeroUsize::new(2).unwrap() },
+            write_capacity: const { NonZeroU64::new(1_000_000).unwrap() },
+            write_room_timeout: Duration::from_secs(10),
+            refusals_max: const { NonZeroU32::new(10).unwrap() },
+            retry_first: Duration::from_millis(100),
+            retry_longest: Duration::from_secs(30),
             properties: Properties::new(),
         }
     }
@@ -157,10 +192,16 @@ where
 
 /// Writes a map's entries to a user's database, too.
 ///
-/// Every change reaches the database before memory: an error of the database reaches who wanted the change,
-/// and nothing has changed. A change that has begun is carried out, also when nobody waits for it any more.
-/// Whatever is done may be done again, after an error or a crash: calls must be idempotent. A crash between
-/// database and memory leaves a change that nobody was told of in the database alone.
+/// Without a [`MapStoreConfig::write_delay`] every change reaches the database before memory: an error of
+/// the database reaches who wanted the change, and nothing has changed. A change that has begun is carried
+/// out, also when nobody waits for it any more. Whatever is done may be done again, after an error or a
+/// crash: calls must be idempotent. A crash between database and memory leaves a change that nobody was
+/// told of in the database alone.
+///
+/// With one a change is done when the map has it, and reaches the database later, after a restart if need
+/// be: what waits is logged with the entry, all or nothing, as durable as the map is. Readers see what
+/// waits. What the database refuses is tried again; see [`crate::Map::flush`] and
+/// [`crate::Map::dead_letters`]. What [`MapStore::store_and_return`] returns is no matter then.
 pub trait MapStore<K, V>: MapLoader<K, V>
 where
     K: Serial<Owned: Clone + Send + Sync>,

@@ -23,7 +23,8 @@ use crate::map::Map;
 use crate::map::core::{MapCore, stream_of};
 use crate::map::intercepting::Interceptors;
 use crate::map::op::Rules;
-use crate::map_store::{Backing, Calls, Given, MapLoader, MapStore, MapStoreConfig};
+use crate::map_store::{Backing, Behind, Calls, Given, MapLoader, MapStore, MapStoreConfig};
+use crate::map_store::{OWN, records_of};
 use crate::partition::{MapNo, Partitions};
 use crate::stats::MapCounts;
 use tellers::Tellers;
@@ -171,7 +172,9 @@ impl Builder {
         let lanes = &inner.lanes;
         let tellers = self.has_thread.then(|| Tellers::start(lanes)).transpose()?;
         let upkeep = self.has_thread.then(|| Upkeep::start(&inner)).transpose()?;
-        Ok(Member { inner, upkeep, tellers })
+        let member = Member { inner, upkeep, tellers };
+        member.inner.open_waiting().map_err(StartError::Map)?;
+        Ok(member)
     }
 }
 
@@ -205,6 +208,35 @@ impl Inner {
         }
     }
 
+    /// The database of a map, with what waits for it.
+    fn backing(
+        &self,
+        name: &str,
+        options: MapOptions<hotrestart::Durability>,
+    ) -> Result<Option<Arc<Backing>>, hotrestart::Error> {
+        let Some(given) = self.map_stores.get(name) else { return Ok(None) };
+        let (memory, config) = (self.store.memory(), given.config());
+        let streams: Vec<_> = (0..self.partitions.count())
+            .map(|partition| stream_of(PartitionId(partition)))
+            .collect();
+        let behind = match given.stores() {
+            true => Behind::open(memory, name, config, &streams, (options, &self.clock))?,
+            false => None,
+        };
+        Ok(Some(Arc::new(Backing::new(given.clone(), Arc::clone(&self.calls), behind))))
+    }
+
+    /// Opens the maps of which changes wait for their databases.
+    fn open_waiting(&self) -> Result<(), MapError> {
+        let known = self.store.memory().maps();
+        for name in self.map_stores.keys() {
+            if known.iter().any(|map| map.0 == records_of(name)) {
+                self.open_map(name)?;
+            }
+        }
+        Ok(())
+    }
+
     fn open_map(&self, name: &str) -> Result<Arc<MapCore>, MapError> {
         let mut maps = self.maps();
         if let Some(core) = maps.get(name) {
@@ -233,14 +265,12 @@ impl Inner {
             listeners: Listeners::default(),
             lanes: Arc::clone(&self.lanes),
             interceptors: Interceptors::default(),
-            backing: self
-                .map_stores
-                .get(name)
-                .map(|given| Arc::new(Backing::new(given.clone(), Arc::clone(&self.calls)))),
+            backing: self.backing(name, options).map_err(refused)?,
             counts: MapCounts::default(),
             whole,
         });
         maps.insert(name.to_owned(), Arc::clone(&core));
+        core.start_workers();
         if core.backing.as_ref().is_some_and(|backing| backing.is_eager()) {
             core.begin_initial_load();
         }
@@ -314,6 +344,9 @@ impl Member {
     /// # Errors
     /// [`MapError`].
     pub fn map<K: Serial, V: Serial>(&self, name: &str) -> Result<Map<K, V>, MapError> {
+        if name.starts_with(OWN) {
+            return Err(MapError::OwnName { map: name.to_owned() });
+        }
         Ok(Map::new(self.inner.open_map(name)?, Arc::clone(&self.inner.callers)))
     }
 
@@ -325,7 +358,9 @@ impl Member {
     #[doc(alias = "destroy")]
     pub fn destroy_map(&self, name: &str) -> Result<bool, MapError> {
         let mut maps = self.inner.maps();
-        let dropped = self.inner.store.drop_map(name);
+        // First what waits of it: without the map nobody would know what it is about.
+        let dropped = self.inner.store.drop_map(&records_of(name));
+        let dropped = dropped.and_then(|_| self.inner.store.drop_map(name));
         let was_there =
             dropped.map_err(|source| MapError::Store { map: name.to_owned(), source })?;
         let core = maps.remove(name);
@@ -365,6 +400,9 @@ impl Member {
     /// The threads of a member do this by themselves.
     pub fn step(&self) {
         upkeep::step(&self.inner);
+        for core in self.inner.maps().values() {
+            core.wake_workers();
+        }
         if self.tellers.is_none() {
             self.inner.lanes.tell_all();
         }

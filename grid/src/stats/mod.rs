@@ -58,6 +58,13 @@ pub struct LocalMapStats {
     pub owned_entry_memory_cost: u64,
     /// Keys that are locked.
     pub locked_entry_count: u64,
+    /// Changes that wait for the map's database, those that are set aside included.
+    #[doc(alias = "getDirtyEntryCount")]
+    pub dirty_entry_count: u64,
+    /// Changes that are set aside: [`crate::Map::dead_letters`].
+    pub dead_letter_count: u64,
+    /// How often the database refused a change that waited.
+    pub map_store_refusal_count: u64,
     /// Gets, each key of a [`crate::Map::get_all`] for itself.
     pub get_operation_count: u64,
     /// Gets that found an entry.

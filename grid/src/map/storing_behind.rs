@@ -1,0 +1,284 @@
+//! Changes of a map that reach the user's database later: told by workers, in batches.
+//!
+//! Invariants: those of `map_store/behind.rs` and `map_store/queue.rs`. A worker's batch has each key once,
+//! so in which order its calls are made is no matter. What a batch's call refuses is told one by one; what
+//! is refused by itself waits longer each time, and is set aside when the database takes others meanwhile.
+//! Where the first few of a batch are refused and none is taken, the rest is not tried: the database may be
+//! down. That waits, too; other batches are tried, so who is refused holds up nobody for long.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{self, BoxFuture};
+
+use super::Map;
+use super::core::MapCore;
+use super::op::Op;
+use crate::data::{PartitionId, Serial};
+use crate::error::MapError;
+use crate::map_store::{AnyStore, Away, Behind, BehindChange, message, until};
+use crate::user::Refused;
+
+/// Refusals of single changes, of a batch of which none was taken, after which the rest is not tried.
+const DOWN_AFTER: u32 = 3;
+
+/// How long a worker sleeps at most.
+const LOOKS_EVERY: Duration = Duration::from_secs(1);
+
+impl MapCore {
+    /// What of this map's changes waits, where any does.
+    pub(super) fn behind(&self) -> Option<&Behind> {
+        self.backing.as_ref()?.behind.as_ref()
+    }
+
+    /// The same, where changes are to wait.
+    pub(super) fn deferring(&self) -> Option<&Behind> {
+        self.behind().filter(|behind| behind.defers)
+    }
+
+    /// What of an operation is to wait for the database.
+    pub(super) fn behind_of(&self, op: &Op<'_>) -> Option<&Behind> {
+        self.deferring().filter(|_| op.is_stored())
+    }
+
+    #[inline]
+    pub(super) fn is_full_behind(&self) -> bool {
+        self.backing.is_some() && self.deferring().is_some_and(Behind::is_full)
+    }
+
+    /// Whether a change of a map over a database has to do with it before it is done.
+    pub(super) fn must_ask_database(&self, key: &[u8], op: &Op<'_>) -> bool {
+        let is_there = || matches!(self.read(key, |_| Ok(())), Ok(Some(())));
+        self.deferring().is_none() || op.asks_database() && !is_there()
+    }
+
+    /// Does a change in memory, and has it wait. Whether the key was there.
+    pub(super) fn change_behind(
+        &self,
+        behind: &Behind,
+        (partition, key): (PartitionId, &[u8]),
+        entry: Option<(&[u8], Option<u64>, &[u8])>,
+    ) -> Result<bool, MapError> {
+        let (part, stream) = (self.part(partition), super::core::stream_of(partition));
+        let changed = behind.change(&BehindChange { part, stream, partition, key, entry });
+        changed.map_err(|source| self.refused(source))
+    }
+
+    /// Waits until more changes may wait.
+    pub(super) async fn await_room(self: &Arc<Self>) -> Result<(), MapError> {
+        let Some(behind) = self.deferring() else { return Ok(()) };
+        if !behind.is_full() {
+            return Ok(());
+        }
+        let core = Arc::clone(self);
+        self.in_background(async move {
+            let behind = core.deferring().expect("as before");
+            let at_most = core.backing().config().write_room_timeout;
+            let room = until(behind, || !behind.is_full());
+            match tokio::time::timeout(at_most, room).await {
+                Ok(()) => Ok(()),
+                Err(_) => Err(MapError::MapStoreFull {
+                    map: core.name.clone(),
+                    waiting: behind.waiting(),
+                    waited: at_most,
+                }),
+            }
+        })
+        .await
+    }
+
+    /// Starts those who tell the database.
+    pub(crate) fn start_workers(self: &Arc<Self>) {
+        if self.behind().is_none() {
+            return;
+        }
+        for _ in 0..self.backing().config().write_workers.get() {
+            let core = Arc::clone(self);
+            if let Err(outcome) = self.backing().spawn(async move { core.tell_database().await }) {
+                tracing::error!(error = %self.no_outcome(outcome), "nobody tells the database");
+            }
+        }
+    }
+
+    /// Has them look at the time.
+    pub(crate) fn wake_workers(&self) {
+        if let Some(behind) = self.behind() {
+            behind.wake.notify_waiters();
+        }
+    }
+
+    async fn tell_database(&self) {
+        let behind = self.behind().expect("asked by who knows that there is one");
+        while !behind.is_stopped() {
+            let now_ms = self.clock.monotonic_ms();
+            let batch = behind.take(self.backing().config().batch_size.get());
+            if batch.is_empty() {
+                let due_ms = behind.next_due_ms().unwrap_or(u64::MAX);
+                sleep(behind, due_ms.saturating_sub(now_ms)).await;
+                continue;
+            }
+            if behind.next_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
+                behind.wake.notify_one();
+            }
+            self.tell_batch(behind, batch).await;
+        }
+    }
+
+    async fn tell_batch(&self, behind: &Behind, batch: Vec<Away>) {
+        let begun = AssertUnwindSafe(self.backing().begin(&self.name)).catch_unwind().await;
+        let store = match begun {
+            Ok(Ok((_, Some(store)))) => store,
+            Ok(Ok((_, None))) => unreachable!("nothing waits where nothing stores"),
+            failed => {
+                let why =
+                    failed.map_or_else(|panic| message(&*panic), |begun| why_not(begun.err()));
+                tracing::warn!(map = self.name, why, "changes wait for their database");
+                return behind.give_back(&batch);
+            }
+        };
+        let (stored, deleted): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|away| away.value.is_some());
+        self.tell_part(behind, store, deleted).await;
+        self.tell_part(behind, store, stored).await;
+    }
+
+    /// Tells the database changes of one kind.
+    async fn tell_part(&self, behind: &Behind, store: &dyn AnyStore, part: Vec<Away>) {
+        if part.len() > 1 && told(tell_all(store, &part)).await.is_ok() {
+            part.iter().for_each(|away| behind.stored(away));
+            return;
+        }
+        let (mut rest, mut refused, mut taken) = (part.iter(), 0, 0);
+        while taken > 0 || refused < DOWN_AFTER {
+            let Some(away) = rest.next() else { break };
+            match told(tell_one(store, away)).await {
+                Ok(()) => {
+                    behind.stored(away);
+                    taken += 1;
+                }
+                Err(why) => {
+                    tracing::warn!(map = self.name, why, "the database refuses a change");
+                    behind.refused(away, &why);
+                    refused += 1;
+                }
+            }
+        }
+        if rest.len() > 0 {
+            behind.give_back(rest);
+        }
+    }
+
+    /// Waits until everything that waits now is stored. How many changes are set aside.
+    pub(super) async fn flush(self: &Arc<Self>) -> Result<u64, MapError> {
+        let Some(behind) = self.behind() else { return Ok(0) };
+        let numbers = behind.hurry();
+        let core = Arc::clone(self);
+        self.in_background(async move {
+            let behind = core.behind().expect("as before");
+            until(behind, || behind.is_stopped() || behind.is_stored_below(&numbers)).await;
+            if behind.is_stopped() {
+                return Err(core.gone());
+            }
+            Ok(behind.aside_count())
+        })
+        .await
+    }
+}
+
+async fn sleep(behind: &Behind, at_most_ms: u64) {
+    let at_most = Duration::from_millis(at_most_ms.max(1)).min(LOOKS_EVERY);
+    let (woken, passed) = (std::pin::pin!(behind.wake.notified()), tokio::time::sleep(at_most));
+    future::select(woken, std::pin::pin!(passed)).await;
+}
+
+fn tell_one<'a>(store: &'a dyn AnyStore, away: &'a Away) -> BoxFuture<'a, Result<(), Refused>> {
+    match &away.value {
+        Some(value) => store.store(&away.due.key, value).map(|stored| stored.map(drop)).boxed(),
+        None => store.delete(&away.due.key),
+    }
+}
+
+async fn tell_all(store: &dyn AnyStore, part: &[Away]) -> Result<(), Refused> {
+    if part.iter().all(|away| away.value.is_none()) {
+        let keys: Vec<_> = part.iter().map(|away| away.due.key.to_vec()).collect();
+        return store.delete_all(&keys).await;
+    }
+    let both = |away: &Away| Some((away.due.key.to_vec(), away.value.clone()?));
+    let entries: Vec<_> = part.iter().filter_map(both).collect();
+    store.store_all(&entries).await
+}
+
+/// What a call came to, also where it panics.
+async fn told(call: impl Future<Output = Result<(), Refused>>) -> Result<(), String> {
+    match AssertUnwindSafe(call).catch_unwind().await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(refused)) => Err(why_not(Some(refused))),
+        Err(panic) => Err(format!("it panicked: {}", message(&*panic))),
+    }
+}
+
+fn why_not(refused: Option<Refused>) -> String {
+    match refused {
+        Some(Refused::Own(error)) => error.to_string(),
+        Some(Refused::Data(error)) => error.to_string(),
+        None => String::new(),
+    }
+}
+
+/// A change that the database refused again and again, while it took others.
+pub struct DeadLetter<K: Serial, V: Serial> {
+    /// The key.
+    pub key: K::Owned,
+    /// The value that it was to get; `None` where it was to go.
+    pub value: Option<V::Owned>,
+    /// Why the database refused it last.
+    pub error: String,
+}
+
+impl<K: Serial, V: Serial> std::fmt::Debug for DeadLetter<K, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeadLetter").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl<K: Serial, V: Serial> Map<K, V> {
+    /// Waits until the database has every change that waits for it now, each as soon as it can be; for ever,
+    /// while the database is down. How many changes are set aside ([`Map::dead_letters`]), which are not
+    /// waited for. At once where changes do not wait.
+    ///
+    /// # Errors
+    /// [`MapError::Gone`] when the member stops meanwhile.
+    pub async fn flush(&self) -> Result<u64, MapError> {
+        self.core.flush().await
+    }
+
+    /// Changes that are set aside: refused [`crate::MapStoreConfig::refusals_max`] times while the database
+    /// took others. They are not tried again until [`Map::retry_dead_letters`], the key's next change, or a
+    /// restart; what the map has for the key stays as it is.
+    ///
+    /// # Errors
+    /// [`MapError::Data`] for bytes of another type.
+    pub fn dead_letters(&self) -> Result<Vec<DeadLetter<K, V>>, MapError> {
+        let aside = self.core.behind().map(Behind::aside).unwrap_or_default();
+        let letters = aside.into_iter().map(|(away, why)| {
+            let key = crate::user::read::<K>(&away.due.key);
+            let key = key.map_err(|source| self.core.bad_data(source))?;
+            Ok(DeadLetter { key, value: self.read_found(away.value)?, error: why.to_string() })
+        });
+        letters.collect()
+    }
+
+    /// Has what is set aside be tried again. How many changes that are.
+    pub fn retry_dead_letters(&self) -> u64 {
+        self.core.behind().map_or(0, Behind::try_again)
+    }
+
+    /// Gives up what is set aside: the database keeps what it has, and the map what it has. How many changes
+    /// that were.
+    pub fn drop_dead_letters(&self) -> u64 {
+        let Some(behind) = self.core.behind() else { return 0 };
+        behind.aside().iter().filter(|(away, _)| behind.drop_aside(away)).count() as u64
+    }
+}
