@@ -11,6 +11,7 @@
 //! wake.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -187,7 +188,7 @@ impl Lanes {
     /// Tells what is queued for a lane, until it is stopped.
     pub(crate) fn run(&self, lane: usize) {
         while let Some(queued) = self.each[lane].next() {
-            tell(queued);
+            tell_and_drop(queued);
         }
     }
 
@@ -208,7 +209,7 @@ impl Lanes {
             for _ in 0..count {
                 // In a statement of its own: a listener's code runs under no lock.
                 let queued = lane.queue().take();
-                queued.into_iter().for_each(tell);
+                queued.into_iter().for_each(tell_and_drop);
             }
         }
     }
@@ -228,8 +229,19 @@ impl Lanes {
             drop(queue);
             lane.changed.notify_all();
             // A user's code may go with them.
-            drop((dropped, lost));
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop((dropped, lost)))) {
+                std::mem::forget(panic);
+            }
         }
+    }
+}
+
+/// Tells what is queued. A listener that was removed meanwhile goes here, and its drop may panic.
+fn tell_and_drop(queued: Queued) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| tell(queued))) {
+        tracing::error!("a listener panicked when it was dropped");
+        // It may have a drop of its own that panics.
+        std::mem::forget(panic);
     }
 }
 

@@ -308,13 +308,16 @@ impl std::fmt::Debug for Member {
 }
 
 impl Drop for Member {
-    /// Ends what it does by itself, then its maps' locks and listeners: a listener may have its own map.
-    /// Calls of map stores that are under way are waited for, 30 s at most.
+    /// Has nothing more be told, ends its maps' locks and listeners, and then waits for listeners that are at
+    /// work, which may have waited for a key. Calls of map stores that are under way are waited for, 30 s at
+    /// most.
     fn drop(&mut self) {
-        drop((self.upkeep.take(), self.tellers.take()));
-        for core in self.inner.maps().values() {
-            self.inner.forget(core);
-        }
+        self.inner.lanes.stop();
+        drop(self.upkeep.take());
+        // In a statement of its own: listeners that go with their maps may have code of a user's.
+        let maps: Vec<_> = self.inner.maps().values().cloned().collect();
+        maps.iter().for_each(|core| self.inner.forget(core));
+        drop(self.tellers.take());
         let left = self.inner.calls.drain(DRAINED_WITHIN);
         if left > 0 {
             tracing::warn!(left, "calls of map stores are not waited for any longer");
