@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use hdgrid::data::Natural;
-use hdgrid::{Builder, EventConfig, Map, Member};
+use hdgrid::{Builder, EntryEventKind, EventConfig, Map, MapConfig, Member};
+use hotrestart::Clock;
 
 type Numbers = Map<Natural<i32>, Natural<i32>>;
 
@@ -86,4 +87,59 @@ fn a_listener_whose_drop_panics_silences_no_other() {
     map.listen().register(listener).expect("registered");
     map.blocking().set(&1, &2).expect("set");
     told.recv_timeout(SOON).expect("told");
+}
+
+/// Runs something, once, when it is asked for the time.
+struct HookedClock(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Clock for HookedClock {
+    fn wall_ms(&self) -> u64 {
+        let hook = self.0.lock().expect("held").take();
+        hook.into_iter().for_each(|hook| hook());
+        1_700_000_000_000
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        0
+    }
+}
+
+/// Uses the map when it goes.
+struct Writes(Map<Natural<i32>, Natural<i32>>, mpsc::Sender<bool>);
+
+impl Drop for Writes {
+    fn drop(&mut self) {
+        let _ = self.1.send(self.0.blocking().set(&1, &9).is_ok());
+    }
+}
+
+#[test]
+fn a_listener_that_is_removed_beside_a_change_is_dropped_under_no_lock() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = Arc::new(HookedClock(Mutex::new(None)));
+    let member = builder(&directory)
+        .map("m", MapConfig { per_entry_stats: true, ..MapConfig::default() })
+        .clock(Arc::clone(&clock) as Arc<dyn Clock>)
+        .without_thread()
+        .start()
+        .expect("started");
+    let map: Numbers = member.map("m").expect("a map");
+    let (dropped, drops) = mpsc::channel();
+    let writes = Writes(map.clone(), dropped);
+    let listener = move |_: hdgrid::MapEvent<'_, Natural<i32>, Natural<i32>>| {
+        let _ = &writes;
+    };
+    let id = map.listen().only(&[EntryEventKind::Removed]).register(listener).expect("registered");
+    let (begun, begins) = mpsc::channel();
+    let remover = map.clone();
+    // The change has looked who listens when it asks for the time, and it has the partition's lock.
+    let hook = move || {
+        let remover = std::thread::spawn(move || begun.send(remover.remove_listener(id)));
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!remover.is_finished(), "it waits until nobody has the listener in hand");
+    };
+    *clock.0.lock().expect("held") = Some(Box::new(hook));
+    map.blocking().set(&1, &1).expect("set");
+    assert_eq!(drops.recv_timeout(SOON), Ok(true), "it could use the map");
+    assert_eq!(begins.recv_timeout(SOON), Ok(true));
 }

@@ -38,13 +38,14 @@ fn every_operation_counts_once_whatever_it_finds() {
     assert_eq!((stats.get_operation_count, stats.hits), (3, 2));
     assert_eq!((stats.put_operation_count, stats.set_operation_count), (4, 2));
     assert_eq!((stats.remove_operation_count, stats.process_operation_count), (4, 1));
-    assert_eq!((stats.owned_entry_count, stats.locked_entry_count), (1, 1));
+    assert_eq!((stats.owned_entry_count, stats.locked_entry_count), (1, 1), "keys 3 and 7");
     assert!(stats.owned_entry_bytes > 4 && stats.owned_entry_memory_cost > stats.owned_entry_bytes);
     assert_eq!(stats.event_count, 0, "nobody listens");
     map.listen().register(|_| ()).expect("registered");
     blocking.set(&4, &4).expect("set");
     blocking.clear().expect("cleared");
-    assert_eq!(map.local_map_stats().event_count, 2);
+    let emptied = if map.partition_of(&3).ok() == map.partition_of(&4).ok() { 1 } else { 2 };
+    assert_eq!(map.local_map_stats().event_count, 1 + emptied);
 }
 
 #[test]

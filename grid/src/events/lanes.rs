@@ -1,8 +1,7 @@
 //! Lanes: what was queued to be told, and the threads that tell it.
 //!
 //! Invariants: what is queued for a partition lies in one lane, in the order in which it was queued, and one
-//! thread tells it; what concerns all of a map is told when every lane has come to it, so after all that was
-//! queued before. What waits in a lane is bounded, in events and in bytes; an event beyond that is counted
+//! thread tells it. What waits in a lane is bounded, in events and in bytes; an event beyond that is counted
 //! for each of its listeners, who are told the count at that place. A lane whose listener takes its time
 //! holds up its own partitions' events alone.
 //!
@@ -11,11 +10,12 @@
 //! wake.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use super::{Audience, EntryChange, EventConfig, Listener, MapChange, Told};
+use crossbeam_utils::CachePadded;
+
+use super::{Audience, EntryChange, Event, EventConfig, Listener, Told, let_go};
 use crate::data::PartitionId;
 
 /// What an event takes beyond its bytes, about.
@@ -23,17 +23,8 @@ const EVENT_BYTES: usize = 200;
 
 /// What waits to be told.
 enum Queued {
-    Entry(EntryChange, Audience),
-    /// Of all of a map: told by the lane that comes to it last.
-    Map(Arc<OfMap>),
+    Event(Event, Audience),
     Lost(Arc<Listener>, u64),
-}
-
-struct OfMap {
-    change: MapChange,
-    audience: Audience,
-    /// Lanes that have not come to it.
-    left: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -53,8 +44,8 @@ impl Queue {
             .extend(self.lost.drain(..).map(|(listener, count)| Queued::Lost(listener, count)));
     }
 
-    fn lose(&mut self, audience: &Audience, change: &EntryChange) {
-        for listener in audience.listeners().filter(|listener| listener.wants(change.kind)) {
+    fn lose(&mut self, audience: &Audience, event: &Event) {
+        for listener in audience.listeners().filter(|listener| listener.wants(event)) {
             match self.lost.iter_mut().find(|(other, _)| Arc::ptr_eq(other, listener)) {
                 Some((_, count)) => *count += 1,
                 None => self.lost.push((Arc::clone(listener), 1)),
@@ -67,15 +58,15 @@ impl Queue {
             self.note_lost();
         }
         let queued = self.waiting.pop_front()?;
-        if let Queued::Entry(change, _) = &queued {
-            self.bytes -= bytes(change);
+        if let Queued::Event(event, _) = &queued {
+            self.bytes -= bytes(event);
         }
         Some(queued)
     }
 }
 
-fn bytes(change: &EntryChange) -> usize {
-    let EntryChange { key, value, old, .. } = change;
+fn bytes(event: &Event) -> usize {
+    let Event::Entry(EntryChange { key, value, old, .. }) = event else { return EVENT_BYTES };
     let values = [value, old].into_iter().flatten();
     EVENT_BYTES + key.len() + values.map(|value| value.len()).sum::<usize>()
 }
@@ -117,7 +108,7 @@ impl Lane {
 
 /// All lanes of a member.
 pub(crate) struct Lanes {
-    each: Box<[Lane]>,
+    each: Box<[CachePadded<Lane>]>,
     /// How much may wait in each.
     capacity: usize,
     capacity_bytes: usize,
@@ -136,8 +127,8 @@ impl Lanes {
     pub(crate) fn new(config: &EventConfig) -> Lanes {
         let lanes = config.threads.get();
         Lanes {
-            each: (0..lanes).map(|_| Lane::default()).collect(),
-            capacity: config.queue_capacity.div_ceil(lanes),
+            each: (0..lanes).map(|_| CachePadded::default()).collect(),
+            capacity: config.queue_capacity.div_ceil(lanes).max(1),
             capacity_bytes: config.queue_capacity_bytes.div_ceil(lanes),
             lost: AtomicU64::new(0),
             telling: Mutex::default(),
@@ -148,41 +139,31 @@ impl Lanes {
         self.each.len()
     }
 
-    /// Queues what happened to an entry of this partition, whose lock the caller has.
-    pub(crate) fn push(&self, partition: PartitionId, change: EntryChange, audience: Audience) {
+    /// Queues what happened in this partition, whose lock the caller has. Whether it is queued.
+    pub(crate) fn push(&self, partition: PartitionId, event: Event, audience: Audience) -> bool {
         let lane = &self.each[partition.0 as usize % self.each.len()];
         let mut queue = lane.queue();
         if queue.is_stopped {
-            return;
+            return false;
         }
-        let bytes = bytes(&change);
+        let bytes = bytes(&event);
         let is_full = queue.waiting.len() >= self.capacity
             // However long one is, it is told when no other waits.
             || (queue.bytes > 0 && queue.bytes + bytes > self.capacity_bytes);
         if is_full {
-            queue.lose(&audience, &change);
-            if self.lost.fetch_add(1, Ordering::Relaxed) == 0 {
-                tracing::warn!("events are lost, as listeners are slower than changes");
+            queue.lose(&audience, &event);
+            drop(queue);
+            let lost = self.lost.fetch_add(1, Ordering::Relaxed) + 1;
+            if lost.is_power_of_two() {
+                tracing::warn!(lost, "events are lost, as listeners are slower than changes");
             }
-            return;
+            return false;
         }
         queue.note_lost();
         queue.bytes += bytes;
-        queue.waiting.push_back(Queued::Entry(change, audience));
+        queue.waiting.push_back(Queued::Event(event, audience));
         lane.wake(queue);
-    }
-
-    /// Queues what happened to all of a map.
-    pub(crate) fn push_of_map(&self, change: MapChange, audience: Audience) {
-        let of_map = Arc::new(OfMap { change, audience, left: AtomicUsize::new(self.each.len()) });
-        for lane in &self.each {
-            let mut queue = lane.queue();
-            if !queue.is_stopped {
-                queue.note_lost();
-                queue.waiting.push_back(Queued::Map(Arc::clone(&of_map)));
-                lane.wake(queue);
-            }
-        }
+        true
     }
 
     /// Tells what is queued for a lane, until it is stopped.
@@ -228,34 +209,18 @@ impl Lanes {
             let lost = std::mem::take(&mut queue.lost);
             drop(queue);
             lane.changed.notify_all();
-            // A user's code may go with them.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop((dropped, lost)))) {
-                std::mem::forget(panic);
-            }
+            let_go((dropped, lost));
         }
     }
 }
 
-/// Tells what is queued. A listener that was removed meanwhile goes here, and its drop may panic.
+/// Tells what is queued. A listener that was removed meanwhile goes here.
 fn tell_and_drop(queued: Queued) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| tell(queued))) {
-        tracing::error!("a listener panicked when it was dropped");
-        // It may have a drop of its own that panics.
-        std::mem::forget(panic);
-    }
-}
-
-fn tell(queued: Queued) {
-    match queued {
-        Queued::Entry(change, audience) => {
-            audience.listeners().for_each(|listener| listener.tell(Told::Entry(&change)));
+    match &queued {
+        Queued::Event(event, audience) => {
+            audience.listeners().for_each(|listener| listener.tell(Told::Event(event)));
         }
-        Queued::Map(of_map) => {
-            if of_map.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-                let OfMap { change, audience, .. } = &*of_map;
-                audience.listeners().for_each(|listener| listener.tell(Told::Map(*change)));
-            }
-        }
-        Queued::Lost(listener, count) => listener.tell(Told::Lost(count)),
+        Queued::Lost(listener, count) => listener.tell(Told::Lost(*count)),
     }
+    let_go(queued);
 }

@@ -8,11 +8,13 @@ use hotrestart::codec::Bytes;
 
 use super::Map;
 use super::core::MapCore;
+use super::foresight::Foreseen;
 use super::loading::Keys;
 use super::op::{Going, Op};
 use crate::caller::Caller;
 use crate::data::{DataRef, PartitionId, Serial};
 use crate::error::MapError;
+use crate::partition::Wanted;
 use crate::record::Head;
 use crate::stats::Operation;
 
@@ -21,42 +23,52 @@ type Key = Box<[u8]>;
 
 impl MapCore {
     /// Removes every entry whose key is not locked; how many. Keys that somebody is changing are waited for:
-    /// a change that had begun comes before the removal. Whoever listens is told of what is gone, also where
-    /// an error or the caller ends it early.
+    /// a change that had begun comes before the removal.
     pub(crate) async fn clear(
         self: &Arc<Self>,
         caller: Caller,
         going: Going,
     ) -> Result<u64, MapError> {
-        let mut gone = Gone { core: self, going, count: 0 };
         if going == Going::Cleared && self.is_stored() {
-            self.clear_backed(caller, &mut gone.count).await?;
-            return Ok(gone.count);
+            return self.clear_backed(caller).await;
         }
+        let mut gone = 0;
         for partition in (0..self.partitions.count()).map(PartitionId) {
-            let (removed, claimed) = self.clear_partition(partition)?;
-            gone.count += removed;
+            let (removed, claimed) = self.clear_partition(partition, going)?;
+            gone += removed;
             for key in claimed {
-                let op = Op::removal(going);
-                gone.count += u64::from(self.change(caller, &key, &op).await?.is_done);
+                let place = (partition, &key[..]);
+                let claim = self.claim(caller, place, Wanted::ClaimUnlocked, None).await?;
+                let Some(claim) = claim else { continue };
+                let removed = self.carry_out(claim, place, &Op::removal(going), Foreseen::Same)?;
+                gone += u64::from(removed.is_done);
             }
         }
-        Ok(gone.count)
+        Ok(gone)
     }
 
-    /// Removes what nobody has locked or claimed. How many entries are gone, and which keys are claimed.
-    fn clear_partition(&self, partition: PartitionId) -> Result<(u64, Vec<Key>), MapError> {
+    /// Removes what nobody has locked or claimed: all at once, where no key is. How many entries are gone,
+    /// and which keys are claimed.
+    fn clear_partition(
+        &self,
+        partition: PartitionId,
+        going: Going,
+    ) -> Result<(u64, Vec<Key>), MapError> {
         let part = self.part(partition);
         let mut locked = self.partitions.lock(partition);
         let busy: HashMap<_, _> = locked.busy(self.no).into_iter().collect();
         if busy.is_empty() {
-            return Ok((part.clear().map_err(|source| self.refused(source))?, Vec::new()));
+            let before = self.before_emptied(&locked, going)?;
+            let gone = part.clear();
+            self.tell_emptied(&locked, going, before, gone.as_ref().ok().copied());
+            return Ok((gone.map_err(|source| self.refused(source))?, Vec::new()));
         }
         let mut gone = 0;
         for entry in part {
             let key = entry.key_bytes();
             if !busy.contains_key(key) {
-                gone += u64::from(part.remove(key).map_err(|source| self.refused(source))?);
+                let removed = self.apply(&mut locked, key, &Op::removal(going))?;
+                gone += u64::from(removed.is_done);
             }
         }
         let claimed = busy.into_iter().filter(|(_, is_locked)| !is_locked);
@@ -71,21 +83,6 @@ impl MapCore {
     /// Walks over all entries.
     pub(crate) fn entries(&self) -> impl Iterator<Item = Ref<'_, Bytes, Bytes>> {
         self.parts.iter().flatten()
-    }
-}
-
-/// Entries that are gone with all others: told when this is dropped.
-struct Gone<'a> {
-    core: &'a MapCore,
-    going: Going,
-    count: u64,
-}
-
-impl Drop for Gone<'_> {
-    fn drop(&mut self) {
-        if self.count > 0 {
-            self.core.tell_of_map(self.going, self.count);
-        }
     }
 }
 
@@ -195,13 +192,13 @@ impl<K: Serial, V: Serial> Map<K, V> {
         Ok(())
     }
 
-    /// Removes all entries as [`Map::clear`] does, but from memory alone. How many are gone.
+    /// Removes all entries as [`Map::clear`] does, but does not tell the map's database. How many are gone.
     ///
     /// # Errors
     /// [`MapError`]; partitions that had their turn stay empty.
     #[doc(alias = "evictAll")]
     pub async fn evict_all(&self) -> Result<u64, MapError> {
-        self.core.clear(self.caller, Going::AllEvicted).await
+        self.core.clear(self.caller, Going::Evicted).await
     }
 
     /// Removes all entries but those of locked keys, partition by partition; a put to a partition that had

@@ -161,21 +161,22 @@ impl MapCore {
         op: &Op<'_>,
         deadline_ms: Option<u64>,
     ) -> Result<Option<Changed>, MapError> {
-        match self.claim(caller, place, deadline_ms).await? {
+        match self.claim(caller, place, Wanted::Claim, deadline_ms).await? {
             Some(claim) => self.change_claimed(claim, place, op).await.map(Some),
             None => Ok(None),
         }
     }
 
-    /// Claims a key for a caller, so that nobody changes it until the claim is gone; `None` when that
-    /// could not be until `deadline_ms` (monotonic).
+    /// Claims a key for a caller, so that nobody changes it until the claim is gone; `None` where the caller
+    /// does not get it ([`MapCore::take`]).
     pub(crate) async fn claim(
         &self,
         caller: Caller,
         (partition, key): (PartitionId, &[u8]),
+        wanted: Wanted,
         deadline_ms: Option<u64>,
     ) -> Result<Option<Claim>, MapError> {
-        let is_taken = self.take(caller, (partition, key), Wanted::Claim, deadline_ms).await?;
+        let is_taken = self.take(caller, (partition, key), wanted, deadline_ms).await?;
         Ok(is_taken.then(|| Claim::new(self.place(partition, key))))
     }
 
@@ -186,9 +187,8 @@ impl MapCore {
         (partition, key): (PartitionId, &[u8]),
         wanted: Wanted,
     ) -> Result<Claim, MapError> {
-        let is_taken = self.take(caller, (partition, key), wanted, None).await?;
-        assert!(is_taken, "it waits for ever");
-        Ok(Claim::new(self.place(partition, key)))
+        let claim = self.claim(caller, (partition, key), wanted, None).await?;
+        Ok(claim.expect("it waits for ever"))
     }
 
     /// Changes a key that the caller has claimed, in the map's database first where it has one, and gives it
@@ -263,7 +263,7 @@ impl MapCore {
         op: &Op<'_>,
     ) -> Result<Changed, MapError> {
         let part = self.part(locked.partition());
-        let audience = self.audience(key, op);
+        let audience = self.audience((locked.partition(), key), op);
         let tells_values = audience.as_ref().is_some_and(Audience::wants_values);
         let (mut old, mut was_there) = (None, false);
         let now_ms = || self.clock.wall_ms();
@@ -289,38 +289,37 @@ impl MapCore {
         } else {
             op.decide(None, &self.rules, now_ms)
         };
-        let is_done = match fate {
-            Fate::Refused => false,
+        let place = (locked.partition(), key);
+        let done = match fate {
+            Fate::Refused => Ok(false),
             Fate::Remove => match self.behind_of(op) {
                 // What was looked for and is nowhere the database does not have either.
-                Some(_) if op.asks_database() && !was_there => false,
-                Some(behind) => self.change_behind(behind, (locked.partition(), key), None)?,
-                None => part.remove(key).map_err(|source| self.refused(source))?,
+                Some(_) if op.asks_database() && !was_there => Ok(false),
+                Some(behind) => self.change_behind(behind, place, None),
+                None => part.remove(key).map_err(|source| self.refused(source)),
             },
             Fate::Put { head, value, expiry_ms } => {
                 let behind = self.behind_of(op);
-                let place = (locked.partition(), key);
-                match value {
+                let done = match value {
                     Value::New(value) if head == Head::default() => {
-                        self.put(place, (value.plain(), value.stored()), expiry_ms, behind)?;
+                        self.put(place, (value.plain(), value.stored()), expiry_ms, behind)
                     }
                     Value::New(value) => {
-                        self.put_with(place, (&head, value.stored()), expiry_ms, behind)?;
+                        self.put_with(place, (&head, value.stored()), expiry_ms, behind)
                     }
                     Value::Old => {
                         let value = old.as_deref().expect("copied above");
-                        self.put_with(place, (&head, value), expiry_ms, behind)?;
+                        self.put_with(place, (&head, value), expiry_ms, behind)
                     }
-                }
-                true
+                };
+                done.map(|()| true)
             }
         };
-        if let Some(audience) = audience
-            && is_done
-        {
-            self.tell(locked, key, (fate, op), (was_there, old.as_deref()), audience);
+        if let Some(audience) = audience {
+            let seen = (was_there, old.as_deref());
+            self.tell(locked, key, (fate, op, done.as_ref().ok().copied()), seen, audience);
         }
-        Ok(Changed { is_done, old: old.filter(|_| op.returns_old), put: None })
+        Ok(Changed { is_done: done?, old: old.filter(|_| op.returns_old), put: None })
     }
 
     #[inline]
@@ -360,7 +359,8 @@ impl MapCore {
         self.put(place, (&entry, value), expiry_ms, behind)
     }
 
-    /// Takes a key for a caller, or waits for it until `deadline_ms` (monotonic). Whether the caller has it.
+    /// Takes a key for a caller, or waits for it until `deadline_ms` (monotonic). Whether the caller has it:
+    /// it does unless the time was over, or the key is locked and was wanted unlocked.
     pub(crate) async fn take(
         &self,
         caller: Caller,
@@ -381,7 +381,7 @@ impl MapCore {
             Ok(is_taken) => Ok(is_taken),
             Err(wait) => match wait.await {
                 Outcome::Granted => Ok(true),
-                Outcome::TimedOut => Ok(false),
+                Outcome::TimedOut | Outcome::Locked => Ok(false),
                 Outcome::Gone => Err(self.gone()),
             },
         }

@@ -30,7 +30,9 @@ impl MapCore {
             _ if !is_stored && !self.interceptors.are_there() => return Ok(Foreseen::Same),
             Kind::Put { value, .. } => Some(value),
             Kind::Remove(Going::Removed | Going::Evicted) => None,
-            Kind::Remove(_) | Kind::SetTtl(_) | Kind::Load(_) => return Ok(Foreseen::Same),
+            Kind::Remove(Going::Cleared) | Kind::SetTtl(_) | Kind::Load(_) => {
+                return Ok(Foreseen::Same);
+            }
         };
         let old = self.read(key, |seen| Ok(seen.value.to_vec()))?;
         if !op.when.holds(old.as_deref()) {

@@ -1,110 +1,36 @@
-//! Listeners: who is told of changes, typed and in bytes.
-//!
-//! What is told is queued by the change itself, under its partition's lock; see [`crate::events`].
+//! Listeners, typed: what they ask for, and what they are told.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::Map;
 use super::core::MapCore;
-use super::op::{Fate, Going, Kind, Op, Value};
-use crate::data::{DataRef, Serial};
+use crate::data::{DataRef, PartitionId, Serial};
 use crate::error::MapError;
-use crate::events::{Audience, EntryChange, MapChange, Tell, Told, Wish};
-use crate::events::{EntryEventKind, ListenerId};
-use crate::partition::Locked;
-use crate::stats::Counted;
-
-impl MapCore {
-    /// From when this returns on each change that begins is told.
-    fn add_listener(&self, wish: Wish, tell: Tell) -> Result<ListenerId, MapError> {
-        let id = self.listeners.add(wish, tell);
-        if self.is_gone.load(Ordering::Acquire) {
-            self.listeners.remove(id);
-            return Err(self.gone());
-        }
-        self.pass_partitions();
-        Ok(id)
-    }
-
-    /// Who is to be told when an operation changes a key.
-    #[inline]
-    pub(super) fn audience(&self, key: &[u8], op: &Op<'_>) -> Option<Audience> {
-        match op.kind {
-            Kind::SetTtl(_) | Kind::Remove(Going::Cleared | Going::AllEvicted) => None,
-            Kind::Put { .. } | Kind::Load(_) | Kind::Remove(Going::Removed | Going::Evicted) => {
-                self.listeners.of_key(key)
-            }
-        }
-    }
-
-    /// Queues what an operation has made of a key.
-    #[cold]
-    pub(super) fn tell(
-        &self,
-        locked: &Locked<'_>,
-        key: &[u8],
-        (fate, op): (Fate<'_>, &Op<'_>),
-        (was_there, old): (bool, Option<&[u8]>),
-        audience: Audience,
-    ) {
-        let (kind, value) = match fate {
-            Fate::Put { value: Value::New(value), .. } if matches!(op.kind, Kind::Load(_)) => {
-                (EntryEventKind::Loaded, Some(value.stored()))
-            }
-            Fate::Put { value: Value::New(value), .. } if was_there => {
-                (EntryEventKind::Updated, Some(value.stored()))
-            }
-            Fate::Put { value: Value::New(value), .. } => {
-                (EntryEventKind::Added, Some(value.stored()))
-            }
-            Fate::Remove if matches!(op.kind, Kind::Remove(Going::Evicted)) => {
-                (EntryEventKind::Evicted, None)
-            }
-            Fate::Remove => (EntryEventKind::Removed, None),
-            Fate::Put { value: Value::Old, .. } | Fate::Refused => return,
-        };
-        if audience.wants(kind) {
-            let copy =
-                |value: Option<&[u8]>| value.filter(|_| audience.wants_values()).map(Box::from);
-            let change = EntryChange { kind, key: key.into(), value: copy(value), old: copy(old) };
-            self.counts.count(Counted::Event);
-            self.lanes.push(locked.partition(), change, audience);
-        }
-    }
-
-    /// Queues that so many entries are gone with all others.
-    pub(super) fn tell_of_map(&self, going: Going, count: u64) {
-        let change = match going {
-            Going::Cleared => MapChange::Cleared(count),
-            Going::AllEvicted => MapChange::EvictedAll(count),
-            Going::Removed | Going::Evicted => return,
-        };
-        if let Some(audience) = self.listeners.of_all() {
-            self.counts.count(Counted::Event);
-            self.lanes.push_of_map(change, audience);
-        }
-    }
-}
+use crate::events::{Emptied, EntryChange, EntryEventKind, Event, ListenerId, Told, Wish};
 
 /// What a listener is told.
 #[non_exhaustive]
 pub enum MapEvent<'a, K: Serial, V: Serial> {
     /// Something happened to an entry.
     Entry(EntryEvent<'a, K, V>),
-    /// [`Map::clear`] removed so many entries, of which nothing is told one by one.
+    /// [`Map::clear`] removed all entries of a partition at once; nothing is told of them one by one.
     Cleared {
-        /// How many.
+        /// The partition: [`Map::partition_of`] says which keys those were.
+        partition: PartitionId,
+        /// How many there were.
         entries: u64,
     },
-    /// [`Map::evict_all`] removed so many entries, of which nothing is told one by one.
+    /// [`Map::evict_all`] removed all entries of a partition at once, likewise.
     EvictedAll {
-        /// How many.
+        /// The partition.
+        partition: PartitionId,
+        /// How many there were.
         entries: u64,
     },
-    /// More events waited for listeners than may wait, and so many that this one wanted are lost: after what
-    /// it was told of the keys concerned, and before what it will be.
+    /// More events waited for listeners than may wait, and so many of those that this one asked for are lost:
+    /// after what it was told of the keys concerned, and before what it will be. A filter was not asked about
+    /// them.
     Lost {
         /// How many.
         events: u64,
@@ -115,8 +41,12 @@ impl<K: Serial, V: Serial> std::fmt::Debug for MapEvent<'_, K, V> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             MapEvent::Entry(event) => f.debug_tuple("Entry").field(event).finish(),
-            MapEvent::Cleared { entries } => write!(f, "Cleared({entries})"),
-            MapEvent::EvictedAll { entries } => write!(f, "EvictedAll({entries})"),
+            MapEvent::Cleared { partition, entries } => {
+                f.debug_tuple("Cleared").field(partition).field(entries).finish()
+            }
+            MapEvent::EvictedAll { partition, entries } => {
+                f.debug_tuple("EvictedAll").field(partition).field(entries).finish()
+            }
             MapEvent::Lost { events } => write!(f, "Lost({events})"),
         }
     }
@@ -205,12 +135,14 @@ impl<K: Serial, V: Serial> Map<K, V> {
     /// member's.
     ///
     /// It is called by the member's event threads, some time after the change, under no lock: it may take its
-    /// time and may use maps. What happened to one key it is told in that order; different keys, in any.
-    /// What happened to all of the map it is told after all that happened before. When more waits than may
-    /// ([`crate::EventConfig`]), events are lost, and [`MapEvent::Lost`] says so; a member that stops tells
-    /// nothing more.
+    /// time and may use maps. What happened in one partition it is told in that order; of different
+    /// partitions, in any. When more waits than may ([`crate::EventConfig`]), events are lost, and
+    /// [`MapEvent::Lost`] says so; a member that stops tells nothing more. What a change did that failed as
+    /// nobody knows whether the log keeps it is told, too, where readers see it.
     ///
-    /// A new time to live, as by [`Map::set_ttl`], is no event.
+    /// [`Map::clear`] and [`Map::evict_all`] are told partition by partition, and key by key in those where
+    /// some key is locked or changing, and over a database. A new time to live, as by [`Map::set_ttl`], and
+    /// an entry's expiry are no events.
     ///
     /// ```
     /// use std::sync::mpsc;
@@ -237,22 +169,24 @@ impl<K: Serial, V: Serial> Map<K, V> {
         Listen { core: &self.core, wish, is_told_values: false, filter: None }
     }
 
-    /// Has nothing more be told to a listener; it may be at work with one event still. Whether it was there.
+    /// Has nothing more be told to a listener; each event thread may be at work with one event of it still.
+    /// Whether it was there.
     #[doc(alias = "removeEntryListener")]
     pub fn remove_listener(&self, id: ListenerId) -> bool {
-        self.core.listeners.remove(id)
+        self.core.remove_listener(id)
     }
 }
 
 impl<K: Serial, V: Serial> Listen<'_, K, V> {
-    /// Only of this key; then nothing of all of the map either.
+    /// Only of this key. When it goes with all others of its partition, that is told as its own removal or
+    /// eviction.
     ///
     /// # Errors
     /// [`MapError::Data`] when the key has no bytes.
     pub fn key(mut self, key: &K::Encode) -> Result<Self, MapError> {
         let mut bytes = Vec::new();
         K::append(key, &mut bytes).map_err(|source| self.core.bad_data(source))?;
-        self.wish.key = Some(bytes.into());
+        self.wish.key = Some((self.core.partition_of(&bytes)?, bytes.into()));
         Ok(self)
     }
 
@@ -269,7 +203,8 @@ impl<K: Serial, V: Serial> Listen<'_, K, V> {
         self
     }
 
-    /// Of what happens to entries only where this holds. It sees values in any case.
+    /// Of what happens to entries only where this holds. It sees values in any case: of a removal or an
+    /// eviction the one before, [`EntryEvent::old_value`].
     pub fn filter(
         mut self,
         filter: impl Fn(&EntryEvent<'_, K, V>) -> bool + Send + Sync + 'static,
@@ -291,12 +226,13 @@ impl<K: Serial, V: Serial> Listen<'_, K, V> {
         let map = core.name.clone();
         let tell = move |told: Told<'_>| {
             let change = match told {
-                Told::Entry(change) => change,
-                Told::Map(MapChange::Cleared(entries)) => {
-                    return listener(MapEvent::Cleared { entries });
-                }
-                Told::Map(MapChange::EvictedAll(entries)) => {
-                    return listener(MapEvent::EvictedAll { entries });
+                Told::Event(Event::Entry(change)) => change,
+                Told::Event(Event::Emptied(emptied)) => {
+                    let Emptied { partition, entries, is_evicted } = *emptied;
+                    return listener(match is_evicted {
+                        true => MapEvent::EvictedAll { partition, entries },
+                        false => MapEvent::Cleared { partition, entries },
+                    });
                 }
                 Told::Lost(events) => return listener(MapEvent::Lost { events }),
             };

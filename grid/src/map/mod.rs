@@ -1,6 +1,6 @@
 //! Maps, as users call them: typed, asynchronous, with Hazelcast's meaning.
 //!
-//! `op.rs` decides what a change makes of an entry, `core.rs` does it, `locking.rs`, `listening.rs` and
+//! `op.rs` decides what a change makes of an entry, `core.rs` does it, `locking.rs`, `telling.rs` and
 //! `bulk.rs` have locks, who is told, and what concerns many keys; all of that in bytes. This file,
 //! `process.rs` (changes that a user's code decides) and `blocking.rs` turn types into bytes and back. No
 //! code of a user runs under a lock.
@@ -18,6 +18,7 @@ mod process;
 mod storing;
 mod storing_behind;
 mod storing_many;
+mod telling;
 mod view;
 
 use std::marker::PhantomData;
@@ -32,7 +33,7 @@ pub use self::process::Entry;
 pub use self::storing_behind::DeadLetter;
 pub use self::view::EntryView;
 use crate::caller::{Caller, Callers};
-use crate::data::{DataRef, Serial};
+use crate::data::{DataRef, PartitionId, Serial};
 use crate::error::MapError;
 use crate::record::NewValue;
 use crate::scratch::{self, Scratch};
@@ -115,6 +116,15 @@ impl<K: Serial, V: Serial> Map<K, V> {
     /// To whom the locks of this handle belong.
     pub fn caller(&self) -> Caller {
         self.caller
+    }
+
+    /// The partition that a key lies in, by Hazelcast's rule.
+    ///
+    /// # Errors
+    /// [`MapError::Data`] when the key has no bytes.
+    #[doc(alias = "getPartition")]
+    pub fn partition_of(&self, key: &K::Encode) -> Result<PartitionId, MapError> {
+        self.core.partition_of(&self.key(key)?)
     }
 
     /// A copy of a key's value.
@@ -319,7 +329,8 @@ impl<K: Serial, V: Serial> Map<K, V> {
         Ok(changed.is_some_and(|changed| changed.is_done))
     }
 
-    /// Removes a key as [`Map::delete`] does, but from memory alone. Whether it was there.
+    /// Removes a key as [`Map::delete`] does, but does not tell the map's database, which still has it.
+    /// Without a database it is gone. Whether it was there.
     ///
     /// # Errors
     /// [`MapError`].

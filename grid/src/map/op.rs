@@ -30,12 +30,10 @@ pub(crate) enum Kind<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Going {
     Removed,
-    /// From memory alone.
+    /// And the map's database is not told.
     Evicted,
-    /// With all others of the map.
+    /// With all others of the map; who asks for that tells the database.
     Cleared,
-    /// With all others of the map, from memory alone.
-    AllEvicted,
 }
 
 /// When a change happens.

@@ -40,7 +40,7 @@ impl MapCore {
             };
             let (keys, values): (Vec<_>, Vec<_>) =
                 std::mem::replace(&mut entries, rest).into_iter().unzip();
-            let claimed = self.claim_many(caller, keys).await?;
+            let claimed = self.claim_many(caller, keys, Wanted::Claim).await?;
             let core = Arc::clone(self);
             self.in_background(async move { core.set_batch(claimed, &values).await }).await?;
         }
@@ -82,13 +82,10 @@ impl MapCore {
         Ok(())
     }
 
-    /// Removes what memory has and what the database names, but locked keys, from both. `count` is raised by
-    /// what was in memory.
-    pub(super) async fn clear_backed(
-        self: &Arc<Self>,
-        caller: Caller,
-        count: &mut u64,
-    ) -> Result<(), MapError> {
+    /// Removes what memory has and what the database names, but locked keys, from both. How many entries
+    /// memory had.
+    pub(super) async fn clear_backed(self: &Arc<Self>, caller: Caller) -> Result<u64, MapError> {
+        let mut gone = 0;
         let batch_size = self.backing().config().batch_size.get();
         for partition in (0..self.partitions.count()).map(PartitionId) {
             let keys = self.part(partition).into_iter().map(|entry| entry.key_bytes().to_vec());
@@ -99,7 +96,7 @@ impl MapCore {
             keys.sort_unstable();
             keys.dedup();
             for batch in keys.chunks(batch_size) {
-                self.clear_keys(caller, batch.iter().cloned().collect(), count).await?;
+                gone += self.clear_keys(caller, batch.iter().cloned().collect()).await?;
             }
         }
         // What the database names is read beside what is removed: no key is claimed while the next are
@@ -116,35 +113,21 @@ impl MapCore {
             Ok::<(), MapError>(())
         });
         while let Some(batch) = told.recv().await {
-            self.clear_keys(caller, batch, count).await?;
+            gone += self.clear_keys(caller, batch).await?;
         }
-        reading.map_err(|outcome| self.no_outcome(outcome))?.await.unwrap_or(Ok(()))
+        reading.map_err(|outcome| self.no_outcome(outcome))?.await.unwrap_or(Ok(()))?;
+        Ok(gone)
     }
 
-    async fn clear_keys(
-        self: &Arc<Self>,
-        caller: Caller,
-        keys: Keys,
-        count: &mut u64,
-    ) -> Result<(), MapError> {
-        let is_free = |(partition, key): &(PartitionId, Bytes)| {
-            self.partitions.lock(*partition).holder((self.no, key)).is_none()
-        };
+    async fn clear_keys(self: &Arc<Self>, caller: Caller, keys: Keys) -> Result<u64, MapError> {
         self.await_room().await?;
-        let claimed = self.claim_many(caller, keys.into_iter().filter(is_free)).await?;
+        let claimed = self.claim_many(caller, keys, Wanted::ClaimUnlocked).await?;
         let core = Arc::clone(self);
-        let (gone, done) = self
-            .in_background(async move {
-                let mut gone = 0;
-                let done = core.clear_batch(claimed, &mut gone).await;
-                Ok((gone, done))
-            })
-            .await?;
-        *count += gone;
-        done
+        self.in_background(async move { core.clear_batch(claimed).await }).await
     }
 
-    async fn clear_batch(&self, claimed: Vec<Claimed>, gone: &mut u64) -> Result<(), MapError> {
+    async fn clear_batch(&self, claimed: Vec<Claimed>) -> Result<u64, MapError> {
+        let mut gone = 0;
         let ready = self.backing().ready(&self.name).await;
         let (_, Some(store)) = ready.map_err(|source| self.not_done("init", source))? else {
             unreachable!("only a map that is stored is cleared like this");
@@ -152,7 +135,7 @@ impl MapCore {
         let keys: Vec<Bytes> = claimed.iter().map(|(_, key, _)| key.clone()).collect();
         let defers = self.deferring().is_some();
         let is_deleted = match &keys[..] {
-            [] => return Ok(()),
+            [] => return Ok(0),
             _ if defers => true,
             [_] => false,
             keys => {
@@ -167,20 +150,22 @@ impl MapCore {
             }
             let op = Op::removal(Going::Cleared);
             let removed = self.carry_out(claim, (partition, &key), &op, Foreseen::Same)?;
-            *gone += u64::from(removed.is_done);
+            gone += u64::from(removed.is_done);
         }
-        Ok(())
+        Ok(gone)
     }
 
+    /// Claims keys one after the other; those that are locked are left out where they are wanted unlocked.
     async fn claim_many(
         &self,
         caller: Caller,
         keys: impl IntoIterator<Item = (PartitionId, Bytes)>,
+        wanted: Wanted,
     ) -> Result<Vec<Claimed>, MapError> {
         let mut claimed = Vec::new();
         for (partition, key) in keys {
-            let claim = self.claim_for(caller, (partition, &key), Wanted::Claim).await?;
-            claimed.push((partition, key, claim));
+            let claim = self.claim(caller, (partition, &key), wanted, None).await?;
+            claimed.extend(claim.map(|claim| (partition, key, claim)));
         }
         Ok(claimed)
     }

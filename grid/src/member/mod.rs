@@ -201,7 +201,7 @@ impl Inner {
     fn forget(&self, core: &MapCore) {
         core.is_gone.store(true, Ordering::Release);
         self.partitions.forget_map(core.no);
-        core.listeners.remove_all();
+        core.remove_listeners();
         core.interceptors.remove_all();
         if let Some(backing) = &core.backing {
             backing.end();
@@ -262,7 +262,7 @@ impl Inner {
             is_gone: AtomicBool::new(false),
             // Nobody knows what entries of a former life say of themselves.
             has_own_lives: AtomicBool::new(!whole.is_empty()),
-            listeners: Listeners::default(),
+            listeners: Listeners::new(self.partitions.count()),
             lanes: Arc::clone(&self.lanes),
             interceptors: Interceptors::default(),
             backing: self.backing(name, options).map_err(refused)?,

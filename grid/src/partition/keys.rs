@@ -3,8 +3,8 @@
 //! Invariants: a key is claimed by at most one, and locked by at most one caller; while a key is claimed,
 //! or locked by somebody else, nobody is let through. Whoever waits is let through in the order of coming,
 //! but for those who wait for a lock that another caller holds: its holder passes them, and so does who
-//! only loads the key. A key that is free has nobody waiting, so that a new caller may go ahead at once,
-//! and has no state here.
+//! only loads the key; who wants it unlocked is sent away. A key that is free has nobody waiting, so that a
+//! new caller may go ahead at once, and has no state here.
 //!
 //! Called by `mod.rs` under the partition's lock; time is passed in (milliseconds, monotonic). It wakes
 //! nobody: who is to be woken is handed to the caller, who has let the lock go then. Cost: a look-up or
@@ -28,6 +28,8 @@ pub(crate) struct Ticket(u64);
 pub(crate) enum Wanted {
     /// To change it: it is claimed until the change is done.
     Claim,
+    /// The same, but not when somebody has locked it, or does so before.
+    ClaimUnlocked,
     /// To load it, which is no change that a lock of another caller is about: likewise claimed.
     Load,
     /// To lock it, for so long in milliseconds, or until it is unlocked.
@@ -41,7 +43,7 @@ impl Wanted {
     /// What gives it back.
     pub(crate) fn undone_by(self, caller: Caller) -> Release {
         match self {
-            Wanted::Claim | Wanted::Load => Release::Claim,
+            Wanted::Claim | Wanted::ClaimUnlocked | Wanted::Load => Release::Claim,
             Wanted::Lock { .. } => Release::Lock(caller),
         }
     }
@@ -95,7 +97,12 @@ impl Busy {
     /// Whether a caller may go ahead, or be let through.
     fn admits(&self, caller: Caller, wanted: Wanted) -> bool {
         let is_anothers = self.lock.as_ref().is_some_and(|lock| lock.caller != caller);
-        !self.is_claimed && (!is_anothers || wanted == Wanted::Load)
+        let is_locked_out = match wanted {
+            Wanted::Load => false,
+            Wanted::ClaimUnlocked => self.lock.is_some(),
+            Wanted::Claim | Wanted::Lock { .. } => is_anothers,
+        };
+        !self.is_claimed && !is_locked_out
     }
 
     fn is_free(&self) -> bool {
@@ -296,20 +303,23 @@ impl Keys {
             busy.lock = None;
             self.deadlines.keys.remove(&lease);
         }
-        busy.waiting.retain(|waiting| {
-            let is_over = waiting.deadline_ms.is_some_and(|at_ms| at_ms <= now_ms);
-            if is_over {
-                forget(&mut self.deadlines, waiting);
-                self.to_wake.extend(waiting.slot.set(Outcome::TimedOut));
-            }
-            !is_over
-        });
+        let is_late = |waiting: &Waiting| waiting.deadline_ms.is_some_and(|at_ms| at_ms <= now_ms);
+        send_away(busy, is_late, Outcome::TimedOut, (&mut self.deadlines, &mut self.to_wake));
         while let Some(at) = busy.waiting.iter().position(may_go_on(busy)) {
             let waiting = busy.waiting.remove(at).expect("found there");
             forget(&mut self.deadlines, &waiting);
             let (caller, wanted) = (waiting.caller, waiting.wanted);
             give(busy, &mut self.deadlines, place, (caller, wanted), now_ms);
             self.to_wake.extend(waiting.slot.set(Outcome::Granted));
+        }
+        if busy.lock.is_some() {
+            let is_locked_out = |waiting: &Waiting| waiting.wanted == Wanted::ClaimUnlocked;
+            send_away(
+                busy,
+                is_locked_out,
+                Outcome::Locked,
+                (&mut self.deadlines, &mut self.to_wake),
+            );
         }
         if !busy.is_free() {
             return self.maps.get_mut(&map)?.get_mut(key);
@@ -334,6 +344,23 @@ fn busy_of<'a>(
     (map, key): Place<'_>,
 ) -> &'a mut Busy {
     maps.entry(map).or_default().entry(key.into()).or_default()
+}
+
+/// Ends waits without what was wanted.
+fn send_away(
+    busy: &mut Busy,
+    is_one: impl Fn(&Waiting) -> bool,
+    outcome: Outcome,
+    (deadlines, to_wake): (&mut Deadlines, &mut Vec<Waker>),
+) {
+    busy.waiting.retain(|waiting| {
+        let is_one = is_one(waiting);
+        if is_one {
+            forget(deadlines, waiting);
+            to_wake.extend(waiting.slot.set(outcome));
+        }
+        !is_one
+    });
 }
 
 /// Who among those that wait for a key may go on.

@@ -180,7 +180,7 @@ impl KeyPlace {
     }
 
     /// Takes what is wanted, or waits for it until `deadline_ms` (monotonic). Whether it was there, where
-    /// nothing has to be waited for.
+    /// nothing is to be waited for.
     pub(crate) fn take(
         self,
         caller: Caller,
@@ -191,7 +191,8 @@ impl KeyPlace {
         if locked.take(self.place(), caller, wanted) {
             return Ok(true);
         }
-        if deadline_ms.is_some_and(|at_ms| at_ms <= locked.now_ms()) {
+        let is_in_vain = wanted == Wanted::ClaimUnlocked && locked.holder(self.place()).is_some();
+        if is_in_vain || deadline_ms.is_some_and(|at_ms| at_ms <= locked.now_ms()) {
             return Ok(false);
         }
         let waiting = locked.keys().wait(self.place(), caller, wanted, deadline_ms);

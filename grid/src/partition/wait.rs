@@ -19,6 +19,8 @@ pub(crate) enum Outcome {
     Granted,
     /// The time was over before.
     TimedOut,
+    /// It is locked, and was wanted unlocked.
+    Locked,
     /// The map is gone.
     Gone,
 }

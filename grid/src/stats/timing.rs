@@ -3,6 +3,7 @@
 //! Which ones is random, so that what recurs in a program's operations recurs in the samples as often.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,11 @@ use super::{Counted, Latency, MapCounts, Operation};
 /// One operation in so many is timed, on average. A power of two.
 const TIMED_OF: u64 = 64;
 
+/// Threads that have begun an operation.
+static THREADS: AtomicU64 = AtomicU64::new(1);
+
 thread_local! {
-    /// Random bits, and how many operations are left until one is timed.
+    /// Where the random numbers are, and how many operations are left until one is timed.
     static SAMPLING: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
 }
 
@@ -27,26 +31,38 @@ fn is_timed() -> bool {
             sampling.set((random, left - 1));
             return false;
         }
-        draw(sampling, random);
-        true
+        draw(sampling, random)
     })
 }
 
+/// Draws how many operations come before the next that is timed. Whether this one is.
 #[cold]
-fn draw(sampling: &Cell<(u64, u64)>, before: u64) {
-    // A thread begins with what tells it from others: where its own cell lies. Marsaglia's xorshift.
-    let mut random = if before == 0 { std::ptr::from_ref(sampling).addr() as u64 } else { before };
-    random ^= random << 13;
-    random ^= random >> 7;
-    random ^= random << 17;
-    sampling.set((random, (random >> 32) % (2 * TIMED_OF - 1)));
+fn draw(sampling: &Cell<(u64, u64)>, before: u64) -> bool {
+    // A thread begins somewhere in between, and no two begin alike.
+    let is_first = before == 0;
+    let state = match is_first {
+        true => THREADS.fetch_add(1, Ordering::Relaxed).wrapping_mul(0xD6E8_FEB8_6659_FD93),
+        false => before,
+    };
+    let state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let random = mixed(state);
+    let left = random % if is_first { TIMED_OF } else { 2 * TIMED_OF - 1 };
+    sampling.set((state, if is_first { left.saturating_sub(1) } else { left }));
+    !is_first || left == 0
+}
+
+/// Vigna's `SplitMix64`.
+fn mixed(state: u64) -> u64 {
+    let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
 }
 
 /// Times of a map's operations.
 #[derive(Debug, Default)]
 pub(crate) struct Timings {
     /// Nanoseconds, made when the first is noted: a map that is not used costs nothing.
-    each: [Mutex<Option<Histogram<u32>>>; Operation::COUNT],
+    each: [Mutex<Option<Histogram<u64>>>; Operation::COUNT],
 }
 
 impl Timings {
