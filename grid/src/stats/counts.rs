@@ -1,14 +1,14 @@
-//! Counts of operations, in stripes: a thread always counts in the same one.
+//! Counts of operations: each thread has its own.
+//!
+//! Invariant: one thread at a time writes a count, so an addition need not be atomic; a thread that ends
+//! leaves its counts to the next. Whoever sums up reads all of them.
 
-use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
+use thread_local::ThreadLocal;
 
 use super::{Operation, Timings};
-
-/// Stripes of a map: few threads share one.
-const STRIPES: usize = 32;
 
 /// What a count is of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,46 +31,23 @@ impl Counted {
     }
 }
 
-type Stripe = CachePadded<[AtomicU64; Counted::COUNT]>;
-
-static NEXT: AtomicUsize = AtomicUsize::new(0);
-
-thread_local! {
-    static STRIPE: Cell<usize> = const { Cell::new(usize::MAX) };
-}
-
-/// The stripe of this thread.
-#[inline]
-fn stripe() -> usize {
-    STRIPE.with(|stripe| {
-        if stripe.get() == usize::MAX {
-            stripe.set(NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES);
-        }
-        stripe.get()
-    })
-}
+type OfThread = CachePadded<[AtomicU64; Counted::COUNT]>;
 
 /// What a map counts and times.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct MapCounts {
-    stripes: Box<[Stripe]>,
+    each: ThreadLocal<OfThread>,
     pub(crate) timings: Timings,
-}
-
-impl Default for MapCounts {
-    fn default() -> MapCounts {
-        let stripes = (0..STRIPES).map(|_| Stripe::default()).collect();
-        MapCounts { stripes, timings: Timings::default() }
-    }
 }
 
 impl MapCounts {
     #[inline]
     pub(crate) fn count(&self, counted: Counted) {
-        self.stripes[stripe()][counted.place()].fetch_add(1, Ordering::Relaxed);
+        let count = &self.each.get_or_default()[counted.place()];
+        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     pub(crate) fn sum(&self, counted: Counted) -> u64 {
-        self.stripes.iter().map(|stripe| stripe[counted.place()].load(Ordering::Relaxed)).sum()
+        self.each.iter().map(|counts| counts[counted.place()].load(Ordering::Relaxed)).sum()
     }
 }

@@ -1,7 +1,7 @@
 //! Local statistics of a map: what was done, how long it took, what there is.
 //!
-//! Called by the typed operations of `map/`. A count costs an atomic addition to a line that hardly another
-//! thread shares; one operation in some 64, at random, reads the clock twice and takes a lock. A reader of
+//! Called by the typed operations of `map/`. A count costs an addition in a line of the thread's own; one
+//! operation in some 64, at random, reads the clock twice and takes a lock. A reader of
 //! statistics sums up, with each partition's lock in turn for the locked keys.
 
 mod counts;
