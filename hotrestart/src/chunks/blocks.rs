@@ -336,6 +336,7 @@ impl Blocks {
             places: places_of(self.identity.origin, places, &samples),
             samples,
             forgettable: Forgettable::default(),
+            pinned_bytes: 0.0,
             judged_at: Some(0),
             is_charged: true,
         });

@@ -38,6 +38,8 @@ pub(crate) struct Chunk {
     /// How many chunks this life had freed when its facts of absence were judged last, or else when it came;
     /// nothing for a chunk that was loaded, of which it is not known.
     pub(crate) judged_at: Option<u64>,
+    /// Bytes of facts of absence, in any chunk, that old entries in this one keep, as the last survey found.
+    pub(crate) pinned_bytes: f64,
     /// Whether its memory is charged to the store's limit.
     pub(crate) is_charged: bool,
 }
@@ -66,6 +68,7 @@ impl Chunk {
 pub(crate) struct Forgettable {
     bits: Vec<u64>,
     count: u32,
+    places: u32,
 }
 
 impl Forgettable {
@@ -78,12 +81,23 @@ impl Forgettable {
         self.count
     }
 
-    pub(crate) fn insert(&mut self, number: usize) {
+    /// Places of the chunk's sample that they cover.
+    pub(crate) fn places(&self) -> u32 {
+        self.places
+    }
+
+    /// Adds the fact with this number, which covers so many places of the chunk's sample. Nothing if it was
+    /// there.
+    pub(crate) fn insert(&mut self, number: usize, places: u32) {
+        if self.contains(number) {
+            return;
+        }
         if self.bits.len() <= number / 64 {
             self.bits.resize(number / 64 + 1, 0);
         }
         self.bits[number / 64] |= 1 << (number % 64);
         self.count += 1;
+        self.places += places;
     }
 }
 

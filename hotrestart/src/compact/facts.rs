@@ -36,8 +36,9 @@ pub(crate) struct FactKeys {
 }
 
 impl FactKeys {
-    /// Room for the keys of up to `facts` facts. Surveys have numbers, so that keys that one cannot tell
-    /// apart are others than in the one before.
+    /// Room for the keys of up to `facts` facts. In a large table fewer entries are taken for those of keys
+    /// with facts. Surveys have numbers, so that keys that one cannot tell apart are others than in the one
+    /// before.
     pub(crate) fn new(facts: u64, number: u64) -> FactKeys {
         FactKeys {
             slots: vec![0; facts as usize + facts as usize / 2 + 2],
@@ -66,9 +67,9 @@ impl FactKeys {
         }
     }
 
-    /// Looks for entries of keys with facts. To be called when all facts were taken in, with all lines of
-    /// entries.
-    pub(crate) fn look_at(&mut self, entries: &[Line]) {
+    /// Looks for entries of keys with facts, and gives them to `found`. To be called when all facts were
+    /// taken in, with all lines of entries.
+    pub(crate) fn look_at(&mut self, entries: &[Line], mut found: impl FnMut(&Line)) {
         self.touch(entries);
         for entry in entries {
             let seq = entry.line.seq;
@@ -83,16 +84,20 @@ impl FactKeys {
             }
             let (slot, _) = self.find(entry);
             let known = self.slots[slot];
-            if known != 0 && age_of(known) < age {
+            if known == 0 {
+                continue;
+            }
+            found(entry);
+            if age_of(known) < age {
                 self.slots[slot] = part_of(known) | age;
             }
         }
     }
 
     /// Says of each fact whether it must stay. To be asked when all entries of all chunks were looked at.
-    pub(crate) fn judge(&self, facts: &[Line], mut is_needed: impl FnMut(bool)) {
+    pub(crate) fn judge(&self, facts: &[Line], mut is_needed: impl FnMut(&Line, bool)) {
         self.touch(facts);
-        facts.iter().for_each(|fact| is_needed(self.is_needed(fact)));
+        facts.iter().for_each(|fact| is_needed(fact, self.is_needed(fact)));
     }
 
     fn is_needed(&self, fact: &Line) -> bool {
@@ -186,7 +191,7 @@ mod tests {
         let entries: Vec<Line> =
             lines.iter().filter(|line| !line.line.kind.is_fact()).copied().collect();
         facts.chunks(7).for_each(|facts| keys.take(facts));
-        entries.chunks(7).for_each(|entries| keys.look_at(entries));
+        entries.chunks(7).for_each(|entries| keys.look_at(entries, |_| {}));
         let may_go = facts.iter().filter(|fact| !keys.is_needed(fact));
         may_go.map(|fact| fact.line.seq).collect()
     }

@@ -10,6 +10,7 @@ use std::ops::Range;
 use hdstore::IndexHash;
 
 use crate::chunks::catalogue::Chunk;
+use crate::chunks::sample::{self, Sample};
 use crate::format::block::{self, BLOCK_HEADER_LEN};
 use crate::format::directory::LINE_LEN;
 use crate::format::{
@@ -22,6 +23,13 @@ pub(crate) struct Line {
     pub(crate) map: MapId,
     pub(crate) stream: StreamId,
     pub(crate) line: DirectoryLine,
+}
+
+impl Line {
+    /// The sample that it makes.
+    pub(crate) fn sample(&self) -> Sample {
+        sample::of_line(self.map, self.stream, &self.line)
+    }
 }
 
 /// Which bytes of a chunk's file must be read to know its records.

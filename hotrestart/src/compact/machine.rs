@@ -47,7 +47,7 @@ pub(crate) struct Compactor {
     pub(super) shared: Arc<Shared>,
     disk: Arc<dyn Disk>,
     pub(super) memory: hdstore::Store<DiskLog>,
-    stamps: Stamps<DiskLog>,
+    pub(super) stamps: Stamps<DiskLog>,
     pub(super) state: Arc<State>,
     pub(super) store: StoreId,
     pub(super) hash: IndexHash,

@@ -23,7 +23,9 @@ use std::sync::atomic::Ordering;
 use super::facts::FactKeys;
 use super::lines::{self, Line};
 use super::machine::{Asked, Compactor, Work};
+use super::pins::Pins;
 use crate::chunks::catalogue::{Chunk, Forgettable};
+use crate::chunks::sample::FactPlaces;
 use crate::format::{ChunkId, LineKind};
 use crate::io::AlignedBuf;
 
@@ -42,6 +44,9 @@ const FOUND_SHARE: (f64, f64) = (1.0 / 16.0, 4.0);
 const LOOKS: u64 = 256;
 /// Facts that a survey takes where surveys are made often.
 const FACTS_OFTEN: u64 = 200;
+/// Room for a key in a survey for so many bytes of the log, at least: to few facts beside many entries each
+/// would seem to have one.
+const BYTES_PER_KEY: u64 = 1024;
 /// Lines that are looked at together.
 const GROUP: usize = 64;
 /// The part of the memory limit that the keys of a survey may take, on top of it, at 3 bytes each.
@@ -93,22 +98,17 @@ impl Surveys {
     }
 }
 
-/// Of a chunk's facts: how many there are, how many of these would be kept, what these take, and the share of
-/// all chunks that was freed since they were judged.
+/// Of a chunk's facts: how many there are, the bytes of those that would be kept, and the share of all chunks
+/// that was freed since they were judged.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waiting {
     pub(super) facts: u64,
-    pub(super) kept: f64,
     pub(super) kept_bytes: f64,
     pub(super) freed_share: f64,
 }
 
 impl Waiting {
-    /// Facts that a survey is expected to let go.
-    fn expected(&self) -> f64 {
-        self.kept * self.freed_share
-    }
-
+    /// Bytes of facts that a survey is expected to let go.
     fn expected_bytes(&self) -> f64 {
         self.kept_bytes * self.freed_share
     }
@@ -128,8 +128,10 @@ struct Survey {
     slice_left: usize,
     /// Of chunks whose facts were judged since the last round, those that may be forgotten.
     judged: HashMap<ChunkId, Forgettable>,
-    forgotten: u64,
-    expected: f64,
+    pins: Pins,
+    /// Bytes of facts that it let go, and those that it was expected to.
+    forgotten_bytes: f64,
+    expected_bytes: f64,
     began_ms: u64,
 }
 
@@ -222,23 +224,27 @@ impl Compactor {
             return;
         }
         let plan = self.plan();
-        let judged: VecDeque<Chunk> =
-            plan.chunks.iter().map(|chunk| chunk.without_samples()).collect();
+        let taken_in = plan.chunks.iter().map(|chunk| chunk.without_samples()).collect();
+        // By their samples it is known what the facts take that go.
+        let judged = plan.chunks.iter().map(|chunk| (*chunk).clone()).collect();
         let all = self.candidates.chunks().map(Chunk::without_samples).collect();
-        let facts = plan.facts.min(self.surveys.facts_max);
+        let log_bytes = self.candidates.len() as u64 * self.shared.supply.chunk_size();
+        let facts = plan.facts.max(log_bytes / BYTES_PER_KEY).min(self.surveys.facts_max);
         let freed = self.state.freed.load(Ordering::Relaxed);
         let survey = Survey {
             keys: FactKeys::new(facts, self.surveys.count),
-            expected: plan.expected,
-            left: [judged.clone(), all, judged],
+            expected_bytes: plan.expected_bytes,
+            left: [taken_in, all, judged],
             freed_before: freed,
             gone: HashSet::new(),
             slice_left: 0,
             judged: HashMap::new(),
-            forgotten: 0,
+            pins: Pins::default(),
+            forgotten_bytes: 0.0,
             began_ms: now_ms,
         };
         self.surveys.count += 1;
+        self.stamps.refresh();
         self.surveys.under_way = Some(Box::new(survey));
     }
 
@@ -252,7 +258,8 @@ impl Compactor {
     /// is none.
     pub(super) fn end_surveys_turn(&mut self) -> bool {
         let Some(survey) = &mut self.surveys.under_way else { return false };
-        self.candidates.note_judged(&mut survey.judged, survey.freed_before);
+        survey.forgotten_bytes +=
+            self.candidates.note_judged(&mut survey.judged, survey.freed_before);
         survey.slice_left = SLICE_CHUNKS * self.shared.supply.chunk_size() as usize;
         true
     }
@@ -279,10 +286,14 @@ impl Compactor {
             return true;
         }
         let Some(chunk) = survey.next() else {
-            self.candidates.note_judged(&mut survey.judged, survey.freed_before);
-            let (found, took_ms) =
-                (survey.forgotten as f64, now_ms.saturating_sub(survey.began_ms));
-            self.surveys.note(found / survey.expected.max(1.0), now_ms, took_ms);
+            let found = survey.forgotten_bytes
+                + self.candidates.note_judged(&mut survey.judged, survey.freed_before);
+            self.candidates.note_pins(&survey.pins, survey.freed_before);
+            let took_ms = now_ms.saturating_sub(survey.began_ms);
+            // A chunk's worth more of both: what little was expected tells nothing.
+            let chunk_size = chunk_size as f64;
+            let found_share = (found + chunk_size) / (survey.expected_bytes + chunk_size);
+            self.surveys.note(found_share, now_ms, took_ms);
             return true;
         };
         let Some(buf) = self.victim_buf.take() else {
@@ -331,18 +342,24 @@ impl Compactor {
         let stage = survey.left.iter().position(|left| !left.is_empty()).unwrap_or(2);
         match stage {
             0 => in_groups(&is_fact, &mut |facts| keys.take(facts))?,
-            1 => in_groups(&is_entry, &mut |entries| keys.look_at(entries))?,
+            1 => {
+                let pins = &mut survey.pins;
+                in_groups(&is_entry, &mut |entries| {
+                    keys.look_at(entries, |entry| pins.offer(entry));
+                })?;
+                survey.pins.end_chunk(chunk.id, &self.stamps);
+            }
             _ => {
+                let places = FactPlaces::of(&chunk.samples);
                 let (mut forgettable, mut number) = (known.clone(), 0);
                 in_groups(&is_fact, &mut |facts| {
-                    keys.judge(facts, |is_needed| {
-                        if !is_needed && !forgettable.contains(number) {
-                            forgettable.insert(number);
+                    keys.judge(facts, |fact, is_needed| {
+                        if !is_needed {
+                            forgettable.insert(number, places.covered_by(&fact.sample()));
                         }
                         number += 1;
                     });
                 })?;
-                survey.forgotten += u64::from(forgettable.count() - known.count());
                 survey.judged.insert(chunk.id, forgettable);
             }
         }
@@ -364,8 +381,7 @@ struct Plan<'a> {
     chunks: Vec<&'a Chunk>,
     /// How many they are.
     facts: u64,
-    /// How many of them are expected to go, and what these take.
-    expected: f64,
+    /// What those of them take that are expected to go.
     expected_bytes: f64,
 }
 
@@ -376,14 +392,13 @@ impl<'a> Plan<'a> {
             let by_wait = of_other.freed_share.total_cmp(&of_one.freed_share);
             by_wait.then(one.youngest.cmp(&other.youngest))
         });
-        let mut plan = Plan { chunks: Vec::new(), facts: 0, expected: 0.0, expected_bytes: 0.0 };
+        let mut plan = Plan { chunks: Vec::new(), facts: 0, expected_bytes: 0.0 };
         for (chunk, waiting) in waiting {
             if !plan.chunks.is_empty() && plan.facts + waiting.facts > facts_max {
                 break;
             }
             plan.chunks.push(chunk);
             plan.facts += waiting.facts;
-            plan.expected += waiting.expected();
             plan.expected_bytes += waiting.expected_bytes();
         }
         plan
@@ -411,6 +426,7 @@ mod tests {
             places: 0,
             forgettable: Forgettable::default(),
             judged_at: Some(judged_at),
+            pinned_bytes: 0.0,
             is_charged: false,
         }
     }
@@ -419,7 +435,6 @@ mod tests {
     fn planned(chunks: &[Chunk], freed: u64, facts_max: u64) -> Vec<u64> {
         let waiting = |chunk: &Chunk| Waiting {
             facts: 100,
-            kept: 100.0,
             kept_bytes: 4_800.0,
             freed_share: (freed - chunk.judged_at.expect("known")) as f64 / 1000.0,
         };

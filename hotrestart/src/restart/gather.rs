@@ -83,6 +83,7 @@ impl<'a> Gather<'a> {
             places: places_of(header.origin, places, &samples),
             samples,
             forgettable: Forgettable::default(),
+            pinned_bytes: 0.0,
             judged_at: None,
             is_charged: true,
         });
