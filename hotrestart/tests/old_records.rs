@@ -84,9 +84,10 @@ fn facts_of_few_long_keys_are_told_from_entries_of_many_short_ones() {
     case.check((store, map), |_| false);
 }
 
-/// Most facts are short and needed; most of their bytes are those of a few long ones that are not.
+/// Most facts are short, and old records keep them; most of their bytes are those of a few long ones that may
+/// go.
 #[test]
-fn facts_count_by_their_bytes_where_few_are_long() {
+fn few_long_facts_are_forgotten_in_time_beside_short_ones_that_old_records_keep() {
     let case = Case::new(120_000, 100, 1.5);
     let (store, map) = case.filled();
     let goes = |number: u64| number.is_multiple_of(24);

@@ -68,7 +68,6 @@ impl Chunk {
 pub(crate) struct Forgettable {
     bits: Vec<u64>,
     count: u32,
-    places: u32,
 }
 
 impl Forgettable {
@@ -81,14 +80,8 @@ impl Forgettable {
         self.count
     }
 
-    /// Places of the chunk's sample that they cover.
-    pub(crate) fn places(&self) -> u32 {
-        self.places
-    }
-
-    /// Adds the fact with this number, which covers so many places of the chunk's sample. Nothing if it was
-    /// there.
-    pub(crate) fn insert(&mut self, number: usize, places: u32) {
+    /// Adds the fact with this number. Nothing if it was there.
+    pub(crate) fn insert(&mut self, number: usize) {
         if self.contains(number) {
             return;
         }
@@ -97,7 +90,6 @@ impl Forgettable {
         }
         self.bits[number / 64] |= 1 << (number % 64);
         self.count += 1;
-        self.places += places;
     }
 }
 

@@ -10,7 +10,6 @@
 use std::ops::Range;
 
 use hdstore::{Seq, Stamp};
-use rapidhash::RapidHashMap;
 
 use crate::format::directory::DirectoryLine;
 use crate::format::{ChunkOrigin, LineKind, MapId, StreamId};
@@ -84,33 +83,6 @@ impl Sampler {
     pub(crate) fn take(&mut self) -> Box<[Sample]> {
         (self.index, self.next) = (0, place(0, self.step));
         std::mem::take(&mut self.samples).into_boxed_slice()
-    }
-}
-
-/// The facts of absence in a sample, with the places that each covers: of facts of unequal length the places
-/// tell what they take, where their number does not.
-#[derive(Debug)]
-pub(crate) struct FactPlaces {
-    by_stamp: RapidHashMap<Stamp, u32>,
-}
-
-impl FactPlaces {
-    pub(crate) fn of(samples: &[Sample]) -> FactPlaces {
-        let mut by_stamp = RapidHashMap::default();
-        for sample in samples.iter().filter(|sample| sample.kind.is_fact()) {
-            *by_stamp.entry(sample.stamp).or_default() += 1;
-        }
-        FactPlaces { by_stamp }
-    }
-
-    /// Places that all of them cover.
-    pub(crate) fn all(&self) -> u32 {
-        self.by_stamp.values().sum()
-    }
-
-    /// Places that the fact covers of which this is the sample.
-    pub(crate) fn covered_by(&self, fact: &Sample) -> u32 {
-        self.by_stamp.get(&fact.stamp).copied().unwrap_or(0)
     }
 }
 

@@ -14,7 +14,6 @@ use super::lines;
 use super::pins::Pins;
 use super::survey::Waiting;
 use crate::chunks::catalogue::{Chunk, Forgettable};
-use crate::chunks::sample::FactPlaces;
 use crate::format::{ChunkId, LineKind};
 use crate::log::{DiskLog, Shared};
 use crate::runs::RunOf;
@@ -34,8 +33,6 @@ pub(crate) struct Known {
     pub(crate) live: f64,
     /// The share of its facts of absence that no other of them implies, by its sample.
     not_implied: f64,
-    /// Places of its sample that facts of absence cover.
-    fact_places: u32,
     /// A part of this run is in it, which was being put when it was looked at last.
     pending: Option<u64>,
 }
@@ -43,24 +40,17 @@ pub(crate) struct Known {
 impl Known {
     fn new(chunk: Chunk, pending: Option<u64>) -> Known {
         let not_implied = kept_share(&chunk.samples, chunk.absences);
-        let fact_places = FactPlaces::of(&chunk.samples).all();
-        Known { chunk, live: 1.0, not_implied, fact_places, pending }
+        Known { chunk, live: 1.0, not_implied, pending }
     }
 
-    /// The share of its facts' bytes that must be kept: what a survey let go and what is implied may be the
-    /// same.
+    /// The share of its facts that must be kept: what a survey let go and what is implied may be the same.
     fn kept_facts(&self) -> f64 {
         (1.0 - self.let_go(&self.chunk.forgettable)).min(self.not_implied)
     }
 
-    /// The share of its facts' bytes that these take, by its sample: a few long ones may be most of them.
-    /// Where there is none of them in it, by their number.
+    /// The share of its facts that these are.
     fn let_go(&self, facts: &Forgettable) -> f64 {
-        if self.fact_places > 0 {
-            f64::from(facts.places()) / f64::from(self.fact_places)
-        } else {
-            f64::from(facts.count()) / f64::from(self.chunk.absences.max(1))
-        }
+        f64::from(facts.count()) / f64::from(self.chunk.absences.max(1))
     }
 }
 

@@ -95,9 +95,9 @@ impl FactKeys {
     }
 
     /// Says of each fact whether it must stay. To be asked when all entries of all chunks were looked at.
-    pub(crate) fn judge(&self, facts: &[Line], mut is_needed: impl FnMut(&Line, bool)) {
+    pub(crate) fn judge(&self, facts: &[Line], mut is_needed: impl FnMut(bool)) {
         self.touch(facts);
-        facts.iter().for_each(|fact| is_needed(fact, self.is_needed(fact)));
+        facts.iter().for_each(|fact| is_needed(self.is_needed(fact)));
     }
 
     fn is_needed(&self, fact: &Line) -> bool {

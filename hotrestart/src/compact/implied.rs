@@ -18,19 +18,16 @@ use rapidhash::RapidHashMap;
 use super::lines::Line;
 use super::survivors::record_at;
 use crate::chunks::catalogue::Chunk;
-use crate::chunks::sample::{FactPlaces, Sample};
+use crate::chunks::sample::Sample;
 use crate::format::{LineKind, MapId, StreamId};
 
 /// Adds those among the facts of a victim, which was read whole, that it may be freed without.
 pub(super) fn note_implied(victim: &mut Chunk, lines: &[Line], bytes: &[u8]) {
-    let places = FactPlaces::of(&victim.samples);
-    for (number, line) in of_victim(lines, bytes) {
-        victim.forgettable.insert(number, places.covered_by(&line.sample()));
-    }
+    of_victim(lines, bytes).into_iter().for_each(|number| victim.forgettable.insert(number));
 }
 
-/// The facts of absence that another of the same victim implies, with their numbers among all facts.
-fn of_victim<'a>(lines: &'a [Line], bytes: &[u8]) -> Vec<(usize, &'a Line)> {
+/// The numbers of the facts of absence, counted among all facts, that another of the same victim implies.
+fn of_victim(lines: &[Line], bytes: &[u8]) -> Vec<usize> {
     // The hash is seeded: nobody can choose keys that all come to one place.
     let mut newest: RapidHashMap<(MapId, StreamId, u64), (usize, &Line)> = RapidHashMap::default();
     let mut implied = Vec::new();
@@ -43,10 +40,10 @@ fn of_victim<'a>(lines: &'a [Line], bytes: &[u8]) -> Vec<(usize, &'a Line)> {
             continue;
         }
         if known.line.seq < line.line.seq {
-            implied.push((known_number, known));
+            implied.push(known_number);
             *of_key = (number, line);
         } else {
-            implied.push((number, line));
+            implied.push(number);
         }
     }
     implied
@@ -115,10 +112,6 @@ mod tests {
         (lines, bytes)
     }
 
-    fn numbers_of(lines: &[Line], bytes: &[u8]) -> Vec<usize> {
-        of_victim(lines, bytes).into_iter().map(|(number, _)| number).collect()
-    }
-
     #[test]
     fn of_the_facts_of_one_key_the_newest_is_kept_wherever_it_stands() {
         let facts: [(u32, u32, &[u8], u64); 8] = [
@@ -132,7 +125,7 @@ mod tests {
             (1, 0, b"c", 1),
         ];
         let (lines, bytes) = victim(&facts, |key| u64::from(key[0]));
-        let mut implied = numbers_of(&lines, &bytes);
+        let mut implied = of_victim(&lines, &bytes);
         implied.sort_unstable();
         assert_eq!(implied, [0, 1, 3], "other tables and other keys keep theirs");
     }
@@ -147,7 +140,7 @@ mod tests {
             (1, 0, b"one", 50),
         ];
         let (lines, bytes) = victim(&facts, |_| 77);
-        let implied = numbers_of(&lines, &bytes);
+        let implied = of_victim(&lines, &bytes);
         assert!(!implied.contains(&4) && !implied.contains(&3), "the newest of a key: {implied:?}");
         assert!(implied.contains(&0) && implied.contains(&2), "{implied:?}");
     }
@@ -159,10 +152,10 @@ mod tests {
         let (mut lines, mut bytes) = victim(&facts, |_| 5);
         let clear = DirectoryLine { kind: LineKind::Clear, hash: 0, ..lines[0].line };
         lines.insert(0, Line { line: clear, ..lines[0] });
-        assert_eq!(numbers_of(&lines, &bytes), [1, 2]);
+        assert_eq!(of_victim(&lines, &bytes), [1, 2]);
         let of_newest = lines[3].line.offset as usize;
         bytes[of_newest] = 0xff;
-        assert_eq!(numbers_of(&lines, &bytes), [1], "the newest that can be read is kept");
+        assert_eq!(of_victim(&lines, &bytes), [1], "the newest that can be read is kept");
     }
 
     /// A sample of a chunk of `facts` facts, each of a key that `key` gives.

@@ -25,7 +25,6 @@ use super::lines::{self, Line};
 use super::machine::{Asked, Compactor, Work};
 use super::pins::Pins;
 use crate::chunks::catalogue::{Chunk, Forgettable};
-use crate::chunks::sample::FactPlaces;
 use crate::format::{ChunkId, LineKind};
 use crate::io::AlignedBuf;
 
@@ -224,9 +223,8 @@ impl Compactor {
             return;
         }
         let plan = self.plan();
-        let taken_in = plan.chunks.iter().map(|chunk| chunk.without_samples()).collect();
-        // By their samples it is known what the facts take that go.
-        let judged = plan.chunks.iter().map(|chunk| (*chunk).clone()).collect();
+        let judged: VecDeque<Chunk> =
+            plan.chunks.iter().map(|chunk| chunk.without_samples()).collect();
         let all = self.candidates.chunks().map(Chunk::without_samples).collect();
         let log_bytes = self.candidates.len() as u64 * self.shared.supply.chunk_size();
         let facts = plan.facts.max(log_bytes / BYTES_PER_KEY).min(self.surveys.facts_max);
@@ -234,7 +232,7 @@ impl Compactor {
         let survey = Survey {
             keys: FactKeys::new(facts, self.surveys.count),
             expected_bytes: plan.expected_bytes,
-            left: [taken_in, all, judged],
+            left: [judged.clone(), all, judged],
             freed_before: freed,
             gone: HashSet::new(),
             slice_left: 0,
@@ -350,12 +348,11 @@ impl Compactor {
                 survey.pins.end_chunk(chunk.id, &self.stamps);
             }
             _ => {
-                let places = FactPlaces::of(&chunk.samples);
                 let (mut forgettable, mut number) = (known.clone(), 0);
                 in_groups(&is_fact, &mut |facts| {
-                    keys.judge(facts, |fact, is_needed| {
+                    keys.judge(facts, |is_needed| {
                         if !is_needed {
-                            forgettable.insert(number, places.covered_by(&fact.sample()));
+                            forgettable.insert(number);
                         }
                         number += 1;
                     });
