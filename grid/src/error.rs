@@ -56,6 +56,18 @@ pub enum MapError {
         /// How long the change waited for room.
         waited: std::time::Duration,
     },
+    /// Changes of the map wait for its database, and the member was given no map store for it: what was put
+    /// now would be older, there, than what is told later.
+    #[error(
+        "map {map:?}: {waiting} changes of it wait for its database, and the member was given no map \
+         store for it: start it with one, or give them up by Builder::drop_waiting_changes({map:?})"
+    )]
+    ChangesWait {
+        /// The map.
+        map: String,
+        /// How many changes wait.
+        waiting: u64,
+    },
     /// Names that begin with `hd:` are the member's own.
     #[error("map {map:?}: names that begin with \"hd:\" are the member's own; choose another")]
     OwnName {

@@ -152,6 +152,71 @@ fn what_waits_survives_a_restart_and_reaches_the_database_though_nobody_opens_th
     }
 }
 
+/// Sets a change of key 1 aside: the database refuses it, and takes others.
+fn set_aside(rows: &Rows, bed: &Bed, map: &Numbers, value: i32) {
+    rows.state().refused.insert(value);
+    map.blocking().set(&1, &value).expect("set");
+    let mut next = 100;
+    eventually("set aside", || {
+        let _ = map.blocking().set(&next, &next);
+        next += 1;
+        bed.pass(Duration::from_secs(60));
+        map.local_map_stats().dead_letter_count == 1
+    });
+    settle(bed, map);
+}
+
+#[test]
+fn the_next_change_of_a_key_has_what_is_set_aside_tried_again_before_it() {
+    let rows = Rows::default();
+    let refusals_max = 1.try_into().expect("some");
+    let bed = bed_with(&rows, MapStoreConfig { refusals_max, write_coalescing: false, ..config() });
+    let map = map(&bed);
+    set_aside(&rows, &bed, &map, 13);
+    rows.state().refused.clear();
+    stores(&rows);
+    map.blocking().set(&1, &14).expect("set");
+    assert_eq!((flushed(&bed, &map), stores(&rows).len()), (0, 2), "in their order");
+    assert_eq!(rows.state().rows[&1], 14);
+    let stats = map.local_map_stats();
+    assert_eq!((stats.dirty_entry_count, stats.dead_letter_count), (0, 0));
+}
+
+#[test]
+fn who_waits_for_room_hears_of_room_that_is_given_up() {
+    let rows = Rows::default();
+    let (refusals_max, write_capacity) = (1.try_into().expect("some"), 2.try_into().expect("some"));
+    let write_room_timeout = Duration::from_secs(3_600);
+    let bed = bed_with(
+        &rows,
+        MapStoreConfig { refusals_max, write_capacity, write_room_timeout, ..config() },
+    );
+    let map = map(&bed);
+    set_aside(&rows, &bed, &map, 13);
+    map.blocking().set(&2, &2).expect("the last room");
+    std::thread::scope(|scope| {
+        let other = map.clone();
+        let set = scope.spawn(move || other.blocking().set(&3, &3));
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(map.drop_dead_letters(), 1);
+        set.join().expect("joined").expect("there is room");
+    });
+}
+
+#[test]
+fn what_post_processes_is_told_each_entry_by_itself() {
+    let rows = Rows::default();
+    rows.state().raised_by = 1;
+    let bed = bed_with(&rows, config());
+    let map = map(&bed);
+    map.blocking().set(&1, &1).expect("set");
+    map.blocking().set(&2, &2).expect("set");
+    assert_eq!(flushed(&bed, &map), 0);
+    assert!(stores(&rows).iter().all(|call| !call.starts_with("store_all")));
+    assert_eq!(rows.rows(), [(1, 2), (2, 3)]);
+    assert_eq!(map.blocking().get(&1).expect("get"), Some(1), "the map keeps what it was given");
+}
+
 #[test]
 fn while_the_database_is_down_nothing_is_lost_or_set_aside_and_what_waits_is_bounded() {
     let rows = Rows::default();

@@ -147,15 +147,18 @@ impl MapCore {
         let (_, Some(store)) = ready.map_err(|source| self.not_done("init", source))? else {
             return Ok(foreseen);
         };
+        self.await_older((self.partition_of(key)?, key)).await?;
         match foreseen {
             Foreseen::Put(entry) => {
                 let own = store.store(key, NewValue::new(&entry).stored()).await;
                 let own = own.map_err(|source| self.not_done("store", source))?;
+                self.note_taken();
                 Ok(Foreseen::Put(own.map_or(entry, |own| plain(&own))))
             }
             Foreseen::Remove { .. } if op.kind == Kind::Remove(Going::Removed) => {
                 let deleted = store.delete(key).await;
                 deleted.map_err(|source| self.not_done("delete", source))?;
+                self.note_taken();
                 Ok(foreseen)
             }
             foreseen => Ok(foreseen),

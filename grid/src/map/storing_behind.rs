@@ -76,8 +76,9 @@ impl MapCore {
         self.in_background(async move {
             let behind = core.deferring().expect("as before");
             let at_most = core.backing().config().write_room_timeout;
-            let room = until(behind, || !behind.is_full());
+            let room = until(behind, || !behind.is_full() || behind.is_stopped());
             match tokio::time::timeout(at_most, room).await {
+                Ok(()) if behind.is_stopped() => Err(core.gone()),
                 Ok(()) => Ok(()),
                 Err(_) => Err(MapError::MapStoreFull {
                     map: core.name.clone(),
@@ -109,7 +110,7 @@ impl MapCore {
         }
     }
 
-    async fn tell_database(&self) {
+    async fn tell_database(self: &Arc<Self>) {
         let behind = self.behind().expect("asked by who knows that there is one");
         while !behind.is_stopped() {
             let now_ms = self.clock.monotonic_ms();
@@ -126,8 +127,8 @@ impl MapCore {
         }
     }
 
-    async fn tell_batch(&self, behind: &Behind, batch: Vec<Away>) {
-        let begun = AssertUnwindSafe(self.backing().begin(&self.name)).catch_unwind().await;
+    async fn tell_batch(self: &Arc<Self>, behind: &Behind, batch: Vec<Away>) {
+        let begun = AssertUnwindSafe(self.backing().ready(&self.name)).catch_unwind().await;
         let store = match begun {
             Ok(Ok((_, Some(store)))) => store,
             Ok(Ok((_, None))) => unreachable!("nothing waits where nothing stores"),
@@ -145,29 +146,81 @@ impl MapCore {
     }
 
     /// Tells the database changes of one kind.
-    async fn tell_part(&self, behind: &Behind, store: &dyn AnyStore, part: Vec<Away>) {
-        if part.len() > 1 && told(tell_all(store, &part)).await.is_ok() {
-            part.iter().for_each(|away| behind.stored(away));
-            return;
+    async fn tell_part(self: &Arc<Self>, behind: &Behind, store: &dyn AnyStore, part: Vec<Away>) {
+        let may_be_told_at_once = part.len() > 1
+            && (!store.post_processes() || part.iter().all(|away| away.value.is_none()));
+        if may_be_told_at_once && told(tell_all(store, &part)).await.is_ok() {
+            behind.note_taken();
+            return self.forget_told(part).await;
         }
-        let (mut rest, mut refused, mut taken) = (part.iter(), 0, 0);
-        while taken > 0 || refused < DOWN_AFTER {
+        let (mut rest, mut refused, mut taken) = (part.into_iter(), 0, Vec::new());
+        while !behind.is_stopped() && (!taken.is_empty() || refused < DOWN_AFTER) {
             let Some(away) = rest.next() else { break };
-            match told(tell_one(store, away)).await {
+            match told(tell_one(store, &away)).await {
                 Ok(()) => {
-                    behind.stored(away);
-                    taken += 1;
+                    behind.note_taken();
+                    taken.push(away);
                 }
                 Err(why) => {
                     tracing::warn!(map = self.name, why, "the database refuses a change");
-                    behind.refused(away, &why);
+                    behind.refused(&away, &why);
                     refused += 1;
                 }
             }
         }
         if rest.len() > 0 {
-            behind.give_back(rest);
+            behind.give_back(rest.as_slice());
         }
+        self.forget_told(taken).await;
+    }
+
+    /// Removes the records of what the database has taken, where waiting for the log holds up no call.
+    async fn forget_told(self: &Arc<Self>, told: Vec<Away>) {
+        if told.is_empty() {
+            return;
+        }
+        let core = Arc::clone(self);
+        let forget = move || core.behind().expect("as before").stored(&told);
+        if let Err(error) = tokio::task::spawn_blocking(forget).await {
+            tracing::warn!(%error, "what was told may be told again after a restart");
+        }
+    }
+
+    /// The database has taken what was written through: it is not down, whatever it refuses.
+    pub(super) fn note_taken(&self) {
+        if let Some(behind) = self.behind() {
+            behind.note_taken();
+        }
+    }
+
+    /// Waits until the database has heard what waits of a key from when the map was written behind: what is
+    /// written through comes after it.
+    pub(super) async fn await_older(
+        &self,
+        (partition, key): (PartitionId, &[u8]),
+    ) -> Result<(), MapError> {
+        let Some(behind) = self.behind().filter(|behind| !behind.defers) else { return Ok(()) };
+        let is_settled = || behind.is_settled(partition, key);
+        if matches!(is_settled(), Ok(true)) {
+            return Ok(());
+        }
+        behind.hurry();
+        let at_most = self.backing().config().write_room_timeout;
+        let settled = until(behind, || behind.is_stopped() || !matches!(is_settled(), Ok(false)));
+        // Whether in time or not: what is the case then decides.
+        let _ = tokio::time::timeout(at_most, settled).await;
+        let why = match is_settled() {
+            Ok(true) => return Ok(()),
+            _ if behind.is_stopped() => return Err(self.gone()),
+            Err(why) => format!(
+                "a change of this key that waited is set aside, as the database refused it ({why}): \
+                 retry_dead_letters() or drop_dead_letters() first"
+            ),
+            Ok(false) => {
+                format!("an older change of this key waits, and was not taken within {at_most:?}")
+            }
+        };
+        Err(self.not_done("store", Refused::Own(why.into())))
     }
 
     /// Waits until everything that waits now is stored. How many changes are set aside.
@@ -181,7 +234,7 @@ impl MapCore {
             if behind.is_stopped() {
                 return Err(core.gone());
             }
-            Ok(behind.aside_count())
+            Ok(behind.held_up_count())
         })
         .await
     }
@@ -245,8 +298,8 @@ impl<K: Serial, V: Serial> std::fmt::Debug for DeadLetter<K, V> {
 
 impl<K: Serial, V: Serial> Map<K, V> {
     /// Waits until the database has every change that waits for it now, each as soon as it can be; for ever,
-    /// while the database is down. How many changes are set aside ([`Map::dead_letters`]), which are not
-    /// waited for. At once where changes do not wait.
+    /// while the database is down. How many changes are not waited for: those that are set aside
+    /// ([`Map::dead_letters`]), and later ones of the same keys. At once where changes do not wait.
     ///
     /// # Errors
     /// [`MapError::Gone`] when the member stops meanwhile.

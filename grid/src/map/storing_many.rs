@@ -50,6 +50,9 @@ impl MapCore {
     async fn set_batch(&self, claimed: Vec<Claimed>, entries: &[Bytes]) -> Result<(), MapError> {
         let ready = self.backing().ready(&self.name).await;
         let (_, store) = ready.map_err(|source| self.not_done("init", source))?;
+        for (partition, key, _) in &claimed {
+            self.await_older((*partition, key)).await?;
+        }
         let op = |entry| {
             let kind = Kind::Put { value: NewValue::new(entry), life: Life::default() };
             Op { kind, when: When::Always, returns_old: false }
@@ -132,6 +135,9 @@ impl MapCore {
         let (_, Some(store)) = ready.map_err(|source| self.not_done("init", source))? else {
             unreachable!("only a map that is stored is cleared like this");
         };
+        for (partition, key, _) in &claimed {
+            self.await_older((*partition, key)).await?;
+        }
         let keys: Vec<Bytes> = claimed.iter().map(|(_, key, _)| key.clone()).collect();
         let defers = self.deferring().is_some();
         let is_deleted = match &keys[..] {

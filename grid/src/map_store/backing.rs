@@ -3,13 +3,13 @@
 //! Invariant: nothing is asked of it before it was told of its beginning (`init`), nor after it was told of
 //! its end (`destroy`), which waits for what is under way.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use super::behind::{Behind, until};
+use super::behind::Behind;
 use super::calls::{Calls, NoOutcome};
 use super::{AnyLoader, AnyStore, InitialMode, MapLoader, MapStore, MapStoreConfig, Typed};
 use crate::data::Serial;
@@ -21,6 +21,8 @@ pub(crate) struct Given {
     config: MapStoreConfig,
     loader: Arc<dyn AnyLoader>,
     store: Option<Arc<dyn AnyStore>>,
+    /// Taken by the map that it belongs to: the next one of the name begins when that has ended.
+    turn: Arc<Semaphore>,
 }
 
 impl Given {
@@ -38,7 +40,8 @@ impl Given {
         K: Serial<Owned: Clone + Send + Sync>,
         V: Serial<Owned: Send + Sync>,
     {
-        Given { config, loader: Arc::new(Typed::<_, K, V>::new(loader)), store: None }
+        let loader = Arc::new(Typed::<_, K, V>::new(loader));
+        Given { config, loader, store: None, turn: Arc::new(Semaphore::new(1)) }
     }
 
     pub(crate) fn store<K, V>(config: MapStoreConfig, store: impl MapStore<K, V>) -> Given
@@ -48,7 +51,7 @@ impl Given {
     {
         let store = Arc::new(Typed::<_, K, V>::new(store));
         let loader = Arc::clone(&store) as Arc<dyn AnyLoader>;
-        Given { config, loader, store: Some(store) }
+        Given { config, loader, store: Some(store), turn: Arc::new(Semaphore::new(1)) }
     }
 }
 
@@ -65,6 +68,8 @@ pub(crate) struct Backing {
     under_way: watch::Sender<u64>,
     has_ended: AtomicBool,
     began: OnceCell<()>,
+    /// The store's, from its beginning to its end.
+    turn: Mutex<Option<OwnedSemaphorePermit>>,
     is_loading: AtomicBool,
     /// How many entries the first load of everything found.
     pub(crate) initial: OnceCell<u64>,
@@ -79,6 +84,7 @@ impl Backing {
             under_way: watch::Sender::new(0),
             has_ended: AtomicBool::new(false),
             began: OnceCell::new(),
+            turn: Mutex::default(),
             is_loading: AtomicBool::new(false),
             initial: OnceCell::new(),
         }
@@ -123,30 +129,27 @@ impl Backing {
         self.given.store.is_some()
     }
 
-    /// What loads, and what stores, where anything does; once it was told of its beginning, and of what
-    /// waited when changes still did.
+    /// What loads, and what stores, where anything does, once it was told of its beginning.
     pub(crate) async fn ready(&self, map: &str) -> Result<Ready<'_>, Refused> {
-        let ready = self.begin(map).await?;
-        if let Some(behind) = self.behind.as_ref().filter(|behind| !behind.defers) {
-            let numbers = behind.hurry();
-            until(behind, || behind.is_stopped() || behind.is_stored_below(&numbers)).await;
-            if behind.aside_count() > 0 {
-                let why = "changes that waited when it was written behind are set aside: \
-                           retry_dead_letters() or drop_dead_letters() first";
-                return Err(Refused::Own(why.into()));
-            }
-        }
-        Ok(ready)
+        self.began.get_or_try_init(|| self.begin(map)).await?;
+        self.has_not_ended()?;
+        Ok((&*self.given.loader, self.given.store.as_deref()))
     }
 
-    /// The same, without a look at what waits.
-    pub(crate) async fn begin(&self, map: &str) -> Result<Ready<'_>, Refused> {
-        let init = || self.given.loader.init(&self.given.config.properties, map);
-        self.began.get_or_try_init(init).await?;
-        if self.has_ended.load(Ordering::SeqCst) {
-            return Err(Refused::Own("it has ended, and its map is gone".into()));
+    /// Tells the database of its beginning, once a map of the same name that was destroyed is done with it.
+    async fn begin(&self, map: &str) -> Result<(), Refused> {
+        let turn = Arc::clone(&self.given.turn).acquire_owned().await.expect("never closed");
+        self.has_not_ended()?;
+        self.given.loader.init(&self.given.config.properties, map).await?;
+        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = Some(turn);
+        Ok(())
+    }
+
+    fn has_not_ended(&self) -> Result<(), Refused> {
+        match self.has_ended.load(Ordering::SeqCst) {
+            true => Err(Refused::Own("it has ended, and its map is gone".into())),
+            false => Ok(()),
         }
-        Ok((&*self.given.loader, self.given.store.as_deref()))
     }
 
     /// Tells the database of its end, if it ever was told of its beginning, once nothing is under way.
@@ -170,6 +173,7 @@ impl Backing {
             if backing.began.initialized() {
                 backing.given.loader.destroy().await;
             }
+            drop(backing.turn.lock().unwrap_or_else(PoisonError::into_inner).take());
         });
         if ended.is_err() {
             tracing::warn!("a map store is not told of its end: nothing runs any more");

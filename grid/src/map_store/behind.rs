@@ -14,7 +14,7 @@
 //! | the rest | the value in its stored form |
 //!
 //! What may go wrong: the store refuses the group, and nothing has changed; a record cannot be removed, and
-//! the change reaches the database once more after a restart.
+//! the change is told again, before later ones of its key.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -105,7 +105,8 @@ impl Behind {
         if !defers && !memory.maps().iter().any(|known| known.0 == name) {
             return Ok(None);
         }
-        let whole: Part = memory.map(&name, options)?;
+        // With the entry a record is as durable as that; that it goes may be lost with all that came later.
+        let whole: Part = memory.map(&name, options.durability(Durability::Buffered))?;
         if !defers && whole.is_empty() {
             return Ok(None);
         }
@@ -148,7 +149,8 @@ impl Behind {
                 let Some((key, number)) = name.split_last_chunk::<8>() else { continue };
                 let Some((_, due, _)) = split(record) else { continue };
                 let left_ms = due.saturating_sub(wall_ms).min(self.delay_ms);
-                found.push((key.to_vec(), u64::from_be_bytes(*number), now_ms + left_ms));
+                let due_ms = now_ms.saturating_add(left_ms);
+                found.push((key.to_vec(), u64::from_be_bytes(*number), due_ms));
             }
             found.sort_unstable_by_key(|(_, number, _)| *number);
             self.waiting.fetch_add(found.len() as u64, Ordering::Relaxed);
@@ -184,7 +186,7 @@ impl Behind {
         let done = group.commit();
         // After an error it may be there all the same, though not known to be durable.
         if done.is_ok() || (!replaces && matches!(records.get(&name), Ok(Some(_)))) {
-            queue.push(key, number, self.clock.monotonic_ms() + self.delay_ms);
+            queue.push(key, number, self.clock.monotonic_ms().saturating_add(self.delay_ms));
             self.waiting.fetch_add(u64::from(!replaces), Ordering::Relaxed);
             self.announce(partition, &mut queue);
         }
@@ -245,7 +247,7 @@ impl Behind {
                     }
                     Err(error) => {
                         tracing::warn!(%error, "a change that waits cannot be read");
-                        queue.given_back(&due, now_ms + self.retry.longest_ms);
+                        queue.given_back(&due, now_ms.saturating_add(self.retry.longest_ms));
                     }
                 }
             }
@@ -254,16 +256,26 @@ impl Behind {
         away
     }
 
-    /// The database has taken a change.
-    pub(crate) fn stored(&self, away: &Away) {
+    /// The database has taken something.
+    pub(crate) fn note_taken(&self) {
         self.taken.fetch_add(1, Ordering::Relaxed);
         self.in_vain.store(0, Ordering::Relaxed);
-        let mut queue = self.queue(away.partition);
-        self.forget(away.partition, &away.due);
-        queue.stored(&away.due);
-        self.announce(away.partition, &mut queue);
-        drop(queue);
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The database has taken these changes: their records go, which may wait for room in the log. What does
+    /// not go is told again.
+    pub(crate) fn stored(&self, told: &[Away]) {
+        for away in told {
+            let mut queue = self.queue(away.partition);
+            match self.forget(away) {
+                true => queue.stored(&away.due),
+                false => {
+                    let now_ms = self.clock.monotonic_ms();
+                    queue.given_back(&away.due, now_ms.saturating_add(self.retry.longest_ms));
+                }
+            }
+            self.announce(away.partition, &mut queue);
+        }
         self.settled.notify_waiters();
     }
 
@@ -286,7 +298,7 @@ impl Behind {
     pub(crate) fn give_back<'a>(&self, untried: impl IntoIterator<Item = &'a Away>) {
         let in_row = self.in_vain.fetch_add(1, Ordering::Relaxed).min(32);
         let wait_ms = (self.retry.first_ms << in_row).min(self.retry.longest_ms);
-        let due_ms = self.clock.monotonic_ms() + wait_ms;
+        let due_ms = self.clock.monotonic_ms().saturating_add(wait_ms);
         for away in untried {
             let mut queue = self.queue(away.partition);
             queue.given_back(&away.due, due_ms);
@@ -354,13 +366,18 @@ impl Behind {
     /// Gives a change up that is set aside. Whether it still was.
     pub(crate) fn drop_aside(&self, away: &Away) -> bool {
         let mut queue = self.queue(away.partition);
-        let is_dropped = queue.drop_aside(&away.due);
+        let is_dropped = queue.is_aside(&away.due) && self.forget(away);
         if is_dropped {
-            self.forget(away.partition, &away.due);
+            queue.drop_aside(&away.due);
             self.announce(away.partition, &mut queue);
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.settled.notify_waiters();
         }
         is_dropped
+    }
+
+    /// Whether nothing of a key waits; or why the oldest change of it is set aside.
+    pub(crate) fn is_settled(&self, partition: PartitionId, key: &[u8]) -> Result<bool, Arc<str>> {
+        self.queue(partition).is_settled(key)
     }
 
     /// Whether no more may wait.
@@ -377,6 +394,12 @@ impl Behind {
     pub(crate) fn aside_count(&self) -> u64 {
         let partitions = (0..self.queues.len() as u32).map(PartitionId);
         partitions.map(|partition| self.queue(partition).counts().1).sum()
+    }
+
+    /// Changes that are set aside, and those behind them.
+    pub(crate) fn held_up_count(&self) -> u64 {
+        let partitions = (0..self.queues.len() as u32).map(PartitionId);
+        partitions.map(|partition| self.queue(partition).held_up()).sum()
     }
 
     /// How often the database has refused a change.
@@ -396,12 +419,15 @@ impl Behind {
         self.is_stopped.load(Ordering::SeqCst)
     }
 
-    /// Removes the record of a change that is done with.
-    fn forget(&self, partition: PartitionId, due: &Due) {
-        let removed = self.records[partition.0 as usize].remove(&name(&due.key, due.number));
-        if let Err(error) = removed {
-            tracing::warn!(%error, "a change that is stored will be stored again after a restart");
+    /// Removes the record of a change that is done with. Whether it is gone.
+    fn forget(&self, away: &Away) -> bool {
+        let name = name(&away.due.key, away.due.number);
+        let removed = self.records[away.partition.0 as usize].remove(&name);
+        match &removed {
+            Ok(_) => _ = self.waiting.fetch_sub(1, Ordering::Relaxed),
+            Err(error) => tracing::warn!(%error, "what waited and is done with waits still"),
         }
+        removed.is_ok()
     }
 
     fn announce(&self, partition: PartitionId, queue: &mut Queue) {

@@ -233,7 +233,8 @@ where
     }
 
     /// Whether [`MapStore::store_and_return`] ever returns a value: then each entry is stored by it, and none
-    /// by [`MapStore::store_all`].
+    /// by [`MapStore::store_all`]. Where changes are written behind the map keeps what it was given: what
+    /// became of it in the database comes with the next load.
     fn post_processes(&self) -> bool {
         false
     }

@@ -91,22 +91,23 @@ impl Queue {
         last.map_or((self.next_number, false), |change| (change.number, true))
     }
 
-    /// Takes in the change of which [`Queue::number_for`] gave the number, due then if it is a new one.
+    /// Takes in the change of which [`Queue::number_for`] gave the number, due then if it is a new one. What
+    /// was set aside of its key is tried again: the change takes its place, or comes after it.
     pub(crate) fn push(&mut self, key: &[u8], number: u64, due_ms: u64) {
         let key = match self.keys.get_key_value(key) {
             Some((key, _)) => Arc::clone(key),
             None => Arc::from(key),
         };
         let waiting = self.keys.entry(Arc::clone(&key)).or_default();
+        if let Some(front) = waiting.changes.front_mut()
+            && front.aside.take().is_some()
+        {
+            self.aside -= 1;
+            (front.tries, front.refused, front.due_ms) = (0, 0, due_ms);
+            self.due.insert((due_ms, front.number), Arc::clone(&key));
+        }
         match waiting.changes.iter_mut().find(|change| change.number == number) {
-            Some(change) => {
-                (change.tries, change.refused) = (0, 0);
-                if change.aside.take().is_some() {
-                    self.aside -= 1;
-                    change.due_ms = due_ms;
-                    self.due.insert((due_ms, number), key);
-                }
-            }
+            Some(change) => (change.tries, change.refused) = (0, 0),
             None => {
                 let (tries, refused, taken_before) = (0, 0, u64::MAX);
                 let aside = None;
@@ -220,17 +221,32 @@ impl Queue {
         })
     }
 
-    /// Gives a change up that is aside. Whether it still was.
-    pub(crate) fn drop_aside(&mut self, due: &Due) -> bool {
+    /// Whether a change is aside.
+    pub(crate) fn is_aside(&self, due: &Due) -> bool {
         let front = self.keys.get(&due.key).and_then(|waiting| waiting.changes.front());
+        front.is_some_and(|front| front.number == due.number && front.aside.is_some())
+    }
+
+    /// Gives a change up that is aside.
+    pub(crate) fn drop_aside(&mut self, due: &Due) {
+        assert!(self.is_aside(due), "{due:?} is not set aside");
+        self.aside -= 1;
+        self.keys.get_mut(&due.key).expect("just seen").is_away = true;
+        self.stored(due);
+    }
+
+    /// Whether nothing of a key waits; or why the oldest change of it is aside.
+    pub(crate) fn is_settled(&self, key: &[u8]) -> Result<bool, Arc<str>> {
+        let front = self.keys.get(key).and_then(|waiting| waiting.changes.front());
+        front.and_then(|front| front.aside.clone()).map_or(Ok(front.is_none()), Err)
+    }
+
+    /// Changes that are aside, and those behind them.
+    pub(crate) fn held_up(&self) -> u64 {
         let is_aside =
-            front.is_some_and(|front| front.number == due.number && front.aside.is_some());
-        if is_aside {
-            self.aside -= 1;
-            self.keys.get_mut(&due.key).expect("just seen").is_away = true;
-            self.stored(due);
-        }
-        is_aside
+            |waiting: &&Waiting| waiting.changes.front().is_some_and(|front| front.aside.is_some());
+        let held_up = self.keys.values().filter(is_aside);
+        held_up.map(|waiting| waiting.changes.len() as u64).sum()
     }
 
     /// Keys of which changes wait.

@@ -81,8 +81,11 @@ fn what_is_given_up_makes_way_for_what_came_after_it() {
         queue.refused(&due[0], (0, taken), &retry, || "bad".to_owned());
     }
     assert_eq!(queue.take(u64::MAX, 9), [], "in their order, or not at all");
+    assert_eq!((queue.held_up(), queue.counts()), (2, (2, 1)));
     let (due, _) = queue.aside().next().expect("aside");
-    assert!(queue.drop_aside(&due) && !queue.drop_aside(&due));
+    assert_eq!(queue.is_settled(b"k"), Err("bad".into()));
+    queue.drop_aside(&due);
+    assert!(!queue.is_aside(&due));
     assert_eq!(queue.take(u64::MAX, 9)[0].number, second);
 }
 

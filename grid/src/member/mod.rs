@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hotrestart::codec::Bytes;
 use hotrestart::{Clock, MapOptions, Store};
 
 use crate::caller::Callers;
@@ -54,6 +55,7 @@ pub struct Builder {
     maps: HashMap<String, MapConfig>,
     events: EventConfig,
     map_stores: HashMap<String, Given>,
+    dropped_waiting: Vec<String>,
     runtime: Option<tokio::runtime::Handle>,
     clock: Arc<dyn Clock>,
     has_thread: bool,
@@ -121,6 +123,14 @@ impl Builder {
         self
     }
 
+    /// Gives up what waits of a map for its database, which never hears of it then: for a map that was
+    /// written behind and is to go on without its map store ([`MapError::ChangesWait`]). The map keeps its
+    /// entries.
+    pub fn drop_waiting_changes(mut self, map: &str) -> Self {
+        self.dropped_waiting.push(map.to_owned());
+        self
+    }
+
     /// Where calls of map stores run, instead of on a runtime of the member's own. It must have its timers
     /// and its input and output enabled, and more threads than the one that stops the member.
     pub fn runtime(mut self, runtime: tokio::runtime::Handle) -> Self {
@@ -173,6 +183,10 @@ impl Builder {
         let tellers = self.has_thread.then(|| Tellers::start(lanes)).transpose()?;
         let upkeep = self.has_thread.then(|| Upkeep::start(&inner)).transpose()?;
         let member = Member { inner, upkeep, tellers };
+        for map in self.dropped_waiting {
+            let dropped = member.inner.store.drop_map(&records_of(&map));
+            dropped.map_err(|source| StartError::Map(MapError::Store { map, source }))?;
+        }
         member.inner.open_waiting().map_err(StartError::Map)?;
         Ok(member)
     }
@@ -226,6 +240,19 @@ impl Inner {
         Ok(Some(Arc::new(Backing::new(given.clone(), Arc::clone(&self.calls), behind))))
     }
 
+    /// How many changes of a map wait for a database, where it is given none.
+    fn waiting_without_store(&self, name: &str) -> Result<u64, hotrestart::Error> {
+        let records = records_of(name);
+        let memory = self.store.memory();
+        if self.map_stores.get(name).is_some_and(Given::stores)
+            || !memory.maps().iter().any(|map| map.0 == records)
+        {
+            return Ok(0);
+        }
+        let options = MapOptions::default().placed_by_owner();
+        Ok(memory.map::<Bytes, Bytes>(&records, options)?.len())
+    }
+
     /// Opens the maps of which changes wait for their databases.
     fn open_waiting(&self) -> Result<(), MapError> {
         let known = self.store.memory().maps();
@@ -243,6 +270,10 @@ impl Inner {
             return Ok(Arc::clone(core));
         }
         let refused = |source| MapError::Store { map: name.to_owned(), source };
+        let waiting = self.waiting_without_store(name).map_err(refused)?;
+        if waiting > 0 {
+            return Err(MapError::ChangesWait { map: name.to_owned(), waiting });
+        }
         let config = self.configs.get(name).copied().unwrap_or_default();
         let options = MapOptions::default().placed_by_owner().durability(config.durability);
         let whole = self.store.map(name, options).map_err(refused)?;
@@ -307,6 +338,14 @@ impl std::fmt::Debug for Member {
     }
 }
 
+/// Names of the member's own maps are not the caller's.
+fn not_own(name: &str) -> Result<(), MapError> {
+    match name.starts_with(OWN) {
+        true => Err(MapError::OwnName { map: name.to_owned() }),
+        false => Ok(()),
+    }
+}
+
 impl Drop for Member {
     /// Has nothing more be told, ends its maps' locks and listeners, and then waits for listeners that are at
     /// work, which may have waited for a key. Calls of map stores that are under way are waited for, 30 s at
@@ -334,6 +373,7 @@ impl Member {
             partitions: PARTITION_COUNT_DEFAULT,
             maps: HashMap::new(),
             map_stores: HashMap::new(),
+            dropped_waiting: Vec::new(),
             runtime: None,
             clock: Arc::new(hotrestart::hdstore::SystemClock::default()),
             events: EventConfig::default(),
@@ -347,9 +387,7 @@ impl Member {
     /// # Errors
     /// [`MapError`].
     pub fn map<K: Serial, V: Serial>(&self, name: &str) -> Result<Map<K, V>, MapError> {
-        if name.starts_with(OWN) {
-            return Err(MapError::OwnName { map: name.to_owned() });
-        }
+        not_own(name)?;
         Ok(Map::new(self.inner.open_map(name)?, Arc::clone(&self.inner.callers)))
     }
 
@@ -360,6 +398,7 @@ impl Member {
     /// [`MapError`].
     #[doc(alias = "destroy")]
     pub fn destroy_map(&self, name: &str) -> Result<bool, MapError> {
+        not_own(name)?;
         let mut maps = self.inner.maps();
         // First what waits of it: without the map nobody would know what it is about.
         let dropped = self.inner.store.drop_map(&records_of(name));
