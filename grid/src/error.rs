@@ -1,6 +1,6 @@
 //! Why an operation of the grid failed.
 
-use crate::data::DataError;
+use crate::data::{Data, DataError};
 
 /// Why an operation on a map failed. Nothing changed, unless the variant says otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -34,15 +34,33 @@ pub enum MapError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The map's database, or the code before it, did not do what it was asked. Unless the call says
-    /// otherwise nothing has changed.
-    #[error("map {map:?}: `{call}` of its map store: {source}")]
+    /// otherwise nothing has changed; where nobody knows what the database has done ([`crate::MapStore`]),
+    /// memory has let the key go, and asks the database when it is wanted again.
+    #[error("map {map:?}: `{call}`{} of its map store: {source}", of_key(key.as_ref()))]
     MapStore {
         /// The map.
         map: String,
         /// What the map store was asked.
         call: &'static str,
+        /// About which key; of several, the first. Nothing where it was about none.
+        key: Option<Data>,
         /// Its error.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The map's database has a change, or may have it, and memory has not: neither could it be made there,
+    /// nor the key be let go. Readers see the value before until [`crate::Map::evict`] of the key succeeds,
+    /// once the store takes changes again.
+    #[error(
+        "map {map:?}: its database may have another value of key {key} than memory, which refuses to let \
+         that go: {source}; evict the key when it does not any more"
+    )]
+    Outdated {
+        /// The map.
+        map: String,
+        /// The key.
+        key: Data,
+        /// Why memory keeps the value before.
+        source: hotrestart::Error,
     },
     /// As many changes wait for the map's database as may; nothing has changed.
     #[error(
@@ -88,6 +106,10 @@ pub enum MapError {
         /// The store's error.
         source: hotrestart::Error,
     },
+}
+
+fn of_key(key: Option<&Data>) -> String {
+    key.map(|key| format!(" of key {key}")).unwrap_or_default()
 }
 
 /// Why a member does not start.

@@ -4,10 +4,8 @@
 mod rows;
 mod support;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use hdgrid::data::Natural;
 use hdgrid::{InitialMode, Interceptor, InterceptorError, Map, MapError, MapStoreConfig};
 use rows::{Number, Rows};
 use support::Bed;
@@ -40,7 +38,7 @@ fn begun(bed: &Bed, rows: &Rows) -> Numbers {
 
 fn failed<T: std::fmt::Debug>(result: Result<T, MapError>, expected: (&str, &str)) {
     match result {
-        Err(MapError::MapStore { call, source, map }) => {
+        Err(MapError::MapStore { call, source, map, .. }) => {
             assert_eq!((call, &*source.to_string(), &*map), (expected.0, expected.1, "m"));
         }
         other => panic!("{other:?}, expected {expected:?}"),
@@ -158,7 +156,10 @@ fn what_the_database_refuses_has_changed_nothing_and_leaves_the_key_free() {
     failed(blocking.put(&2, &2), ("load", "no load today"));
     failed(blocking.execute_on_key(&2, |_| ()), ("load", "no load today"));
     assert_eq!((blocking.get(&1).expect("get"), map.len()), (Some(10), 1));
-    failed(blocking.set(&1, &666), ("(some call)", "it panicked: the number of the beast"));
+    failed(blocking.set(&1, &666), ("store", "it panicked: the number of the beast"));
+    failed(blocking.get(&1), ("load", "no load today"));
+    rows.state().failing.clear();
+    assert_eq!(blocking.get(&1).expect("asked again, as nobody knows what it did"), Some(10));
 }
 
 #[test]
@@ -253,12 +254,14 @@ fn many_entries_reach_the_database_in_batches_and_one_by_one_after_an_error() {
     assert_eq!(map.blocking().get(&3).expect("get"), Some(999), "the last one counts");
     assert_eq!((rows.rows().len(), map.len()), (10, 10));
 
+    map.blocking().set_all(&[(&20, &1), (&21, &2), (&22, &3)]).expect("set");
     rows.state().refused.insert(55);
     let some = [(&20, &50), (&21, &55), (&22, &57)];
     failed(map.blocking().set_all(&some), ("store", "55 is refused"));
-    for key in 20..23 {
-        let row = rows.state().rows.get(&key).copied();
-        assert_eq!(map.blocking().get(&key).expect("get"), row, "both have {key}, or none");
+    assert_eq!([20, 21, 22].map(|key| rows.state().rows[&key]), [50, 2, 57]);
+    for (key, kept) in [(20, Some(50)), (21, None), (22, Some(57))] {
+        let view = map.blocking().get_entry_view(&key).expect("a view, which never loads");
+        assert_eq!(view.map(|view| view.value), kept, "what memory has of {key}");
     }
     rows.state().failing.insert("store_all");
     map.blocking().set_all(&[(&30, &30), (&31, &31)]).expect("set one by one");
@@ -282,7 +285,9 @@ fn a_clear_reaches_rows_that_are_not_in_memory_and_spares_what_is_locked() {
     rows.state().failing.extend(["delete_all", "delete"]);
     other.force_unlock(&2).expect("unlocked");
     failed(map.blocking().clear(), ("delete", "no delete today"));
-    assert_eq!((map.len(), rows.rows().len()), (1, 2), "what the database keeps memory keeps");
+    assert_eq!(rows.rows(), [(2, 2), (7, 7)]);
+    let kept = [&2, &7].map(|key| map.blocking().get(key).expect("get"));
+    assert_eq!(kept, [Some(2), Some(7)], "what the database keeps is there");
 }
 
 #[test]
@@ -389,53 +394,14 @@ fn interceptors_are_asked_before_the_database_and_the_database_has_what_they_mad
     let map = begun(&bed, &rows);
     map.add_interceptor(Doubles).expect("added");
     assert!(matches!(map.blocking().set(&1, &1), Err(MapError::Intercepted { .. })));
+    assert_eq!(rows.take_asked(), [""; 0]);
     assert!(matches!(
         map.blocking().set_all(&[(&1, &2), (&2, &1)]),
         Err(MapError::Intercepted { .. })
     ));
-    assert_eq!(rows.take_asked(), [""; 0]);
+    assert_eq!(rows.take_asked(), ["store 1 4"]);
     map.blocking().set_all(&[(&1, &4), (&2, &6)]).expect("set");
     map.blocking().set(&3, &8).expect("set");
     assert_eq!(rows.rows(), [(1, 8), (2, 12), (3, 16)]);
     assert_eq!(map.blocking().get(&3).expect("get"), Some(16));
-}
-
-#[test]
-fn what_was_stored_and_finds_no_room_in_memory_is_let_go_there_and_loaded_when_asked_for() {
-    type Blobs = Map<Natural<i32>, Natural<String>>;
-    #[derive(Clone, Default)]
-    struct Texts(Arc<std::sync::Mutex<std::collections::HashMap<i32, String>>>);
-    impl hdgrid::BlockingMapStore<Natural<i32>, Natural<String>> for Texts {
-        fn load(&self, key: &i32) -> Result<Option<String>, hdgrid::StoreError> {
-            Ok(self.0.lock().expect("held").get(key).cloned())
-        }
-        fn store(&self, key: &i32, value: &String) -> Result<Option<String>, hdgrid::StoreError> {
-            self.0.lock().expect("held").insert(*key, value.clone());
-            Ok(None)
-        }
-        fn load_all_keys(
-            &self,
-            take: &mut dyn FnMut(i32) -> bool,
-        ) -> Result<(), hdgrid::StoreError> {
-            let keys: Vec<i32> = self.0.lock().expect("held").keys().copied().collect();
-            keys.into_iter().all(take);
-            Ok(())
-        }
-    }
-    let texts = Texts::default();
-    let given = texts.clone();
-    let bed = Bed::with(move |builder| {
-        let store = hdgrid::OnThreads::new(given.clone());
-        builder.map_store("texts", MapStoreConfig::default(), store)
-    });
-    let map: Blobs = bed.member().map("texts").expect("a map");
-    let text = |key: i32| key.to_string().repeat(1_000_000 / key.to_string().len());
-    for key in 100..200 {
-        map.blocking().set(&key, &text(key)).expect("the database has it");
-    }
-    assert!(map.len() < 70, "{} of a megabyte each in 64 MiB", map.len());
-    assert!((100..200).all(|key| map.blocking().get(&key).expect("get") == Some(text(key))));
-    map.blocking().set(&100, &"short".to_owned()).expect("set");
-    assert_eq!(map.blocking().get(&100).expect("get").as_deref(), Some("short"));
-    assert_eq!(map.blocking().load_all(true).expect("loaded"), 100);
 }

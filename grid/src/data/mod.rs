@@ -17,6 +17,7 @@ mod natural_read;
 mod natural_write;
 mod partition;
 mod serial;
+mod shown;
 mod type_id;
 
 pub use form::{Data, DataRef};

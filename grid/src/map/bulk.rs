@@ -7,15 +7,15 @@ use hotrestart::Ref;
 use hotrestart::codec::Bytes;
 
 use super::Map;
+use super::claiming::Keyed;
 use super::core::MapCore;
-use super::foresight::Foreseen;
-use super::loading::Keys;
+use super::loading::{Keys, Load};
 use super::op::{Going, Op};
 use crate::caller::Caller;
 use crate::data::{DataRef, PartitionId, Serial};
 use crate::error::MapError;
 use crate::partition::Wanted;
-use crate::record::Head;
+use crate::record::{Head, NewValue};
 use crate::stats::Operation;
 
 /// A key, in its stored form.
@@ -40,7 +40,7 @@ impl MapCore {
                 let place = (partition, &key[..]);
                 let claim = self.claim(caller, place, Wanted::ClaimUnlocked, None).await?;
                 let Some(claim) = claim else { continue };
-                let removed = self.carry_out(claim, place, &Op::removal(going), Foreseen::Same)?;
+                let removed = self.carry_out(claim, place, &Op::removal(going))?;
                 gone += u64::from(removed.is_done);
             }
         }
@@ -86,6 +86,10 @@ impl MapCore {
     }
 }
 
+fn load(replaces: bool) -> Load {
+    if replaces { Load::Replacing } else { Load::Missing }
+}
+
 impl<K: Serial, V: Serial> Map<K, V> {
     /// Copies of the values of many keys, in their order. Of those that memory does not have the database is
     /// asked together.
@@ -115,7 +119,7 @@ impl<K: Serial, V: Serial> Map<K, V> {
         if self.core.backing.is_none() {
             return Ok(0);
         }
-        self.core.load_everything(self.caller, replaces).await
+        self.core.load_everything(self.caller, load(replaces)).await
     }
 
     /// Has these keys loaded, likewise. How many of them the database had.
@@ -127,8 +131,9 @@ impl<K: Serial, V: Serial> Map<K, V> {
         if self.core.backing.is_none() {
             return Ok(0);
         }
-        let keys: Keys = keys.iter().map(|key| self.place_of(key)).collect::<Result<_, _>>()?;
-        self.core.load_in_batches(self.caller, keys, replaces).await.map(|all| all.len() as u64)
+        let keys = keys.iter().map(|key| Ok((self.place_of(key)?, ())));
+        let keys = keys.collect::<Result<Keys, MapError>>()?;
+        Ok(self.core.load_in_batches(self.caller, keys, load(replaces)).await?.count)
     }
 
     /// Waits until all that the database names was loaded once ([`crate::InitialMode`]), which begins now
@@ -153,11 +158,11 @@ impl<K: Serial, V: Serial> Map<K, V> {
                     self.count_hit(true);
                     found.insert(&place.1[..], value);
                 }
-                None => drop(missing.insert(place.clone())),
+                None => drop(missing.insert(place.clone(), ())),
             }
         }
-        let loaded = core.load_in_batches(self.caller, missing, false).await?;
-        found.extend(loaded.iter().map(|(key, value)| (&key[..], value.clone())));
+        let loaded = core.load_in_batches(self.caller, missing, Load::Values).await?;
+        found.extend(loaded.values.iter().map(|(key, value)| (&key[..], value.clone())));
         let intercepts = core.interceptors.are_there();
         let values = places.iter().map(|(_, key)| {
             let value = found.get(&key[..]).cloned();
@@ -172,19 +177,21 @@ impl<K: Serial, V: Serial> Map<K, V> {
     }
 
     /// Gives many keys a value, each for itself: after an error some have it. Of a key that is named twice
-    /// the last value counts. Over a database with [`crate::MapStore::store_all`].
+    /// the last value counts. Over a database that is told first by [`crate::MapStore::store_all`], in
+    /// batches of keys that nobody else has; where the map has interceptors, one by one.
     ///
     /// # Errors
-    /// [`MapError`]; the first one ends the call.
+    /// [`MapError`]. The first one ends the call; over a database that is told first every entry is tried,
+    /// and the first error returned at the end, or when ten in a row were refused.
     #[doc(alias = "setAll")]
     #[doc(alias = "putAll")]
     pub async fn set_all(&self, entries: &[(&K::Encode, &V::Encode)]) -> Result<(), MapError> {
-        if self.core.backing.is_some() && self.core.deferring().is_none() {
-            let bytes = entries.iter().map(|(key, value)| {
-                let (partition, key) = self.place_of(key)?;
-                Ok(((partition, key), self.value(value)?.to_vec()))
+        if self.core.is_stored() && self.core.deferring().is_none() {
+            let values = entries.iter().map(|(key, value)| {
+                Ok((self.place_of(key)?, NewValue::new(&self.value(value)?).stored().to_vec()))
             });
-            return self.core.set_many(self.caller, bytes.collect::<Result<_, MapError>>()?).await;
+            let values = values.collect::<Result<Keyed<_>, MapError>>()?;
+            return self.core.set_many(self.caller, values).await;
         }
         for (key, value) in entries {
             self.set(key, value).await?;
@@ -203,10 +210,12 @@ impl<K: Serial, V: Serial> Map<K, V> {
 
     /// Removes all entries but those of locked keys, partition by partition; a put to a partition that had
     /// its turn stays. A key that a processor has is waited for. How many are gone. Over a database, from
-    /// there first, and also what [`crate::MapLoader::load_all_keys`] names and memory does not have.
+    /// there first, and at last also what [`crate::MapLoader::load_all_keys`] names then, which may have been
+    /// put meanwhile.
     ///
     /// # Errors
-    /// [`MapError`]; partitions that had their turn stay cleared.
+    /// [`MapError`]; partitions that had their turn stay cleared. Over a database as for [`Map::set_all`]:
+    /// what is not refused is gone.
     pub async fn clear(&self) -> Result<u64, MapError> {
         self.core.clear(self.caller, Going::Cleared).await
     }

@@ -13,16 +13,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use hotrestart::codec::Bytes;
 use hotrestart::{Clock, StreamId};
 
-use super::foresight::Foreseen;
+use super::foresight::{Foreseen, Stored};
 use super::intercepting::Interceptors;
-use super::op::{Fate, Kind, Op, Rules, Seen, Value, When};
+use super::op::{Fate, Op, Rules, Seen, Value};
 use crate::caller::Caller;
 use crate::data::{DataError, DataRef, PartitionId};
 use crate::error::MapError;
 use crate::events::{Audience, Lanes, Listeners};
 use crate::map_store::{Backing, Behind};
 use crate::partition::{Claim, KeyPlace, Locked, MapNo, Outcome, Partitions, Wanted};
-use crate::record::{Head, NewValue};
+use crate::record::Head;
 use crate::scratch::Scratch;
 use crate::stats::MapCounts;
 
@@ -162,7 +162,7 @@ impl MapCore {
         deadline_ms: Option<u64>,
     ) -> Result<Option<Changed>, MapError> {
         match self.claim(caller, place, Wanted::Claim, deadline_ms).await? {
-            Some(claim) => self.change_claimed(claim, place, op).await.map(Some),
+            Some(claim) => self.change_claimed(claim, place, op, None).await.map(Some),
             None => Ok(None),
         }
     }
@@ -192,60 +192,48 @@ impl MapCore {
     }
 
     /// Changes a key that the caller has claimed, in the map's database first where it has one, and gives it
-    /// back.
+    /// back; `known` is what is there, where the caller knows.
     pub(crate) async fn change_claimed(
         self: &Arc<Self>,
         claim: Claim,
         place: (PartitionId, &[u8]),
         op: &Op<'_>,
+        known: Option<Stored>,
     ) -> Result<Changed, MapError> {
-        if self.backing.is_some() {
-            return self.change_backed(claim, place, op).await;
+        let (claim, known) = match known {
+            None if op.asks_database() && self.backing.is_some() => {
+                let (claim, found) = self.look(claim, place, op).await?;
+                (claim, Some(found))
+            }
+            known => (claim, known),
+        };
+        match self.foresee(place.1, op, known)? {
+            Foreseen::Same => self.carry_out(claim, place, op),
+            Foreseen::Unmet(old) => {
+                Ok(Changed { is_done: false, old: old.filter(|_| op.returns_old), put: None })
+            }
+            Foreseen::Met(decided) if self.stores_first(op) => {
+                self.change_stored(claim, place, decided, op.returns_old).await
+            }
+            Foreseen::Met(decided) => {
+                let changed = self.carry_out(claim, place, &decided.op())?;
+                self.intercept_after(place.1, &decided);
+                Ok(decided.outcome(op.returns_old, changed.is_done))
+            }
         }
-        let foreseen = self.foresee(place.1, op)?;
-        self.carry_out(claim, place, op, foreseen)
     }
 
-    /// Has come true what was foreseen of a key that is claimed, and gives it back.
+    /// Changes memory of a key that is claimed, and gives it back.
     pub(super) fn carry_out(
         &self,
         claim: Claim,
         (partition, key): (PartitionId, &[u8]),
         op: &Op<'_>,
-        foreseen: Foreseen,
     ) -> Result<Changed, MapError> {
-        let returns_old = op.returns_old;
-        let op = match (&foreseen, op.kind) {
-            (Foreseen::Same, _) => Some(*op),
-            (Foreseen::Put(entry), Kind::Put { life, .. }) => {
-                let kind = Kind::Put { value: NewValue::new(entry), life };
-                Some(Op { kind, when: When::Always, ..*op })
-            }
-            (Foreseen::Remove { .. }, _) => Some(Op { when: When::Always, ..*op }),
-            _ => None,
-        };
         let mut locked = self.partitions.lock(partition);
-        let changed = match op {
-            None => Ok(Changed { is_done: false, old: None, put: None }),
-            Some(op) => {
-                let changed = self.apply(&mut locked, key, &op);
-                changed.or_else(|error| self.let_go(&mut locked, key, error))
-            }
-        };
+        let changed = self.apply(&mut locked, key, op);
         claim.give_back(&mut locked);
-        drop(locked);
-        let mut changed = changed?;
-        if changed.is_done {
-            self.intercept_after(key, &foreseen);
-        }
-        match foreseen {
-            Foreseen::Put(entry) if changed.is_done => changed.put = Some(entry),
-            Foreseen::Unmet(told) | Foreseen::Remove { returned: told, .. } => {
-                changed.old = told.filter(|_| returns_old);
-            }
-            _ => {}
-        }
-        Ok(changed)
+        changed
     }
 
     /// Passes every partition's lock: whoever comes to one afterwards sees what was done before.

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 
 use super::Map;
 use super::core::MapCore;
-use super::foresight::Foreseen;
+use super::foresight::{Decided, Stored, What};
 use crate::data::{DataError, Serial};
 use crate::error::MapError;
 use crate::record::NewValue;
@@ -27,10 +27,14 @@ pub type InterceptorError = Box<dyn Error + Send + Sync>;
 /// A user's code that sees each value on its way in and out; added by [`Map::add_interceptor`]. Those of a
 /// map are asked in the order in which they were added, each with what the one before made of the value.
 ///
-/// It is called on the caller's thread, where the operation is polled, and while a change is decided others
-/// wait for the key; it must not change the same key itself. An error refuses the operation:
-/// [`MapError::Intercepted`], and nothing changed. A panic is the caller's; what had changed by then stays
-/// changed.
+/// It is called on the caller's thread, where the operation is polled, also where the map has a database: it
+/// may take its time, and ask its own map for other keys. While a change is decided others wait for the key,
+/// which it must not change itself. Only of a change whose caller goes away when its database has been told
+/// it hears (`after_put`, `after_remove`) on a thread of the runtime that may block. Over a database
+/// [`Map::set_all`] stores the entries of a map with interceptors one by one, so that no other key is held
+/// while one is decided. An error refuses the operation: [`MapError::Intercepted`], and nothing changed. A
+/// panic is the caller's; what had changed by then stays changed, and interceptors after it do not hear of
+/// it.
 #[doc(alias = "MapInterceptor")]
 pub trait Interceptor<K: Serial, V: Serial>: Send + Sync + 'static {
     /// What a get is given instead of the value that is there, or instead of none.
@@ -83,8 +87,6 @@ pub trait Interceptor<K: Serial, V: Serial>: Send + Sync + 'static {
 /// An interceptor among a map's: never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct InterceptorId(u64);
-
-type Stored = Option<Vec<u8>>;
 
 /// An interceptor of stored forms.
 trait OfBytes: Send + Sync {
@@ -203,15 +205,15 @@ impl MapCore {
     }
 
     /// Tells the interceptors that it is done.
-    pub(super) fn intercept_after(&self, key: &[u8], done: &Foreseen) {
+    pub(super) fn intercept_after(&self, key: &[u8], done: &Decided) {
         if !self.interceptors.are_there() {
             return;
         }
         for (_, one) in self.interceptors.chain.load_full().iter() {
-            let told = match done {
-                Foreseen::Put(entry) => one.after_put(key, NewValue::new(entry).stored()),
-                Foreseen::Remove { removed: Some(removed), .. } => one.after_remove(key, removed),
-                Foreseen::Same | Foreseen::Unmet(_) | Foreseen::Remove { .. } => return,
+            let told = match (&done.what, &done.old) {
+                (What::Put(entry, _), _) => one.after_put(key, NewValue::new(entry).stored()),
+                (What::Remove(..), Some(removed)) => one.after_remove(key, removed),
+                (What::Remove(..), None) => return,
             };
             self.note_untold(told);
         }

@@ -1,15 +1,18 @@
 //! What a map's database has and memory does not: loaded when it is asked for.
 //!
-//! Invariant: a key is claimed while it is loaded, so that what comes from the database hides nothing that
+//! Invariants: a key is claimed while it is loaded, so that what comes from the database hides nothing that
 //! was put or removed meanwhile; locks of callers, which are about changes, do not hold it up. What memory
-//! has no room for is returned all the same.
+//! has no room for is returned all the same; where it was to replace what memory has, that is let go. Many
+//! keys are claimed as `claiming.rs` says, so a load among changes may ask the database in several calls.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::stream::{Stream, StreamExt, TryStreamExt};
 
+use super::claiming::{Claimed, Keyed, take_batch};
 use super::core::MapCore;
+use super::foresight::Stored;
 use super::op::{Kind, Op, When};
 use super::storing::plain;
 use crate::caller::Caller;
@@ -18,9 +21,50 @@ use crate::error::MapError;
 use crate::map_store::Bytes;
 use crate::partition::{Claim, Wanted};
 use crate::record::NewValue;
+use crate::user::Refused;
 
-/// Keys in the order in which several are claimed: whoever does so keeps to it, so nobody waits in a circle.
-pub(super) type Keys = BTreeSet<(PartitionId, Bytes)>;
+/// Keys that are to be loaded.
+pub(super) type Keys = Keyed<()>;
+
+/// What of many keys is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Load {
+    /// That memory has what the database has, where it has nothing.
+    Missing,
+    /// That memory has what the database has, also instead of something else.
+    Replacing,
+    /// Values: memory's, or else the database's.
+    Values,
+}
+
+/// What came of it.
+#[derive(Default)]
+pub(super) struct Loaded {
+    /// Values that the database had, or is to have.
+    pub(super) count: u64,
+    /// All values, where they were asked for.
+    pub(super) values: Vec<(Bytes, Bytes)>,
+}
+
+impl Loaded {
+    fn and(mut self, mut other: Loaded) -> Loaded {
+        self.values.append(&mut other.values);
+        Loaded { count: self.count + other.count, values: self.values }
+    }
+}
+
+/// What one key has.
+pub(super) struct Fetched {
+    pub(super) value: Stored,
+    /// Whether memory has it, too.
+    pub(super) kept: Result<(), MapError>,
+}
+
+impl Fetched {
+    fn kept(value: Stored) -> Fetched {
+        Fetched { value, kept: Ok(()) }
+    }
+}
 
 impl MapCore {
     /// The value of a key that memory does not have (stored form), from the database.
@@ -28,10 +72,10 @@ impl MapCore {
         self: &Arc<Self>,
         caller: Caller,
         key: &[u8],
-    ) -> Result<Option<Bytes>, MapError> {
+    ) -> Result<Stored, MapError> {
         let partition = self.partition_of(key)?;
         let claim = self.claim_for(caller, (partition, key), Wanted::Load).await?;
-        self.fetch(claim, (partition, key)).await.map(|(_, value)| value)
+        self.fetch(claim, (partition, key)).await.map(|(_, fetched)| fetched.value)
     }
 
     /// The value of a key that is claimed (stored form), from memory or from the database.
@@ -39,74 +83,73 @@ impl MapCore {
         self: &Arc<Self>,
         claim: Claim,
         (partition, key): (PartitionId, &[u8]),
-    ) -> Result<(Claim, Option<Bytes>), MapError> {
+    ) -> Result<(Claim, Fetched), MapError> {
         let (core, key) = (Arc::clone(self), Box::<[u8]>::from(key));
         self.in_background(async move {
-            let value = core.load_claimed((partition, &key)).await?;
-            Ok((claim, value))
+            let fetched = core.load_claimed((partition, &key)).await?;
+            Ok((claim, fetched))
         })
         .await
     }
 
-    /// The same, for who is in the background already.
-    pub(super) async fn load_claimed(
-        &self,
-        (partition, key): (PartitionId, &[u8]),
-    ) -> Result<Option<Bytes>, MapError> {
+    async fn load_claimed(&self, place: (PartitionId, &[u8])) -> Result<Fetched, MapError> {
+        let key = place.1;
         let found = self.read(key, |seen| Ok(seen.value.to_vec()))?;
         if found.is_some() {
-            return Ok(found);
+            return Ok(Fetched::kept(found));
         }
-        if let Some(waiting) = self.waiting_value((partition, key))? {
-            if let Some(value) = &waiting {
-                self.keep((partition, key), value, When::Absent);
+        let value = match self.waiting_value(place)? {
+            Some(waiting) => waiting,
+            None => {
+                let ready = self.backing().ready(&self.name).await;
+                let (loader, _) = ready.map_err(|source| self.not_done(("init", source), None))?;
+                let loaded = loader.load(key).await;
+                loaded.map_err(|source| self.not_done(("load", source), Some(key)))?
             }
-            return Ok(waiting);
-        }
-        let ready = self.backing().ready(&self.name).await;
-        let (loader, _) = ready.map_err(|source| self.not_done("init", source))?;
-        let loaded = loader.load(key).await.map_err(|source| self.not_done("load", source))?;
-        if let Some(value) = &loaded {
-            self.keep((partition, key), value, When::Absent);
-        }
-        Ok(loaded)
+        };
+        let kept = value.as_ref().map_or(Ok(()), |value| self.keep(place, value, When::Absent));
+        Ok(Fetched { value, kept })
     }
 
     /// What of a key waits for the database: a value, or that it goes.
     fn waiting_value(
         &self,
         (partition, key): (PartitionId, &[u8]),
-    ) -> Result<Option<Option<Bytes>>, MapError> {
+    ) -> Result<Option<Stored>, MapError> {
         let waiting = self.behind().map(|behind| behind.newest(partition, key)).transpose();
         waiting.map(Option::flatten).map_err(|source| self.refused(source))
     }
 
     /// Keeps what was loaded, if there is room.
-    fn keep(&self, (partition, key): (PartitionId, &[u8]), value: &[u8], when: When<'_>) {
+    fn keep(
+        &self,
+        (partition, key): (PartitionId, &[u8]),
+        value: &[u8],
+        when: When<'_>,
+    ) -> Result<(), MapError> {
         let entry = plain(value);
         let op = Op { kind: Kind::Load(NewValue::new(&entry)), when, returns_old: false };
         let kept = self.apply(&mut self.partitions.lock(partition), key, &op);
-        if let Err(error) = kept {
+        kept.map(drop).inspect_err(|error| {
             tracing::debug!(map = self.name, %error, "what was loaded is not kept in memory");
-        }
+        })
     }
 
-    /// Has all keys that the database names loaded, in batches, several at a time: those that memory does not
-    /// have, or, where `replaces`, all. How many it had.
+    /// Has all keys that the database names loaded, in batches, several at a time. How many it had.
     pub(super) async fn load_everything(
         self: &Arc<Self>,
         caller: Caller,
-        replaces: bool,
+        load: Load,
     ) -> Result<u64, MapError> {
         let core = Arc::clone(self);
         self.in_background(async move {
             let config = core.backing().config();
             let batches = core.batches_of_database().await?.map(|batch| {
                 let core = Arc::clone(&core);
-                async move { core.load_many(caller, batch?, replaces).await }
+                async move { core.load_many(caller, batch?, load).await }
             });
             let loaded = batches.buffer_unordered(config.load_parallelism.get());
-            loaded.try_fold(0, async |count, loaded| Ok(count + loaded.len() as u64)).await
+            loaded.try_fold(0, async |count, loaded| Ok(count + loaded.count)).await
         })
         .await
     }
@@ -114,7 +157,7 @@ impl MapCore {
     /// Has everything loaded once, and waits for it. How much there was.
     pub(super) async fn load_initially(self: &Arc<Self>) -> Result<u64, MapError> {
         let Some(backing) = &self.backing else { return Ok(0) };
-        let load = || self.load_everything(Caller::NOBODY, false);
+        let load = || self.load_everything(Caller::NOBODY, Load::Missing);
         backing.initial.get_or_try_init(load).await.copied()
     }
 
@@ -134,22 +177,18 @@ impl MapCore {
         }
     }
 
-    /// Has many keys loaded as [`MapCore::load_many`] does, a batch after the other.
+    /// Has many keys loaded, a batch after the other.
     pub(super) async fn load_in_batches(
         self: &Arc<Self>,
         caller: Caller,
         mut keys: Keys,
-        replaces: bool,
-    ) -> Result<Vec<(Bytes, Bytes)>, MapError> {
+        load: Load,
+    ) -> Result<Loaded, MapError> {
         let batch_size = self.backing().config().batch_size.get();
-        let mut loaded = Vec::new();
+        let mut loaded = Loaded::default();
         while !keys.is_empty() {
-            let rest = match keys.iter().nth(batch_size).cloned() {
-                Some(first) => keys.split_off(&first),
-                None => Keys::new(),
-            };
-            let batch = std::mem::replace(&mut keys, rest);
-            loaded.extend(self.load_many(caller, batch, replaces).await?);
+            let batch = take_batch(&mut keys, batch_size);
+            loaded = loaded.and(self.load_many(caller, batch, load).await?);
         }
         Ok(loaded)
     }
@@ -159,64 +198,91 @@ impl MapCore {
         &self,
     ) -> Result<impl Stream<Item = Result<Keys, MapError>> + Send, MapError> {
         let ready = self.backing().ready(&self.name).await;
-        let (loader, _) = ready.map_err(|source| self.not_done("init", source))?;
+        let (loader, _) = ready.map_err(|source| self.not_done(("init", source), None))?;
         let batches = loader.load_all_keys().try_chunks(self.backing().config().batch_size.get());
         Ok(batches.map(|batch| {
-            let keys = batch.map_err(|error| self.not_done("load_all_keys", error.1))?;
-            keys.into_iter().map(|key| Ok((self.partition_of(&key)?, key))).collect()
+            let keys = batch.map_err(|error| self.not_done(("load_all_keys", error.1), None))?;
+            keys.into_iter().map(|key| Ok(((self.partition_of(&key)?, key), ()))).collect()
         }))
     }
 
-    /// Has many keys loaded, all that memory does not have, or, where `replaces`, all. What the database had.
-    pub(super) async fn load_many(
+    async fn load_many(
         self: &Arc<Self>,
         caller: Caller,
-        keys: Keys,
-        replaces: bool,
-    ) -> Result<Vec<(Bytes, Bytes)>, MapError> {
-        let mut claimed = Vec::with_capacity(keys.len());
-        for (partition, key) in keys {
-            let claim = self.claim_for(caller, (partition, &key), Wanted::Load).await?;
-            claimed.push((partition, key, claim));
+        mut keys: Keys,
+        load: Load,
+    ) -> Result<Loaded, MapError> {
+        let mut loaded = Loaded::default();
+        while !keys.is_empty() {
+            let claimed = self.claim_some(caller, &mut keys, Wanted::Load).await?;
+            let core = Arc::clone(self);
+            let some = self.in_background(async move { core.load_batch(claimed, load).await });
+            loaded = loaded.and(some.await?);
         }
-        let core = Arc::clone(self);
-        self.in_background(async move {
-            let (mut wanted, mut waiting) = (Vec::with_capacity(claimed.len()), Vec::new());
-            for (partition, key, _) in &claimed {
-                if !replaces && core.read(key, |_| Ok(()))?.is_some() {
-                    continue;
-                }
-                // The database does not know yet.
-                match core.waiting_value((*partition, key))? {
-                    Some(Some(value)) => {
-                        core.keep((*partition, key), &value, When::Absent);
-                        waiting.push((key.clone(), value));
+        Ok(loaded)
+    }
+
+    /// Has keys loaded that are claimed.
+    async fn load_batch(&self, claimed: Vec<Claimed<()>>, load: Load) -> Result<Loaded, MapError> {
+        let mut wanted = Vec::with_capacity(claimed.len());
+        let mut done = Loaded::default();
+        for Claimed { partition, key, .. } in &claimed {
+            let place = (*partition, &key[..]);
+            match load {
+                Load::Missing if self.read(key, |_| Ok(()))?.is_some() => continue,
+                Load::Values => {
+                    if let Some(value) = self.read(key, |seen| Ok(seen.value.to_vec()))? {
+                        done.values.push((key.clone(), value));
+                        continue;
                     }
-                    Some(None) => {}
-                    None => wanted.push(key.clone()),
                 }
+                Load::Missing | Load::Replacing => {}
             }
-            if wanted.is_empty() {
-                return Ok(waiting);
+            // The database does not know yet.
+            match self.waiting_value(place)? {
+                Some(Some(value)) => {
+                    let _ = self.keep(place, &value, When::Absent);
+                    done.count += 1;
+                    if load == Load::Values {
+                        done.values.push((key.clone(), value));
+                    }
+                }
+                Some(None) => {}
+                None => wanted.push(key.clone()),
             }
-            let ready = core.backing().ready(&core.name).await;
-            let (loader, _) = ready.map_err(|source| core.not_done("init", source))?;
-            let loaded = loader.load_all(&wanted).await;
-            let mut loaded = loaded.map_err(|source| core.not_done("load_all", source))?;
-            let asked: BTreeSet<&Bytes> = wanted.iter().collect();
-            if loaded.iter().any(|(key, _)| !asked.contains(key)) {
-                let source = "it gave a key that was not asked for".into();
-                let (map, call) = (core.name.clone(), "load_all");
-                return Err(MapError::MapStore { map, call, source });
-            }
-            let when = if replaces { When::Always } else { When::Absent };
-            for (key, value) in &loaded {
-                core.keep((core.partition_of(key)?, key), value, when);
-            }
-            drop(claimed);
-            loaded.append(&mut waiting);
-            Ok(loaded)
-        })
-        .await
+        }
+        let Some(first) = wanted.first() else { return Ok(done) };
+        let ready = self.backing().ready(&self.name).await;
+        let (loader, _) = ready.map_err(|source| self.not_done(("init", source), None))?;
+        let failed = |source| self.not_done(("load_all", source), Some(first));
+        let mut loaded = loader.load_all(&wanted).await.map_err(failed)?;
+        let asked: BTreeSet<&Bytes> = wanted.iter().collect();
+        if loaded.iter().any(|(key, _)| !asked.contains(key)) {
+            return Err(failed(Refused::Own("it gave a key that was not asked for".into())));
+        }
+        for (key, value) in &loaded {
+            self.keep_loaded((self.partition_of(key)?, key), value, load)?;
+        }
+        done.count += loaded.len() as u64;
+        if load == Load::Values {
+            done.values.append(&mut loaded);
+        }
+        Ok(done)
+    }
+
+    /// Keeps what was loaded of a key that is claimed, if there is room; else lets go what was to be
+    /// replaced.
+    fn keep_loaded(
+        &self,
+        place: (PartitionId, &[u8]),
+        value: &[u8],
+        load: Load,
+    ) -> Result<(), MapError> {
+        if load != Load::Replacing {
+            let _ = self.keep(place, value, When::Absent);
+            return Ok(());
+        }
+        let kept = self.keep(place, value, When::Always);
+        kept.or_else(|_| self.let_go(&mut self.partitions.lock(place.0), place.1))
     }
 }

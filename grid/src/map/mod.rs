@@ -7,6 +7,7 @@
 
 pub mod blocking;
 mod bulk;
+mod claiming;
 pub(crate) mod core;
 mod foresight;
 pub(crate) mod intercepting;

@@ -263,9 +263,11 @@ impl<K: Serial, V: Serial> Map<K, V> {
         let mut claim = self.core.claim_for(self.caller, place, Wanted::Claim).await?;
         let mut value =
             self.core.read(&bytes, |seen| V::read(DataRef::from_stored(seen.value)?))?;
+        let mut known = None;
         if value.is_none() && self.core.backing.is_some() {
-            let (still_claimed, loaded) = self.core.fetch(claim, place).await?;
-            (claim, value) = (still_claimed, self.read_found(loaded)?);
+            let (still_claimed, fetched) = self.core.fetch(claim, place).await?;
+            (claim, value) = (still_claimed, self.read_found(fetched.value.clone())?);
+            known = Some(fetched.value);
         }
         let mut entry = Entry { key, value, is_changed: false, lifetime: Lifetime::default() };
         let result = process(&mut entry);
@@ -276,7 +278,7 @@ impl<K: Serial, V: Serial> Map<K, V> {
                 None => Kind::Remove(Going::Removed),
             };
             let op = Op { kind, when: When::Always, returns_old: false };
-            let changed = self.core.change_claimed(claim, place, &op).await?;
+            let changed = self.core.change_claimed(claim, place, &op, known).await?;
             if let Some(put) = changed.put {
                 entry.value = Some(self.read_value(NewValue::new(&put).stored())?);
             }

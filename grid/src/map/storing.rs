@@ -2,77 +2,77 @@
 //!
 //! Invariants: the key is claimed from before the database is asked until memory has changed, so what the
 //! database is told of a key it is told in the order in which memory changes. An error of the database has
-//! changed nothing in memory. What the database has taken and memory cannot, memory lets go, so that the next
-//! read asks the database. All of it runs in one task that nobody's going away ends (`map_store/calls.rs`).
+//! changed nothing. Where nobody knows what it has done (it panicked, or refused several keys together), and
+//! where memory has no room for what it has taken, memory lets the key go, so that the next read asks the
+//! database; where the store refuses that, too, the caller hears of it ([`MapError::Outdated`]). From the
+//! question to the database on, all of it runs in one task that nobody's going away ends
+//! (`map_store/calls.rs`); what is decided before, interceptors included, is decided where the operation is
+//! polled.
 //!
-//! What may go wrong: the process dies between the database and memory. Nobody was told of the change then;
-//! the database has it, and memory may have the value before.
+//! What may go wrong: the process dies, or its runtime is shut down, between the database and memory. Nobody
+//! was told of the change then; the database has it, and memory may have the value before.
 
 use std::sync::Arc;
 
 use super::core::{Changed, MapCore};
-use super::foresight::Foreseen;
-use super::op::{Going, Kind, Life, Op, When};
-use crate::data::PartitionId;
+use super::foresight::{Decided, Stored, What};
+use super::op::{Going, Kind, Op};
+use crate::data::{Data, DataRef, PartitionId};
 use crate::error::MapError;
-use crate::map_store::{Backing, Bytes, NoOutcome};
+use crate::map_store::{AnyStore, Backing, NoOutcome};
 use crate::partition::{Claim, Locked};
 use crate::record::NewValue;
 use crate::scratch::{self, Scratch};
 use crate::user::Refused;
 
-/// An operation that outlives who asked for it.
-struct OwnOp {
-    kind: OwnKind,
-    when: OwnWhen,
-    returns_old: bool,
+/// What the database was asked, and why it did not do so.
+pub(super) type NotTold = (&'static str, Refused);
+
+/// A change that is done, and of which the interceptors have not heard.
+struct Unheard {
+    core: Arc<MapCore>,
+    key: Box<[u8]>,
+    /// There until they have.
+    done: Option<(Decided, Changed)>,
 }
 
-enum OwnKind {
-    Put(Bytes, Life),
-    Remove(Going),
-    SetTtl(u64),
-    Load(Bytes),
-}
-
-enum OwnWhen {
-    Always,
-    Absent,
-    Present,
-    Same(Bytes),
-}
-
-impl OwnOp {
-    fn of(op: &Op<'_>) -> OwnOp {
-        let kind = match op.kind {
-            Kind::Put { value, life } => OwnKind::Put(value.plain().to_vec(), life),
-            Kind::Remove(going) => OwnKind::Remove(going),
-            Kind::SetTtl(ttl_ms) => OwnKind::SetTtl(ttl_ms),
-            Kind::Load(value) => OwnKind::Load(value.plain().to_vec()),
-        };
-        let when = match op.when {
-            When::Always => OwnWhen::Always,
-            When::Absent => OwnWhen::Absent,
-            When::Present => OwnWhen::Present,
-            When::Same(value) => OwnWhen::Same(value.to_vec()),
-        };
-        OwnOp { kind, when, returns_old: op.returns_old }
+impl Unheard {
+    fn tell(mut self, returns_old: bool) -> Changed {
+        let (decided, changed) = self.done.take().expect("told once");
+        self.core.intercept_after(&self.key, &decided);
+        decided.outcome(returns_old, changed.is_done)
     }
+}
 
-    fn op(&self) -> Op<'_> {
-        let kind = match &self.kind {
-            OwnKind::Put(entry, life) => Kind::Put { value: NewValue::new(entry), life: *life },
-            OwnKind::Remove(going) => Kind::Remove(*going),
-            OwnKind::SetTtl(ttl_ms) => Kind::SetTtl(*ttl_ms),
-            OwnKind::Load(entry) => Kind::Load(NewValue::new(entry)),
-        };
-        let when = match &self.when {
-            OwnWhen::Always => When::Always,
-            OwnWhen::Absent => When::Absent,
-            OwnWhen::Present => When::Present,
-            OwnWhen::Same(value) => When::Same(value),
-        };
-        Op { kind, when, returns_old: self.returns_old }
+impl Drop for Unheard {
+    /// Who wanted the change has gone away, and this may be a thread that must not wait.
+    fn drop(&mut self) {
+        let Some((decided, _)) = self.done.take() else { return };
+        if !self.core.interceptors.are_there() {
+            return;
+        }
+        let (core, key) = (Arc::clone(&self.core), std::mem::take(&mut self.key));
+        let tell = move || core.intercept_after(&key, &decided);
+        let told = self.core.backing().spawn(async { tokio::task::spawn_blocking(tell).await });
+        if let Err(outcome) = told {
+            tracing::warn!(error = %self.core.no_outcome(outcome), "interceptors do not hear of it");
+        }
+    }
+}
+
+impl Decided {
+    /// Tells the database, and takes what that made of it.
+    pub(super) async fn tell(&mut self, store: &dyn AnyStore, key: &[u8]) -> Result<(), NotTold> {
+        match &mut self.what {
+            What::Put(entry, _) => {
+                let own = store.store(key, NewValue::new(entry).stored()).await;
+                if let Some(own) = own.map_err(|source| ("store", source))? {
+                    *entry = plain(&own);
+                }
+                Ok(())
+            }
+            What::Remove(..) => store.delete(key).await.map_err(|source| ("delete", source)),
+        }
     }
 }
 
@@ -84,6 +84,11 @@ impl MapCore {
     /// Whether changes reach a database.
     pub(super) fn is_stored(&self) -> bool {
         self.backing.as_ref().is_some_and(|backing| backing.stores())
+    }
+
+    /// Whether the database is to be told of an operation before it is done.
+    pub(super) fn stores_first(&self, op: &Op<'_>) -> bool {
+        self.is_stored() && self.deferring().is_none() && op.is_stored()
     }
 
     /// Has something run to its end, whoever waits for it.
@@ -103,86 +108,119 @@ impl MapCore {
             NoOutcome::Panicked(message) => format!("it panicked: {message}"),
             NoOutcome::Stopped(why) => format!("it was not called to its end: {why}"),
         };
-        MapError::MapStore { map: self.name.clone(), call: "(some call)", source: why.into() }
+        self.not_done(("(some call)", Refused::Own(why.into())), None)
     }
 
-    pub(super) fn not_done(&self, call: &'static str, source: Refused) -> MapError {
+    /// The error of a call, about a key where it was about one.
+    pub(super) fn not_done(&self, (call, source): NotTold, key: Option<&[u8]>) -> MapError {
         match source {
             Refused::Data(source) => self.bad_data(source),
-            Refused::Own(source) => MapError::MapStore { map: self.name.clone(), call, source },
+            Refused::Own(source) => {
+                let (map, key) = (self.name.clone(), key.map(named));
+                MapError::MapStore { map, call, key, source }
+            }
         }
     }
 
-    /// Changes a key that is claimed in the map's database and then in memory, and gives it back.
-    pub(super) async fn change_backed(
+    /// What stores, once it was told of its beginning.
+    pub(super) async fn store(&self) -> Result<&dyn AnyStore, MapError> {
+        let ready = self.backing().ready(&self.name).await;
+        let (_, store) = ready.map_err(|source| self.not_done(("init", source), None))?;
+        Ok(store.expect("asked for by who knows that there is one"))
+    }
+
+    /// What is there of a key that is claimed, for an operation that asks the database for what memory does
+    /// not have.
+    pub(super) async fn look(
         self: &Arc<Self>,
+        claim: Claim,
+        place: (PartitionId, &[u8]),
+        op: &Op<'_>,
+    ) -> Result<(Claim, Stored), MapError> {
+        let found = self.read(place.1, |seen| Ok(seen.value.to_vec()))?;
+        if found.is_some() {
+            return Ok((claim, found));
+        }
+        let (claim, fetched) = self.fetch(claim, place).await?;
+        // Only what memory has can be given another life.
+        if matches!(op.kind, Kind::SetTtl(_)) {
+            fetched.kept?;
+        }
+        Ok((claim, fetched.value))
+    }
+
+    /// Does what is decided of a key that is claimed in the map's database and then in memory, and gives it
+    /// back.
+    pub(super) async fn change_stored(
+        self: &Arc<Self>,
+        claim: Claim,
+        (partition, key): (PartitionId, &[u8]),
+        mut decided: Decided,
+        returns_old: bool,
+    ) -> Result<Changed, MapError> {
+        let (core, key) = (Arc::clone(self), Box::<[u8]>::from(key));
+        let unheard = self.in_background(async move {
+            let place = (partition, &*key);
+            core.await_older(place).await?;
+            let told = decided.tell(core.store().await?, &key).await;
+            if let Err(not_told) = told {
+                let may_be_done = not_told.1.may_be_done();
+                return Err(core.not_stored(claim, place, not_told, may_be_done));
+            }
+            core.note_taken();
+            let changed = core.follow(claim, place, &decided.op())?;
+            Ok(Unheard { core, key, done: Some((decided, changed)) })
+        });
+        Ok(unheard.await?.tell(returns_old))
+    }
+
+    /// Changes memory of a key that is claimed as the database was changed, and gives it back. Where memory
+    /// cannot, it lets the key go.
+    pub(super) fn follow(
+        &self,
         claim: Claim,
         (partition, key): (PartitionId, &[u8]),
         op: &Op<'_>,
     ) -> Result<Changed, MapError> {
-        let (core, key, op) = (Arc::clone(self), Box::<[u8]>::from(key), OwnOp::of(op));
-        self.in_background(async move {
-            let (place, op) = ((partition, &*key), op.op());
-            if op.asks_database() {
-                core.load_claimed(place).await?;
-            }
-            let foreseen = core.foresee(&key, &op)?;
-            let foreseen = core.store(&key, &op, foreseen).await?;
-            core.carry_out(claim, place, &op, foreseen)
-        })
-        .await
+        let mut locked = self.partitions.lock(partition);
+        let changed = self.apply(&mut locked, key, op).or_else(|error| {
+            tracing::warn!(map = self.name, %error, "stored, and not kept in memory");
+            self.let_go(&mut locked, key)?;
+            Ok(Changed { is_done: true, old: None, put: None })
+        });
+        claim.give_back(&mut locked);
+        changed
     }
 
-    /// Tells the database what was foreseen. What comes true then.
-    pub(super) async fn store(
+    /// The error of a database that was told of a key that is claimed; gives the key back. Where it may have
+    /// changed the key all the same, memory lets that go.
+    pub(super) fn not_stored(
         &self,
-        key: &[u8],
-        op: &Op<'_>,
-        foreseen: Foreseen,
-    ) -> Result<Foreseen, MapError> {
-        if self.deferring().is_some() {
-            return Ok(foreseen);
-        }
-        let ready = self.backing().ready(&self.name).await;
-        let (_, Some(store)) = ready.map_err(|source| self.not_done("init", source))? else {
-            return Ok(foreseen);
-        };
-        self.await_older((self.partition_of(key)?, key)).await?;
-        match foreseen {
-            Foreseen::Put(entry) => {
-                let own = store.store(key, NewValue::new(&entry).stored()).await;
-                let own = own.map_err(|source| self.not_done("store", source))?;
-                self.note_taken();
-                Ok(Foreseen::Put(own.map_or(entry, |own| plain(&own))))
-            }
-            Foreseen::Remove { .. } if op.kind == Kind::Remove(Going::Removed) => {
-                let deleted = store.delete(key).await;
-                deleted.map_err(|source| self.not_done("delete", source))?;
-                self.note_taken();
-                Ok(foreseen)
-            }
-            foreseen => Ok(foreseen),
-        }
+        claim: Claim,
+        (partition, key): (PartitionId, &[u8]),
+        not_told: NotTold,
+        may_be_done: bool,
+    ) -> MapError {
+        let mut locked = self.partitions.lock(partition);
+        let let_go = if may_be_done { self.let_go(&mut locked, key) } else { Ok(()) };
+        claim.give_back(&mut locked);
+        let_go.err().unwrap_or_else(|| self.not_done(not_told, Some(key)))
     }
 
-    /// Lets a key go that memory could not give a value which the database has.
-    pub(super) fn let_go(
-        &self,
-        locked: &mut Locked<'_>,
-        key: &[u8],
-        error: MapError,
-    ) -> Result<Changed, MapError> {
-        if !self.is_stored() || self.deferring().is_some() {
-            return Err(error);
-        }
+    /// Lets a key go of which the database may have something else than memory.
+    pub(super) fn let_go(&self, locked: &mut Locked<'_>, key: &[u8]) -> Result<(), MapError> {
         match self.apply(locked, key, &Op::removal(Going::Evicted)) {
-            Ok(_) => {
-                tracing::warn!(map = self.name, %error, "stored, and not kept in memory");
-                Ok(Changed { is_done: true, old: None, put: None })
+            Ok(_) => Ok(()),
+            Err(MapError::Store { map, source }) => {
+                Err(MapError::Outdated { map, key: named(key), source })
             }
-            Err(_) => Err(error),
+            Err(error) => Err(error),
         }
     }
+}
+
+fn named(key: &[u8]) -> Data {
+    DataRef::from_stored(key).expect("its partition was reckoned from it").to_data()
 }
 
 /// An entry of which nothing is known but its value.

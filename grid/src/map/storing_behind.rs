@@ -220,7 +220,7 @@ impl MapCore {
                 format!("an older change of this key waits, and was not taken within {at_most:?}")
             }
         };
-        Err(self.not_done("store", Refused::Own(why.into())))
+        Err(self.not_done(("store", Refused::Own(why.into())), Some(key)))
     }
 
     /// Waits until everything that waits now is stored. How many changes are set aside.

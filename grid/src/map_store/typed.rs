@@ -1,15 +1,17 @@
 //! A user's map store over stored forms: the one place where its types are known.
 //!
-//! Invariant: bytes that are none of its types are an error of the call, and reach no code of the user.
+//! Invariants: bytes that are none of its types are an error of the call, and reach no code of the user; so
+//! is a panic.
 
 use std::marker::PhantomData;
+use std::panic::AssertUnwindSafe;
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt};
 
 use super::{MapLoader, MapStore, Properties};
 use crate::data::Serial;
-use crate::user::{Refused, read, stored};
+use crate::user::{Refused, answer, read, stored};
 
 /// A call's outcome, some time.
 pub(crate) type Call<'a, T> = BoxFuture<'a, Result<T, Refused>>;
@@ -60,7 +62,7 @@ where
     S: MapLoader<K, V>,
 {
     fn init<'a>(&'a self, properties: &'a Properties, map: &'a str) -> Call<'a, ()> {
-        Box::pin(async move { self.own.init(properties, map).await.map_err(Refused::Own) })
+        Box::pin(answer(async move { self.own.init(properties, map).await.map_err(Refused::Own) }))
     }
 
     fn destroy(&self) -> BoxFuture<'_, ()> {
@@ -68,23 +70,25 @@ where
     }
 
     fn load<'a>(&'a self, key: &'a [u8]) -> Call<'a, Option<Bytes>> {
-        Box::pin(async move {
+        Box::pin(answer(async move {
             let value = self.own.load(&read::<K>(key)?).await.map_err(Refused::Own)?;
             Ok(value.as_ref().map(stored::<V>).transpose()?)
-        })
+        }))
     }
 
     fn load_all<'a>(&'a self, keys: &'a [Bytes]) -> Call<'a, Vec<(Bytes, Bytes)>> {
-        Box::pin(async move {
+        Box::pin(answer(async move {
             let found = self.own.load_all(&read_all::<K>(keys)?).await.map_err(Refused::Own)?;
             let both = |(key, value)| Ok((stored::<K>(key)?, stored::<V>(value)?));
             found.iter().map(|(key, value)| both((key, value))).collect()
-        })
+        }))
     }
 
     fn load_all_keys(&self) -> BoxStream<'_, Result<Bytes, Refused>> {
-        let keys = self.own.load_all_keys();
-        keys.map(|key| Ok(stored::<K>(&key.map_err(Refused::Own)?)?)).boxed()
+        let keys = stream::once(async {}).flat_map(|()| self.own.load_all_keys());
+        let keys = keys.map(|key| Ok(stored::<K>(&key.map_err(Refused::Own)?)?));
+        let keys = AssertUnwindSafe(keys).catch_unwind();
+        keys.map(|key| key.unwrap_or_else(|panic| Err(Refused::panicked(&*panic)))).boxed()
     }
 }
 
@@ -95,11 +99,12 @@ where
     S: MapStore<K, V>,
 {
     fn store<'a>(&'a self, key: &'a [u8], value: &'a [u8]) -> Call<'a, Option<Bytes>> {
-        Box::pin(async move {
+        Box::pin(answer(async move {
             let (key, value) = (read::<K>(key)?, read::<V>(value)?);
             let own = self.own.store_and_return(&key, &value).await.map_err(Refused::Own)?;
-            Ok(own.as_ref().map(stored::<V>).transpose()?)
-        })
+            let own = own.as_ref().map(stored::<V>).transpose();
+            own.map_err(|source| Refused::unreadable(&source))
+        }))
     }
 
     fn post_processes(&self) -> bool {
@@ -107,20 +112,22 @@ where
     }
 
     fn store_all<'a>(&'a self, entries: &'a [(Bytes, Bytes)]) -> Call<'a, ()> {
-        Box::pin(async move {
+        Box::pin(answer(async move {
             let read = |(key, value): &(Bytes, Bytes)| Ok((read::<K>(key)?, read::<V>(value)?));
             let entries = entries.iter().map(read).collect::<Result<Vec<_>, Refused>>()?;
             self.own.store_all(&entries).await.map_err(Refused::Own)
-        })
+        }))
     }
 
     fn delete<'a>(&'a self, key: &'a [u8]) -> Call<'a, ()> {
-        Box::pin(async move { self.own.delete(&read::<K>(key)?).await.map_err(Refused::Own) })
+        Box::pin(answer(
+            async move { self.own.delete(&read::<K>(key)?).await.map_err(Refused::Own) },
+        ))
     }
 
     fn delete_all<'a>(&'a self, keys: &'a [Bytes]) -> Call<'a, ()> {
-        Box::pin(
-            async move { self.own.delete_all(&read_all::<K>(keys)?).await.map_err(Refused::Own) },
-        )
+        Box::pin(answer(async move {
+            self.own.delete_all(&read_all::<K>(keys)?).await.map_err(Refused::Own)
+        }))
     }
 }
