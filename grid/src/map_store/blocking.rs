@@ -10,6 +10,42 @@ use crate::data::Serial;
 /// A [`MapStore`] whose methods block the thread, as most database drivers do. Put it into [`OnThreads`]. All
 /// that is said of [`MapLoader`] and [`MapStore`] holds here, too; what only reads leaves the writing methods
 /// out, and is added by [`crate::Builder::map_loader`].
+///
+/// ```
+/// use std::path::PathBuf;
+/// use hdgrid::data::Natural;
+/// use hdgrid::{BlockingMapStore, MapStoreConfig, Member, OnThreads, StoreError};
+/// # let dir = tempfile::tempdir()?;
+/// # let notes = tempfile::tempdir()?;
+/// struct Files(PathBuf);
+/// impl BlockingMapStore<Natural<String>, Natural<String>> for Files {
+///     fn load(&self, name: &String) -> Result<Option<String>, StoreError> {
+///         match std::fs::read_to_string(self.0.join(name)) {
+///             Ok(text) => Ok(Some(text)),
+///             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+///             Err(error) => Err(error.into()),
+///         }
+///     }
+///     fn store(&self, name: &String, text: &String) -> Result<Option<String>, StoreError> {
+///         std::fs::write(self.0.join(name), text)?;
+///         Ok(None)
+///     }
+///     fn delete(&self, name: &String) -> Result<(), StoreError> {
+///         match std::fs::remove_file(self.0.join(name)) {
+///             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+///             _ => Ok(()),
+///         }
+///     }
+/// }
+/// let files = OnThreads::new(Files(notes.path().to_owned()));
+/// let member = Member::builder(dir.path())
+///     .map_store("notes", MapStoreConfig::default(), files)
+///     .start()?;
+/// let map = member.map::<Natural<String>, Natural<String>>("notes")?;
+/// map.blocking().set(&"today".to_owned(), &"tea".to_owned())?;
+/// assert_eq!(std::fs::read_to_string(notes.path().join("today"))?, "tea");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait BlockingMapStore<K, V>: Send + Sync + 'static
 where
     K: Serial<Owned: Clone + Send + Sync>,
@@ -44,7 +80,8 @@ where
         Ok(found)
     }
 
-    /// As [`MapLoader::load_all_keys`]: each key is handed to `take` until that says that no more is wanted.
+    /// As [`MapLoader::load_all_keys`]: each key is handed to `take`, until that says (`false`) that no more
+    /// is wanted. `take` waits while keys are not loaded as fast as they come.
     ///
     /// # Errors
     /// What the load then fails with.
@@ -57,7 +94,7 @@ where
         false
     }
 
-    /// As [`MapStore::store_and_return`].
+    /// As [`MapStore::store_and_return`]: `None` where the database has just this value.
     ///
     /// # Errors
     /// What the change then fails with.
@@ -68,7 +105,7 @@ where
     /// As [`MapStore::store_all`].
     ///
     /// # Errors
-    /// Any: which entries are stored is found out by storing them one by one.
+    /// Any, as for [`MapStore::store_all`].
     fn store_all(&self, entries: &[(K::Owned, V::Owned)]) -> Result<(), StoreError> {
         entries.iter().try_for_each(|(key, value)| self.store(key, value).map(drop))
     }
@@ -90,7 +127,7 @@ where
     }
 }
 
-/// Has each call of a [`BlockingMapStore`] run on a thread of the runtime that may block.
+/// Has each call of a [`BlockingMapStore`] run on a thread of the runtime that may block; see there.
 #[derive(Debug)]
 pub struct OnThreads<S>(Arc<S>);
 

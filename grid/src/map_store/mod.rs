@@ -38,7 +38,7 @@ pub type StoreError = Box<dyn Error + Send + Sync>;
 /// Keys with their values, as a database has them.
 pub type Entries<K, V> = Vec<(<K as Serial>::Owned, <V as Serial>::Owned)>;
 
-/// Settings of a user's own, as the configuration of a map store has them.
+/// Settings of a user's own, as the configuration of a map store has them: an address, a table's name.
 pub type Properties = BTreeMap<String, String>;
 
 /// When all that a database has is loaded; what [`MapLoader::load_all_keys`] does not name never is but key
@@ -53,6 +53,18 @@ pub enum InitialMode {
 }
 
 /// How a map uses its database.
+///
+/// ```
+/// use std::time::Duration;
+/// use hdgrid::{InitialMode, MapStoreConfig};
+/// let config = MapStoreConfig {
+///     initial_mode: InitialMode::Eager,
+///     write_delay: Duration::from_secs(5),
+///     properties: [("table".to_owned(), "accounts".to_owned())].into(),
+///     ..MapStoreConfig::default()
+/// };
+/// # let _ = config;
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MapStoreConfig {
     /// When all that the database has is loaded.
@@ -112,7 +124,8 @@ impl Default for MapStoreConfig {
 /// Its calls run on a `tokio` runtime, the member's own unless it was given one
 /// ([`crate::Builder::runtime`]); what blocks belongs into a [`BlockingMapStore`]. While a key is loaded
 /// nobody changes it, and readers of what is there do not wait. An error reaches who asked, as
-/// [`crate::MapError::MapStore`].
+/// [`crate::MapError::MapStore`], and so does a panic. A call must not wait for an operation of its own map,
+/// which may wait for the key.
 ///
 /// ```
 /// use hdgrid::data::Natural;
@@ -138,6 +151,7 @@ where
     V: Serial<Owned: Send + Sync>,
 {
     /// Called once, before any other call, when the map is used first; after an error, again at the next use.
+    /// It is given [`MapStoreConfig::properties`] and the map's name.
     ///
     /// # Errors
     /// What the operation then fails with.
@@ -192,16 +206,58 @@ where
 
 /// Writes a map's entries to a user's database, too.
 ///
-/// Without a [`MapStoreConfig::write_delay`] every change reaches the database before memory: an error of
-/// the database reaches who wanted the change, and nothing has changed. A change that has begun is carried
-/// out, also when nobody waits for it any more. Whatever is done may be done again, after an error or a
-/// crash: calls must be idempotent. A crash between database and memory leaves a change that nobody was
-/// told of in the database alone.
+/// Without a [`MapStoreConfig::write_delay`] every change reaches the database before memory: an error of the
+/// database reaches who wanted the change, with the key, and nothing has changed. After a panic, and after an
+/// error about several keys at once, nobody knows what was done: memory lets these keys go, and asks the
+/// database when they are wanted again. A change that the database was asked for is carried out, also when
+/// nobody waits for it any more. Whatever is done may be done again, after an error or a crash: calls must be
+/// idempotent. A crash between database and memory leaves a change that nobody was told of in the database
+/// alone.
 ///
 /// With one a change is done when the map has it, and reaches the database later, after a restart if need
 /// be: what waits is logged with the entry, all or nothing, as durable as the map is. Readers see what
 /// waits. What the database refuses is tried again; see [`crate::Map::flush`] and
 /// [`crate::Map::dead_letters`]. What [`MapStore::store_and_return`] returns is no matter then.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::sync::{Arc, Mutex};
+/// use hdgrid::data::Natural;
+/// use hdgrid::{MapError, MapLoader, MapStore, MapStoreConfig, Member, StoreError};
+/// # let dir = tempfile::tempdir()?;
+/// #[derive(Clone, Default)]
+/// struct Stock(Arc<Mutex<HashMap<String, i64>>>);
+/// impl MapLoader<Natural<String>, Natural<i64>> for Stock {
+///     async fn load(&self, name: &String) -> Result<Option<i64>, StoreError> {
+///         Ok(self.0.lock().unwrap().get(name).copied())
+///     }
+/// }
+/// impl MapStore<Natural<String>, Natural<i64>> for Stock {
+///     async fn store(&self, name: &String, count: &i64) -> Result<(), StoreError> {
+///         if *count < 0 {
+///             return Err("less than none".into());
+///         }
+///         self.0.lock().unwrap().insert(name.clone(), *count);
+///         Ok(())
+///     }
+///     async fn delete(&self, name: &String) -> Result<(), StoreError> {
+///         self.0.lock().unwrap().remove(name);
+///         Ok(())
+///     }
+/// }
+/// let stock = Stock::default();
+/// let member = Member::builder(dir.path())
+///     .map_store("stock", MapStoreConfig::default(), stock.clone())
+///     .start()?;
+/// let map = member.map::<Natural<String>, Natural<i64>>("stock")?;
+/// map.blocking().set(&"tea".to_owned(), &9)?;
+/// assert_eq!(stock.0.lock().unwrap()["tea"], 9);
+/// let refused = map.blocking().set(&"tea".to_owned(), &-1);
+/// let expected = "map \"stock\": `store` of key \"tea\" of its map store: less than none";
+/// assert_eq!(refused.unwrap_err().to_string(), expected);
+/// assert_eq!(map.blocking().get(&"tea".to_owned())?, Some(9));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait MapStore<K, V>: MapLoader<K, V>
 where
     K: Serial<Owned: Clone + Send + Sync>,
@@ -243,7 +299,7 @@ where
     /// error each is stored for itself.
     ///
     /// # Errors
-    /// Any: which entries are stored is found out by storing them one by one.
+    /// Any, also where some are stored: memory lets go of those that are refused once more.
     #[doc(alias = "storeAll")]
     fn store_all(
         &self,
