@@ -405,3 +405,23 @@ fn interceptors_are_asked_before_the_database_and_the_database_has_what_they_mad
     assert_eq!(rows.rows(), [(1, 8), (2, 12), (3, 16)]);
     assert_eq!(map.blocking().get(&3).expect("get"), Some(16));
 }
+
+#[test]
+fn what_concerns_memory_alone_is_done_while_the_database_cannot_begin() {
+    let rows = Rows::default();
+    let given = rows.clone();
+    let mut bed = Bed::with(move |builder| {
+        let builder = builder.map_loader("l", MapStoreConfig::default(), given.clone());
+        builder.map_store("m", MapStoreConfig::default(), given.clone())
+    });
+    map(&bed).blocking().set(&1, &1).expect("set");
+    bed.restart();
+    rows.state().failing.insert("init");
+    let map = map(&bed);
+    assert_eq!(map.blocking().get(&1).expect("get"), Some(1));
+    assert!(map.blocking().set_ttl(&1, Duration::from_secs(9)).expect("it is in memory"));
+    assert!(map.blocking().evict(&1).expect("it is in memory"));
+    failed(map.blocking().get(&1), ("init", "no init today"));
+    let loads: Numbers = bed.member().map("l").expect("a map");
+    loads.blocking().set(&1, &1).expect("the database hears of no change");
+}

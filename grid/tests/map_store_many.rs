@@ -4,6 +4,7 @@
 mod rows;
 mod support;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use futures_util::Stream;
 use hdgrid::data::Serial;
 use hdgrid::{Entries, Map, MapError, MapLoader, MapStore, MapStoreConfig, StoreError};
+use proptest::prelude::*;
 use rows::{Number, Rows};
 use support::Bed;
 
@@ -310,4 +312,83 @@ fn batches_over_the_same_keys_all_come_to_their_end() {
     });
     let memory = keys.iter().map(|key| (*key, map.blocking().get(key).expect("get").expect("it")));
     assert_eq!(rows.rows(), memory.collect::<Vec<_>>());
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Set(i32, i32),
+    SetAll(Vec<(i32, i32)>),
+    Compute(i32, i32),
+    Remove(i32),
+    Evict(i32),
+    Clear,
+    Load(Vec<i32>),
+    GetAll(Vec<i32>),
+    /// From now on these values are refused, and these calls fail.
+    Refuse(BTreeSet<i32>, BTreeSet<&'static str>),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let key = 0..12i32;
+    // One in ten has the store panic.
+    let value = prop_oneof![9 => 0..20i32, 1 => Just(666)];
+    let keys = || proptest::collection::vec(0..12i32, 0..8);
+    let calls = proptest::sample::subsequence(vec!["store", "delete", "load", "load_all"], 0..=2);
+    let calls = prop_oneof![2 => Just(Vec::new()), 1 => calls];
+    let entries = proptest::collection::vec((key.clone(), value.clone()), 0..8);
+    let step = prop_oneof![
+        2 => (key.clone(), value.clone()).prop_map(|(key, value)| Step::Set(key, value)),
+        4 => entries.prop_map(Step::SetAll),
+        1 => (key.clone(), value).prop_map(|(key, value)| Step::Compute(key, value)),
+        1 => key.clone().prop_map(Step::Remove),
+        1 => key.prop_map(Step::Evict),
+        1 => Just(Step::Clear),
+        1 => keys().prop_map(Step::Load),
+        1 => keys().prop_map(Step::GetAll),
+        2 => (proptest::collection::btree_set(0..20i32, 0..8), calls)
+            .prop_map(|(values, calls)| Step::Refuse(values, calls.into_iter().collect())),
+    ];
+    proptest::collection::vec(step, 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn memory_never_contradicts_the_database_whatever_that_refuses(steps in steps()) {
+        let bulk = Bulk::default();
+        let bed = bed(bulk.clone());
+        let map = map(&bed);
+        for step in steps {
+            // Whether it is done is not asked here.
+            let _ = match &step {
+                Step::Set(key, value) => map.blocking().set(key, value),
+                Step::SetAll(entries) => set_all(&map, entries),
+                Step::Compute(key, value) => {
+                    map.blocking().compute(key, |_| Some(*value)).map(drop)
+                }
+                Step::Remove(key) => map.blocking().remove(key).map(drop),
+                Step::Evict(key) => map.blocking().evict(key).map(drop),
+                Step::Clear => map.blocking().clear().map(drop),
+                Step::Load(keys) => {
+                    map.blocking().load_keys(&keys.iter().collect::<Vec<_>>(), true).map(drop)
+                }
+                Step::GetAll(keys) => {
+                    map.blocking().get_all(&keys.iter().collect::<Vec<_>>()).map(drop)
+                }
+                Step::Refuse(values, calls) => {
+                    let mut state = bulk.rows.state();
+                    (state.refused, state.failing) = (values.clone(), calls.clone());
+                    Ok(())
+                }
+            };
+            let rows = bulk.rows.state().rows.clone();
+            for key in 0..12 {
+                // A view never loads.
+                let view = map.blocking().get_entry_view(&key).expect("a view");
+                let has = view.map(|view| view.value);
+                prop_assert!(has.is_none() || has == rows.get(&key).copied(), "{key}: {has:?}");
+            }
+        }
+    }
 }

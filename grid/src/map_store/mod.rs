@@ -223,7 +223,7 @@ where
 /// use std::collections::HashMap;
 /// use std::sync::{Arc, Mutex};
 /// use hdgrid::data::Natural;
-/// use hdgrid::{MapError, MapLoader, MapStore, MapStoreConfig, Member, StoreError};
+/// use hdgrid::{MapLoader, MapStore, MapStoreConfig, Member, StoreError};
 /// # let dir = tempfile::tempdir()?;
 /// #[derive(Clone, Default)]
 /// struct Stock(Arc<Mutex<HashMap<String, i64>>>);
