@@ -3,7 +3,8 @@
 //! Invariants: a change that waits is a record in a map of the member's own, in the same stream as the
 //! entry and written in one group with it; so after a crash both are there or none. The record goes when
 //! the database has taken the change, so each change reaches the database at least once. What the queues
-//! know is what the records say: both change under the queue's lock.
+//! know is what the records say: both change under the queue's lock, but that the record of what was told
+//! goes first: who looks for it then asks the database, which has it.
 //!
 //! A record has the key's bytes and eight of a number (big-endian) as its key, and as its value
 //!
@@ -266,8 +267,10 @@ impl Behind {
     /// not go is told again.
     pub(crate) fn stored(&self, told: &[Away]) {
         for away in told {
+            // Nobody takes the place of what is away: it goes without the lock, as that may take long.
+            let is_gone = self.forget(away);
             let mut queue = self.queue(away.partition);
-            match self.forget(away) {
+            match is_gone {
                 true => queue.stored(&away.due),
                 false => {
                     let now_ms = self.clock.monotonic_ms();
