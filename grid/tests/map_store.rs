@@ -425,3 +425,17 @@ fn what_concerns_memory_alone_is_done_while_the_database_cannot_begin() {
     let loads: Numbers = bed.member().map("l").expect("a map");
     loads.blocking().set(&1, &1).expect("the database hears of no change");
 }
+
+#[test]
+fn a_change_that_the_database_hears_nothing_of_begins_the_first_load_as_any_other() {
+    let rows = Rows::of([(1, 10)]);
+    let given = rows.clone();
+    let bed =
+        Bed::with(move |builder| builder.map_loader("l", MapStoreConfig::default(), given.clone()));
+    let map: Numbers = bed.member().map("l").expect("a map");
+    rows.pause("init");
+    map.blocking().set(&2, &2).expect("set");
+    rows.await_waiting(1);
+    rows.go_on();
+    assert_eq!(map.blocking().loaded().expect("loaded"), 1);
+}

@@ -200,6 +200,9 @@ impl MapCore {
         op: &Op<'_>,
         known: Option<Stored>,
     ) -> Result<Changed, MapError> {
+        if self.backing.is_some() {
+            self.begin_initial_load();
+        }
         let (claim, known) = match known {
             None if op.asks_database() && self.backing.is_some() => {
                 let (claim, found) = self.look(claim, place, op).await?;
