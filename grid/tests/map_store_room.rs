@@ -30,6 +30,9 @@ impl BlockingMapStore<Natural<i32>, Natural<String>> for Database {
     }
 
     fn store(&self, key: &i32, value: &String) -> Result<Option<String>, StoreError> {
+        if value == REFUSED {
+            return Err("no such text".into());
+        }
         self.rows().insert(*key, value.clone());
         Ok(None)
     }
@@ -45,6 +48,9 @@ impl BlockingMapStore<Natural<i32>, Natural<String>> for Database {
         Ok(())
     }
 }
+
+/// What the database does not take.
+const REFUSED: &str = "refused";
 
 /// With 16 MiB of memory.
 fn bed(database: &Database, write_delay: Duration) -> Bed {
@@ -174,19 +180,22 @@ fn a_load_that_replaces_and_finds_no_room_leaves_no_older_value() {
     assert_eq!(map.blocking().get(&1).expect("get").map(|text| text.len()), Some(LONG));
 }
 
-/// Where the log takes nothing any more memory can neither follow nor let go.
-#[test]
-fn memory_that_can_neither_follow_the_database_nor_let_a_key_go_says_so() {
-    let database = Database::default();
+/// A map over a database that has `before` of two keys, and whose log takes nothing any more, so that memory
+/// can neither follow nor let go. It is stored one key at a time.
+fn poisoned(database: &Database) -> (Member, Texts) {
     let directory = tempfile::tempdir().expect("a directory");
+    let config =
+        MapStoreConfig { batch_size: 1.try_into().expect("some"), ..MapStoreConfig::default() };
     let member = Member::builder(directory.path())
         .store(|store| store.chunk_bytes(256 << 10).put_timeout_ms(20))
         .partition_count(3)
-        .map_store("texts", MapStoreConfig::default(), OnThreads::new(database.clone()))
+        .map_store("texts", config, OnThreads::new(database.clone()))
         .start()
         .expect("started");
     let map: Texts = member.map("texts").expect("a map");
-    map.blocking().set(&1, &"before".to_owned()).expect("set");
+    for key in [1, 2] {
+        map.blocking().set(&key, &"before".to_owned()).expect("set");
+    }
     let other: Texts = member.map("other").expect("a map");
     std::fs::remove_dir_all(directory.path()).expect("removed");
     let is_poisoned = (0..5).cycle().take(10_000).any(|key| {
@@ -194,9 +203,29 @@ fn memory_that_can_neither_follow_the_database_nor_let_a_key_go_says_so() {
         matches!(set, Err(MapError::Store { source, .. }) if source.to_string().contains("poison"))
     });
     assert!(is_poisoned, "the log takes changes still");
+    (member, map)
+}
+
+#[test]
+fn memory_that_can_neither_follow_the_database_nor_let_a_key_go_says_so() {
+    let database = Database::default();
+    let (_member, map) = poisoned(&database);
     let set = map.blocking().set(&1, &"after".to_owned());
     let Err(MapError::Outdated { key, map: name, .. }) = &set else { panic!("{set:?}") };
     assert_eq!((Natural::<i32>::read(key.as_ref()), &**name), (Ok(1), "texts"));
     assert!(set.expect_err("as above").to_string().contains("another value of key 1 than memory"));
     assert_eq!(database.rows()[&1], "after");
+}
+
+#[test]
+fn a_refusal_does_not_hide_that_memory_keeps_another_key_as_it_was() {
+    let database = Database::default();
+    let (_member, map) = poisoned(&database);
+    let (after, refused) = ("after".to_owned(), REFUSED.to_owned());
+    // Whichever of the two comes first.
+    for (texts, outdated) in [([&refused, &after], 2), ([&after, &refused], 1)] {
+        let set = map.blocking().set_all(&[(&1, texts[0]), (&2, texts[1])]);
+        let Err(MapError::Outdated { key, .. }) = &set else { panic!("{set:?}") };
+        assert_eq!(Natural::<i32>::read(key.as_ref()), Ok(outdated));
+    }
 }

@@ -212,7 +212,9 @@ impl MapCore {
         match self.apply(locked, key, &Op::removal(Going::Evicted)) {
             Ok(_) => Ok(()),
             Err(MapError::Store { map, source }) => {
-                Err(MapError::Outdated { map, key: named(key), source })
+                let error = MapError::Outdated { map, key: named(key), source };
+                tracing::error!(%error, "memory and database differ");
+                Err(error)
             }
             Err(error) => Err(error),
         }

@@ -45,7 +45,13 @@ impl Tried {
             }
             Err(error) => {
                 self.refused_in_row += 1;
-                self.first_error.get_or_insert(error);
+                // That memory is wrong about a key matters more than what another was refused for.
+                let is_outdated = |error: &MapError| matches!(error, MapError::Outdated { .. });
+                if is_outdated(&error) && !self.first_error.as_ref().is_some_and(is_outdated) {
+                    self.first_error = Some(error);
+                } else {
+                    self.first_error.get_or_insert(error);
+                }
             }
         }
     }
