@@ -209,7 +209,7 @@ impl Builder {
 
     /// How long a change waits for room in the log, in milliseconds, before it is refused; default 10,000.
     /// With 0 nothing waits, and what goes in parts and fills half of a writer's log buffers, a long value or
-    /// those of a group, is always refused: see `docs/durability.md`.
+    /// those of a group, is refused unless the writer keeps up with it: see `docs/durability.md`.
     pub fn put_timeout_ms(mut self, ms: u64) -> Self {
         self.put_timeout_ms = ms;
         self

@@ -167,7 +167,7 @@ fn a_group_that_the_log_cannot_keep_whole_is_refused_with_both_figures_and_has_c
 }
 
 /// Each part of a long value waits until less than half of the log buffers are in use. Who waits for nothing
-/// gets no further than that, however often, and the same changes are done where they may wait.
+/// gets no further than that, as a rule, and the same changes are done where they may wait.
 #[test]
 fn values_that_fill_half_the_log_buffers_are_refused_by_name_where_nothing_waits_and_done_where_it_may()
  {
@@ -186,16 +186,24 @@ fn values_that_fill_half_the_log_buffers_are_refused_by_name_where_nothing_waits
     };
     let impatient = builder(buffers.path()).put_timeout_ms(0);
     let store = impatient.open(dir.path()).expect("opens");
+    let (map, mut refused) = (map_of(&store, "one"), 0);
     for _ in 0..20 {
-        for refused in put_all(&store) {
-            let refused = refused.expect_err("there is no room for it at once");
-            let Error::Log(source) = &refused else { panic!("{refused}") };
+        let is_done = put_all(&store).map(|done| {
+            // A thread that is kept from its core in the middle may find that the writer has kept up.
+            let Err(error) = done else { return true };
+            let Error::Log(source) = &error else { panic!("{error}") };
             let failure = source.downcast_ref();
-            assert!(matches!(failure, Some(LogFailure::Busy { waited_ms: 0 })), "{refused}");
-        }
+            assert!(matches!(failure, Some(LogFailure::Busy { waited_ms: 0 })), "{error}");
+            refused += 1;
+            false
+        });
         store.persist(Durability::Synced).expect("all that was buffered is on the device");
-        assert!(map_of(&store, "one").is_empty(), "what was refused has changed something");
+        let there = 8 * u64::from(is_done[0]) + u64::from(is_done[1]);
+        assert_eq!(map.len(), there, "what was refused has changed something: {is_done:?}");
+        map.clear().expect("cleared");
     }
+    assert!(refused >= 20, "{refused} of 40: there was room for the others at once");
+    drop(map);
     store.close().expect("a clean close");
     let store = builder(buffers.path()).open(dir.path()).expect("opens");
     for done in put_all(&store) {
