@@ -1,6 +1,6 @@
 //! Changes of a map that reach the user's database later: told by workers, in batches.
 //!
-//! Invariants: those of `map_store/behind.rs` and `map_store/queue.rs`. A worker's batch has each key once,
+//! Invariants: those of `map_store/behind/` and `map_store/queue.rs`. A worker's batch has each key once,
 //! so in which order its calls are made is no matter. What a batch's call refuses is told one by one; what
 //! is refused by itself waits longer each time, and is set aside when the database takes others meanwhile.
 //! Where the first few of a batch are refused and none is taken, the rest is not tried: the database may be
