@@ -119,9 +119,19 @@ pub enum StartError {
     /// The store does not open.
     #[error(transparent)]
     Store(#[from] hotrestart::OpenError),
-    /// A map does not open of which changes wait for the user's database.
+    /// A map does not open of which changes wait for the user's database, or settings name a map that is the
+    /// member's own.
     #[error(transparent)]
     Map(MapError),
+    /// What waits of a map is to be given up, though the map is given a map store that it waits for.
+    #[error(
+        "map {map:?} has a map store, and Builder::drop_waiting_changes would lose what waits for it, again \
+         at each start: give the map one or the other"
+    )]
+    DropsWaitingChanges {
+        /// The map.
+        map: String,
+    },
     /// There is no thread for what a member does by itself.
     #[error("no thread {name:?} for the upkeep of a member: {source}")]
     Thread {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use hdgrid::{Map, MapError, MapStoreConfig};
+use hdgrid::{Map, MapConfig, MapError, MapStoreConfig, Member, StartError};
 use rows::{Number, Rows};
 use support::Bed;
 
@@ -38,6 +38,7 @@ const BEHIND: u8 = 0;
 const THROUGH: u8 = 1;
 const NONE: u8 = 2;
 const GIVEN_UP: u8 = 3;
+const LOADS: u8 = 4;
 
 /// A member whose map is written as the number says.
 fn phases(rows: &Rows) -> (Bed, Arc<AtomicU8>) {
@@ -49,6 +50,7 @@ fn phases(rows: &Rows) -> (Bed, Arc<AtomicU8>) {
         BEHIND => builder.map_store("m", config(), given.clone()),
         THROUGH => builder.map_store("m", through.clone(), given.clone()),
         NONE => builder,
+        LOADS => builder.map_loader("m", through.clone(), given.clone()),
         _ => builder.drop_waiting_changes("m"),
     });
     (bed, phase)
@@ -117,10 +119,12 @@ fn what_waits_is_never_told_over_what_was_put_without_a_store() {
     let rows = Rows::default();
     let (mut bed, phase) = phases(&rows);
     map(&bed).blocking().set(&1, &1).expect("set");
-    phase.store(NONE, Ordering::Relaxed);
-    bed.restart();
-    let refused = bed.member().map::<Number, Number>("m").map(drop);
-    assert!(matches!(refused, Err(MapError::ChangesWait { waiting: 1, .. })), "{refused:?}");
+    for without in [LOADS, NONE] {
+        phase.store(without, Ordering::Relaxed);
+        bed.restart();
+        let refused = bed.member().map::<Number, Number>("m").map(drop);
+        assert!(matches!(refused, Err(MapError::ChangesWait { waiting: 1, .. })), "{refused:?}");
+    }
     let other: Numbers = bed.member().map("other").expect("of another map nothing waits");
     other.blocking().set(&1, &1).expect("set");
     phase.store(GIVEN_UP, Ordering::Relaxed);
@@ -137,12 +141,35 @@ fn what_waits_is_never_told_over_what_was_put_without_a_store() {
 }
 
 #[test]
+fn what_waits_for_a_map_store_that_is_given_is_never_dropped() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let builder = Member::builder(dir.path()).map_store("m", config(), Rows::default());
+    let refused = builder.drop_waiting_changes("m").start().map(drop);
+    assert!(matches!(refused, Err(StartError::DropsWaitingChanges { .. })), "{refused:?}");
+    let builder = Member::builder(dir.path()).map_loader("m", config(), Rows::default());
+    builder.drop_waiting_changes("m").start().expect("nothing waits for what only loads");
+}
+
+#[test]
 fn maps_of_the_members_own_are_destroyed_by_nobody() {
     let rows = Rows::default();
     let (bed, _) = phases(&rows);
     map(&bed).blocking().set(&1, &1).expect("set");
     let refused = bed.member().destroy_map("hd:pending:m");
     assert!(matches!(refused, Err(MapError::OwnName { .. })), "{refused:?}");
+    let own = "hd:pending:m";
+    let dir = tempfile::tempdir().expect("a directory");
+    let settings = [
+        Member::builder(dir.path()).map(own, MapConfig::default()),
+        Member::builder(dir.path()).map_store(own, config(), rows.clone()),
+        Member::builder(dir.path()).map_loader(own, config(), rows.clone()),
+        Member::builder(dir.path()).drop_waiting_changes(own),
+    ];
+    for builder in settings {
+        let refused = builder.start().map(drop);
+        let is_own = matches!(refused, Err(StartError::Map(MapError::OwnName { .. })));
+        assert!(is_own, "{refused:?}");
+    }
     assert_eq!(map(&bed).blocking().flush().expect("flushed"), 0);
     assert_eq!(rows.rows(), [(1, 1)]);
 }

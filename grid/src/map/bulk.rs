@@ -11,6 +11,7 @@ use super::claiming::Keyed;
 use super::core::MapCore;
 use super::loading::{Keys, Load};
 use super::op::{Going, Op};
+use super::storing_behind::RoomWait;
 use crate::caller::Caller;
 use crate::data::{DataRef, PartitionId, Serial};
 use crate::error::MapError;
@@ -40,7 +41,9 @@ impl MapCore {
                 let place = (partition, &key[..]);
                 let claim = self.claim(caller, place, Wanted::ClaimUnlocked, None).await?;
                 let Some(claim) = claim else { continue };
-                let removed = self.carry_out(claim, place, &Op::removal(going))?;
+                let removed = self
+                    .carry_out(claim, place, &Op::removal(going), &mut RoomWait::default())
+                    .await?;
                 gone += u64::from(removed.is_done);
             }
         }

@@ -16,6 +16,7 @@ use hotrestart::{Clock, StreamId};
 use super::foresight::{Foreseen, Stored};
 use super::intercepting::Interceptors;
 use super::op::{Fate, Op, Rules, Seen, Value};
+use super::storing_behind::{RoomWait, is_full};
 use crate::caller::Caller;
 use crate::data::{DataError, DataRef, PartitionId};
 use crate::error::MapError;
@@ -109,9 +110,6 @@ impl MapCore {
         op: &Op<'_>,
     ) -> Result<Changed, MapError> {
         let place = (self.partition_of(key)?, key);
-        if self.is_full_behind() {
-            self.await_room().await?;
-        }
         if let Some(changed) = self.change_at_once(caller, place, op) {
             return changed;
         }
@@ -120,7 +118,8 @@ impl MapCore {
         Ok(changed.expect("it waits for ever"))
     }
 
-    /// Changes a key, once the caller may; `None` when it could not until `deadline_ms` (monotonic).
+    /// Changes a key, once the caller may; `None` when it could not, or when there was no room for what is to
+    /// wait for the database, until `deadline_ms` (monotonic).
     pub(crate) async fn change_until(
         self: &Arc<Self>,
         caller: Caller,
@@ -129,16 +128,13 @@ impl MapCore {
         deadline_ms: u64,
     ) -> Result<Option<Changed>, MapError> {
         let place = (self.partition_of(key)?, key);
-        if self.is_full_behind() {
-            self.await_room().await?;
-        }
         match self.change_at_once(caller, place, op) {
             Some(changed) => changed.map(Some),
             None => self.change_later(caller, place, op, Some(deadline_ms)).await,
         }
     }
 
-    /// Changes a key if the caller may do so now.
+    /// Changes a key if the caller may do so now, and nothing is to be waited for.
     #[inline]
     fn change_at_once(
         &self,
@@ -151,7 +147,7 @@ impl MapCore {
         let has_a_say = self.interceptors.are_there()
             || self.backing.is_some() && self.must_ask_database(key, op);
         let may = !has_a_say && locked.admits((self.no, key), caller);
-        may.then(|| self.apply(&mut locked, key, op))
+        may.then(|| self.apply(&mut locked, key, op)).filter(|changed| !is_full(changed))
     }
 
     async fn change_later(
@@ -162,7 +158,14 @@ impl MapCore {
         deadline_ms: Option<u64>,
     ) -> Result<Option<Changed>, MapError> {
         match self.claim(caller, place, Wanted::Claim, deadline_ms).await? {
-            Some(claim) => self.change_claimed(claim, place, op, None).await.map(Some),
+            Some(claim) => {
+                let mut room = RoomWait::until(deadline_ms);
+                let changed = self.change_claimed(claim, place, (op, None), &mut room).await;
+                match is_full(&changed) && room.is_deadline {
+                    true => Ok(None),
+                    false => changed.map(Some),
+                }
+            }
             None => Ok(None),
         }
     }
@@ -197,8 +200,8 @@ impl MapCore {
         self: &Arc<Self>,
         claim: Claim,
         place: (PartitionId, &[u8]),
-        op: &Op<'_>,
-        known: Option<Stored>,
+        (op, known): (&Op<'_>, Option<Stored>),
+        room: &mut RoomWait,
     ) -> Result<Changed, MapError> {
         if self.backing.is_some() {
             self.begin_initial_load();
@@ -211,7 +214,7 @@ impl MapCore {
             known => (claim, known),
         };
         match self.foresee(place.1, op, known)? {
-            Foreseen::Same => self.carry_out(claim, place, op),
+            Foreseen::Same => self.carry_out(claim, place, op, room).await,
             Foreseen::Unmet(old) => {
                 Ok(Changed { is_done: false, old: old.filter(|_| op.returns_old), put: None })
             }
@@ -219,24 +222,33 @@ impl MapCore {
                 self.change_stored(claim, place, decided, op.returns_old).await
             }
             Foreseen::Met(decided) => {
-                let changed = self.carry_out(claim, place, &decided.op())?;
+                let changed = self.carry_out(claim, place, &decided.op(), room).await?;
                 self.intercept_after(place.1, &decided);
                 Ok(decided.outcome(op.returns_old, changed.is_done))
             }
         }
     }
 
-    /// Changes memory of a key that is claimed, and gives it back.
-    pub(super) fn carry_out(
-        &self,
+    /// Changes memory of a key that is claimed, once there is room for what is to wait for the database, and
+    /// gives it back.
+    pub(super) async fn carry_out(
+        self: &Arc<Self>,
         claim: Claim,
         (partition, key): (PartitionId, &[u8]),
         op: &Op<'_>,
+        room: &mut RoomWait,
     ) -> Result<Changed, MapError> {
-        let mut locked = self.partitions.lock(partition);
-        let changed = self.apply(&mut locked, key, op);
-        claim.give_back(&mut locked);
-        changed
+        loop {
+            {
+                let mut locked = self.partitions.lock(partition);
+                let changed = self.apply(&mut locked, key, op);
+                if !is_full(&changed) {
+                    claim.give_back(&mut locked);
+                    return changed;
+                }
+            }
+            self.await_room(room).await?;
+        }
     }
 
     /// Passes every partition's lock: whoever comes to one afterwards sees what was done before.
@@ -246,7 +258,8 @@ impl MapCore {
         }
     }
 
-    /// Does what an operation asks, now.
+    /// Does what an operation asks, now; fails, with nothing changed, where what is to wait for the database
+    /// has no room ([`is_full`]).
     pub(super) fn apply(
         &self,
         locked: &mut Locked<'_>,
@@ -306,7 +319,7 @@ impl MapCore {
                 done.map(|()| true)
             }
         };
-        if let Some(audience) = audience {
+        if let Some(audience) = audience.filter(|_| !is_full(&done)) {
             let seen = (was_there, old.as_deref());
             self.tell(locked, key, (fate, op, done.as_ref().ok().copied()), seen, audience);
         }

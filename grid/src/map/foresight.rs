@@ -94,6 +94,7 @@ impl MapCore {
         if !has_a_say {
             return Ok(Foreseen::Same);
         }
+        let is_known = known.is_some();
         let old = match known {
             Some(known) => known,
             None => self.read(key, |seen| Ok(seen.value.to_vec()))?,
@@ -112,7 +113,8 @@ impl MapCore {
             Kind::SetTtl(_) | Kind::Load(_) => return Ok(Foreseen::Same),
         };
         // Who does not ask what was there has not had it loaded: the database may have it.
-        let may_be_stored = self.is_stored() && going == Going::Removed && !op.returns_old;
+        let has_asked = is_known || op.returns_old;
+        let may_be_stored = self.is_stored() && going == Going::Removed && !has_asked;
         if old.is_none() && !may_be_stored {
             return Ok(Foreseen::Unmet(None));
         }

@@ -207,8 +207,9 @@ impl<K: Serial, V: Serial> Map<K, V> {
         self.put_when(key, value, lifetime, (When::Always, false)).await.map(drop)
     }
 
-    /// Like [`Map::put`], but gives up when the key is locked for so long. Whether the value was put. The
-    /// time bounds the wait for the lock alone.
+    /// Like [`Map::put`], but gives up when the key is locked for so long, or, over a database that hears of
+    /// changes later, when for so long none of them makes room. Whether the value was put. What the database
+    /// is asked takes as long as it takes.
     ///
     /// # Errors
     /// [`MapError`].
@@ -314,7 +315,7 @@ impl<K: Serial, V: Serial> Map<K, V> {
     }
 
     /// Like [`Map::remove`], but gives up when the key is locked for so long. Whether the key was there
-    /// and is removed. The time bounds the wait for the lock alone.
+    /// and is removed. The time bounds what it does of [`Map::try_put`].
     ///
     /// # Errors
     /// [`MapError`].

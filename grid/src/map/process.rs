@@ -7,6 +7,7 @@
 use std::borrow::Borrow;
 
 use super::op::{Going, Kind, Op, When};
+use super::storing_behind::RoomWait;
 use super::{Lifetime, Map};
 use crate::data::{DataRef, Serial};
 use crate::error::MapError;
@@ -259,7 +260,6 @@ impl<K: Serial, V: Serial> Map<K, V> {
         let _under_way = self.core.counts.begin(Operation::Process);
         let bytes = self.key(key)?;
         let place = (self.core.partition_of(&bytes)?, &bytes[..]);
-        self.core.await_room().await?;
         let mut claim = self.core.claim_for(self.caller, place, Wanted::Claim).await?;
         let mut value =
             self.core.read(&bytes, |seen| V::read(DataRef::from_stored(seen.value)?))?;
@@ -278,7 +278,10 @@ impl<K: Serial, V: Serial> Map<K, V> {
                 None => Kind::Remove(Going::Removed),
             };
             let op = Op { kind, when: When::Always, returns_old: false };
-            let changed = self.core.change_claimed(claim, place, &op, known).await?;
+            let changed = self
+                .core
+                .change_claimed(claim, place, (&op, known), &mut RoomWait::default())
+                .await?;
             if let Some(put) = changed.put {
                 entry.value = Some(self.read_value(NewValue::new(&put).stored())?);
             }

@@ -8,7 +8,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture};
@@ -18,7 +18,7 @@ use super::core::MapCore;
 use super::op::Op;
 use crate::data::{PartitionId, Serial};
 use crate::error::MapError;
-use crate::map_store::{AnyStore, Away, Behind, BehindChange, message, until};
+use crate::map_store::{AnyStore, Away, Behind, BehindChange, NotChanged, message, until};
 use crate::user::Refused;
 
 /// Refusals of single changes, of a batch of which none was taken, after which the rest is not tried.
@@ -26,6 +26,28 @@ const DOWN_AFTER: u32 = 3;
 
 /// How long a worker sleeps at most.
 const LOOKS_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a change waits for room among those that wait for the database: as long as the map says, and no
+/// longer than its caller.
+#[derive(Debug, Default)]
+pub(crate) struct RoomWait {
+    began: Option<Instant>,
+    deadline_ms: Option<u64>,
+    /// Whether the caller's time is over before the map's.
+    pub(super) is_deadline: bool,
+}
+
+impl RoomWait {
+    /// Until then (monotonic), if there is an end.
+    pub(super) fn until(deadline_ms: Option<u64>) -> RoomWait {
+        RoomWait { deadline_ms, ..RoomWait::default() }
+    }
+}
+
+/// Whether a change found no room among those that wait for the database, and nothing was changed.
+pub(super) fn is_full<T>(changed: &Result<T, MapError>) -> bool {
+    matches!(changed, Err(MapError::MapStoreFull { .. }))
+}
 
 impl MapCore {
     /// What of this map's changes waits, where any does.
@@ -43,11 +65,6 @@ impl MapCore {
         self.deferring().filter(|_| op.is_stored())
     }
 
-    #[inline]
-    pub(super) fn is_full_behind(&self) -> bool {
-        self.backing.is_some() && self.deferring().is_some_and(Behind::is_full)
-    }
-
     /// Whether a change of a map over a database has to do with it before it is done.
     pub(super) fn must_ask_database(&self, key: &[u8], op: &Op<'_>) -> bool {
         let is_there = || matches!(self.read(key, |_| Ok(())), Ok(Some(())));
@@ -63,31 +80,37 @@ impl MapCore {
     ) -> Result<bool, MapError> {
         let (part, stream) = (self.part(partition), super::core::stream_of(partition));
         let changed = behind.change(&BehindChange { part, stream, partition, key, entry });
-        changed.map_err(|source| self.refused(source))
+        changed.map_err(|source| match source {
+            NotChanged::Full => self.full(behind, Duration::ZERO),
+            NotChanged::Refused(source) => self.refused(source),
+        })
     }
 
-    /// Waits until more changes may wait.
-    pub(super) async fn await_room(self: &Arc<Self>) -> Result<(), MapError> {
-        let Some(behind) = self.deferring() else { return Ok(()) };
-        if !behind.is_full() {
-            return Ok(());
+    /// Waits until more changes may wait, which somebody else's may do then; `wait` is what one change has
+    /// waited.
+    pub(super) async fn await_room(self: &Arc<Self>, wait: &mut RoomWait) -> Result<(), MapError> {
+        let waited = wait.began.get_or_insert_with(Instant::now).elapsed();
+        let mut at_most = self.backing().config().write_room_timeout.saturating_sub(waited);
+        if let Some(deadline_ms) = wait.deadline_ms {
+            let left_ms = deadline_ms.saturating_sub(self.clock.monotonic_ms());
+            wait.is_deadline = Duration::from_millis(left_ms) < at_most;
+            at_most = at_most.min(Duration::from_millis(left_ms));
         }
         let core = Arc::clone(self);
         self.in_background(async move {
-            let behind = core.deferring().expect("as before");
-            let at_most = core.backing().config().write_room_timeout;
+            let behind = core.deferring().expect("only what is to wait finds no room");
             let room = until(behind, || !behind.is_full() || behind.is_stopped());
             match tokio::time::timeout(at_most, room).await {
                 Ok(()) if behind.is_stopped() => Err(core.gone()),
                 Ok(()) => Ok(()),
-                Err(_) => Err(MapError::MapStoreFull {
-                    map: core.name.clone(),
-                    waiting: behind.waiting(),
-                    waited: at_most,
-                }),
+                Err(_) => Err(core.full(behind, waited + at_most)),
             }
         })
         .await
+    }
+
+    fn full(&self, behind: &Behind, waited: Duration) -> MapError {
+        MapError::MapStoreFull { map: self.name.clone(), waiting: behind.waiting(), waited }
     }
 
     /// Starts those who tell the database.
@@ -153,35 +176,40 @@ impl MapCore {
             behind.note_taken();
             return self.forget_told(part).await;
         }
-        let (mut rest, mut refused, mut taken) = (part.into_iter(), 0, Vec::new());
-        while !behind.is_stopped() && (!taken.is_empty() || refused < DOWN_AFTER) {
+        let (mut rest, mut refused, mut is_up) = (part.into_iter(), 0, false);
+        while !behind.is_stopped() && (is_up || refused < DOWN_AFTER) {
             let Some(away) = rest.next() else { break };
             match told(tell_one(store, &away)).await {
                 Ok(()) => {
                     behind.note_taken();
-                    taken.push(away);
+                    is_up = true;
+                    self.forget_told(vec![away]).await;
                 }
                 Err(why) => {
                     tracing::warn!(map = self.name, why, "the database refuses a change");
-                    behind.refused(&away, &why);
                     refused += 1;
+                    match behind.is_outdated(&away) {
+                        true => self.on_threads(move |behind| behind.refused(&away, &why)).await,
+                        false => behind.refused(&away, &why),
+                    }
                 }
             }
         }
         if rest.len() > 0 {
             behind.give_back(rest.as_slice());
         }
-        self.forget_told(taken).await;
     }
 
-    /// Removes the records of what the database has taken, where waiting for the log holds up no call.
+    /// Removes the records of what the database has taken.
     async fn forget_told(self: &Arc<Self>, told: Vec<Away>) {
-        if told.is_empty() {
-            return;
-        }
+        self.on_threads(move |behind| behind.stored(&told)).await;
+    }
+
+    /// Has records be removed where waiting for the log holds up no call.
+    async fn on_threads(self: &Arc<Self>, remove: impl FnOnce(&Behind) + Send + 'static) {
         let core = Arc::clone(self);
-        let forget = move || core.behind().expect("as before").stored(&told);
-        if let Err(error) = tokio::task::spawn_blocking(forget).await {
+        let remove = move || remove(core.behind().expect("as before"));
+        if let Err(error) = tokio::task::spawn_blocking(remove).await {
             tracing::warn!(%error, "what was told may be told again after a restart");
         }
     }

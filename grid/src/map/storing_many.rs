@@ -16,6 +16,7 @@ use super::foresight::{Decided, What};
 use super::loading::Keys;
 use super::op::{Going, Kind, Life, Op, When};
 use super::storing::{NotTold, plain};
+use super::storing_behind::{RoomWait, is_full};
 use crate::caller::Caller;
 use crate::data::PartitionId;
 use crate::error::MapError;
@@ -151,7 +152,6 @@ impl MapCore {
         mut keys: Keys,
         mut tried: Tried,
     ) -> Result<Tried, MapError> {
-        self.await_room().await?;
         while !keys.is_empty() && !tried.is_given_up() {
             let claimed = self.claim_some(caller, &mut keys, Wanted::ClaimUnlocked).await?;
             let decide = |()| Decided::removal(Going::Cleared);
@@ -173,7 +173,13 @@ impl MapCore {
         }
         if self.deferring().is_some() {
             for Claimed { partition, key, claim, then } in batch {
-                let changed = self.carry_out(claim, (partition, &key), &then.op());
+                let (place, mut room) = ((partition, &key[..]), RoomWait::default());
+                let changed = self.carry_out(claim, place, &then.op(), &mut room).await;
+                if is_full(&changed) {
+                    // The next one would wait for room as long in vain.
+                    changed?;
+                    break;
+                }
                 tried.note(changed.map(|changed| changed.is_done));
             }
             return Ok(tried);

@@ -25,7 +25,7 @@ use std::time::Duration;
 use futures_util::stream::{self, Stream};
 
 pub(crate) use backing::{Backing, Given};
-pub(crate) use behind::{Away, Behind, Change as BehindChange, OWN, records_of, until};
+pub(crate) use behind::{Away, Behind, Change as BehindChange, NotChanged, OWN, records_of, until};
 pub use blocking::{BlockingMapStore, OnThreads};
 pub(crate) use calls::{Calls, NoOutcome, message};
 pub(crate) use typed::{AnyLoader, AnyStore, Bytes, Typed};
@@ -83,8 +83,8 @@ pub struct MapStoreConfig {
     /// Batches that are told at the same time, at most; 2 by default.
     pub write_workers: NonZeroUsize,
     /// Changes that may wait; 1,000,000 by default. Further ones wait for room, as long as
-    /// [`MapStoreConfig::write_room_timeout`] says, and fail then; those that come together may be a few
-    /// more.
+    /// [`MapStoreConfig::write_room_timeout`] says, and fail then. What takes the place of a change that
+    /// waits needs no room, nor does what the database is not told.
     pub write_capacity: NonZeroU64,
     /// See there; 10 s by default.
     pub write_room_timeout: Duration,

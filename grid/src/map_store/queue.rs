@@ -179,6 +179,20 @@ impl Queue {
         Refusal::Again(again_ms)
     }
 
+    /// A change that was away was refused, and is not told again: the next one of its key is, then or later.
+    pub(crate) fn refused_for_newer(&mut self, due: &Due, now_ms: u64, retry: &Retry) -> Refusal {
+        let waiting = self.come_back(due);
+        let refused = waiting.changes.pop_front().expect("it was away");
+        let newer = waiting.changes.front_mut().expect("the caller knows of it");
+        newer.tries = refused.tries + 1;
+        let wait_ms = retry.wait_ms(newer.tries, newer.number);
+        newer.due_ms = newer.due_ms.max(now_ms + wait_ms);
+        let again_ms = newer.due_ms;
+        self.changes -= 1;
+        self.set_due(&due.key);
+        Refusal::Again(again_ms)
+    }
+
     /// A change that was away was not tried: it is due then.
     pub(crate) fn given_back(&mut self, due: &Due, due_ms: u64) {
         let waiting = self.come_back(due);

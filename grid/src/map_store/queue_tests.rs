@@ -95,6 +95,7 @@ enum Step {
     Take(usize),
     Stored(usize),
     Refused(usize),
+    RefusedForNewer(usize),
     GivenBack(usize),
     Time(u64),
     Hurry,
@@ -106,6 +107,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (1..4usize).prop_map(Step::Take),
         4 => (0..4usize).prop_map(Step::Stored),
         2 => (0..4usize).prop_map(Step::Refused),
+        2 => (0..4usize).prop_map(Step::RefusedForNewer),
         1 => (0..4usize).prop_map(Step::GivenBack),
         3 => (1..300u64).prop_map(Step::Time),
         1 => Just(Step::Hurry),
@@ -160,6 +162,15 @@ proptest! {
                     let at = (now_ms, taken_in_all);
                     let refusal = queue.refused(&due, at, &retry, || "no".to_owned());
                     prop_assert!(matches!(refusal, Refusal::Again(at_ms) if at_ms > now_ms));
+                }
+                Step::RefusedForNewer(at)
+                    if away.get(at).is_some_and(|due| waiting[&due.key[0]].len() > 1) =>
+                {
+                    let due = away.swap_remove(at);
+                    let refusal = queue.refused_for_newer(&due, now_ms, &RETRY);
+                    prop_assert!(matches!(refusal, Refusal::Again(at_ms) if at_ms > now_ms));
+                    let of_key = waiting.get_mut(&due.key[0]).expect("known");
+                    prop_assert_eq!(of_key.remove(0).0, due.number);
                 }
                 Step::GivenBack(at) if at < away.len() => {
                     queue.given_back(&away.swap_remove(at), now_ms);

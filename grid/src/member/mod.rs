@@ -125,7 +125,7 @@ impl Builder {
 
     /// Gives up what waits of a map for its database, which never hears of it then: for a map that was
     /// written behind and is to go on without its map store ([`MapError::ChangesWait`]). The map keeps its
-    /// entries.
+    /// entries. An error for a map that is given a map store, as each start would lose what waits then.
     pub fn drop_waiting_changes(mut self, map: &str) -> Self {
         self.dropped_waiting.push(map.to_owned());
         self
@@ -163,6 +163,7 @@ impl Builder {
     /// # Errors
     /// [`StartError`].
     pub fn start(self) -> Result<Member, StartError> {
+        self.check_names()?;
         let store = self.store.streams(self.partitions).clock(Arc::clone(&self.clock));
         let store = store.open(&self.directory)?;
         let partitions = Arc::new(Partitions::new(self.partitions, Arc::clone(&self.clock)));
@@ -189,6 +190,18 @@ impl Builder {
         }
         member.inner.open_waiting().map_err(StartError::Map)?;
         Ok(member)
+    }
+}
+
+impl Builder {
+    fn check_names(&self) -> Result<(), StartError> {
+        let mut named = self.maps.keys().chain(self.map_stores.keys()).chain(&self.dropped_waiting);
+        named.try_for_each(|map| not_own(map)).map_err(StartError::Map)?;
+        let stores = |map: &&String| self.map_stores.get(*map).is_some_and(Given::stores);
+        match self.dropped_waiting.iter().find(stores) {
+            Some(map) => Err(StartError::DropsWaitingChanges { map: map.clone() }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -256,8 +269,9 @@ impl Inner {
     /// Opens the maps of which changes wait for their databases.
     fn open_waiting(&self) -> Result<(), MapError> {
         let known = self.store.memory().maps();
-        for name in self.map_stores.keys() {
-            if known.iter().any(|map| map.0 == records_of(name)) {
+        for (name, given) in &self.map_stores {
+            // One that only loads is refused when somebody opens it, as one without a database is.
+            if given.stores() && known.iter().any(|map| map.0 == records_of(name)) {
                 self.open_map(name)?;
             }
         }

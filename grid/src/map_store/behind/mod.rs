@@ -65,6 +65,15 @@ pub(crate) struct Change<'a> {
     pub(crate) entry: Option<(&'a [u8], Option<u64>, &'a [u8])>,
 }
 
+/// Why a change was not done.
+#[derive(Debug)]
+pub(crate) enum NotChanged {
+    /// As many wait as may: nothing has changed.
+    Full,
+    /// As for [`hdstore::Group::commit`].
+    Refused(hotrestart::Error),
+}
+
 /// What waits of a map.
 pub(crate) struct Behind {
     /// Whether changes wait; else only those do that waited before the map was written through.
@@ -165,38 +174,62 @@ impl Behind {
         }
     }
 
-    /// Does a change in the map, and has it wait. Whether the key was there.
-    ///
-    /// # Errors
-    /// As for [`hdstore::Group::commit`].
-    pub(crate) fn change(&self, change: &Change<'_>) -> Result<bool, hotrestart::Error> {
+    /// Does a change in the map, and has it wait: in the place of one of its key that waits, or, while there
+    /// is room, as one more. Whether the key was there.
+    pub(crate) fn change(&self, change: &Change<'_>) -> Result<bool, NotChanged> {
+        let mut queue = self.queue(change.partition);
+        let (number, replaces) = queue.number_for(change.key, self.coalesces);
+        if !replaces && !self.takes_room() {
+            return Err(NotChanged::Full);
+        }
+        let (done, waits) = self.write(change, number, replaces);
+        if waits {
+            queue.push(change.key, number, self.clock.monotonic_ms().saturating_add(self.delay_ms));
+            self.announce(change.partition, &mut queue);
+        } else if !replaces {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.settled.notify_waiters();
+        }
+        done.map_err(NotChanged::Refused)
+    }
+
+    /// Takes room for one more change, if there is any.
+    fn takes_room(&self) -> bool {
+        let one_more = |waiting: u64| (waiting < self.capacity).then(|| waiting + 1);
+        self.waiting.try_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    /// Writes a change and the record of it. Whether the key was there, and whether the change waits now.
+    fn write(
+        &self,
+        change: &Change<'_>,
+        number: u64,
+        replaces: bool,
+    ) -> (Result<bool, hotrestart::Error>, bool) {
         let Change { part, stream, partition, key, entry } = *change;
-        let mut queue = self.queue(partition);
-        let (number, replaces) = queue.number_for(key, self.coalesces);
         let records = &self.records[partition.0 as usize];
         let name = name(key, number);
         let kind = if entry.is_some() { STORE } else { DELETE };
         let value = entry.map_or(&[][..], |(_, _, value)| value);
         let due = self.clock.wall_ms().saturating_add(self.delay_ms).to_le_bytes();
         let record = [&[kind][..], &due, value].concat();
-        let mut group = self.memory.group(stream);
-        match entry {
-            Some((entry, None, _)) => group.insert(part, key, entry)?,
-            Some((entry, Some(at_ms), _)) => group.insert_expiring(part, key, entry, at_ms)?,
-            None => group.remove(part, key)?,
+        let write = || {
+            let mut group = self.memory.group(stream);
+            match entry {
+                Some((entry, None, _)) => group.insert(part, key, entry)?,
+                Some((entry, Some(at_ms), _)) => group.insert_expiring(part, key, entry, at_ms)?,
+                None => group.remove(part, key)?,
+            };
+            group.insert(records, &name, &record)?;
+            match group.commit()? {
+                GroupOutcome::Done(were_there) => Ok(were_there[0]),
+                GroupOutcome::Refused => unreachable!("there is no condition"),
+            }
         };
-        group.insert(records, &name, &record)?;
-        let done = group.commit();
+        let done = write();
         // After an error it may be there all the same, though not known to be durable.
-        if done.is_ok() || (!replaces && matches!(records.get(&name), Ok(Some(_)))) {
-            queue.push(key, number, self.clock.monotonic_ms().saturating_add(self.delay_ms));
-            self.waiting.fetch_add(u64::from(!replaces), Ordering::Relaxed);
-            self.announce(partition, &mut queue);
-        }
-        match done? {
-            GroupOutcome::Done(were_there) => Ok(were_there[0]),
-            GroupOutcome::Refused => unreachable!("there is no condition"),
-        }
+        let waits = done.is_ok() || (!replaces && matches!(records.get(&name), Ok(Some(_))));
+        (done, waits)
     }
 
     /// What waits of a key: its newest value, or that it goes.
@@ -284,17 +317,30 @@ impl Behind {
         self.settled.notify_waiters();
     }
 
-    /// The database has refused a change.
+    /// Whether a change that is away need not be told any more: a newer one of its key waits, and changes
+    /// coalesce. Stays so until it comes back.
+    pub(crate) fn is_outdated(&self, away: &Away) -> bool {
+        self.coalesces && self.queue(away.partition).newest(&away.due.key) != Some(away.due.number)
+    }
+
+    /// The database has refused a change: it is tried again later, or set aside. In place of one that is
+    /// outdated the newer one is; its record goes, which may wait for room in the log.
     pub(crate) fn refused(&self, away: &Away, why: &str) {
+        let goes = self.is_outdated(away) && self.forget(away);
         let now_ms = self.clock.monotonic_ms();
         self.refusals.fetch_add(1, Ordering::Relaxed);
         let mut queue = self.queue(away.partition);
         let taken = self.taken.load(Ordering::Relaxed);
-        let refusal = queue.refused(&away.due, (now_ms, taken), &self.retry, || why.to_owned());
+        let refusal = match goes {
+            true => queue.refused_for_newer(&away.due, now_ms, &self.retry),
+            false => queue.refused(&away.due, (now_ms, taken), &self.retry, || why.to_owned()),
+        };
         self.announce(away.partition, &mut queue);
         drop(queue);
         if refusal == Refusal::Aside {
             tracing::error!(why, "a change that the database refuses is set aside");
+        }
+        if goes || refusal == Refusal::Aside {
             self.settled.notify_waiters();
         }
     }
