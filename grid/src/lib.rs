@@ -10,7 +10,8 @@
 //!
 //! Inside: [`data`] (the bytes of keys and values), `partition` (whose turn it is at a key), `record` (what
 //! is kept under one), `events` (who is told what happened), `stats` (what was done), `map` (operations),
-//! `map_store` (the user's database), `member` (what holds all of it).
+//! `map_store` (the user's database), `sql` (map stores over tables, behind features), `member` (what holds
+//! all of it).
 //!
 //! What this crate may know: maps, partitions, policies, the public API of `hotrestart`. What it must not
 //! know: files, slots, and `unsafe`, which is forbidden here.
@@ -26,6 +27,8 @@ mod member;
 mod partition;
 mod record;
 mod scratch;
+#[cfg(feature = "sqlite")]
+pub mod sql;
 mod stats;
 mod timers;
 mod user;

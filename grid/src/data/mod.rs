@@ -22,7 +22,7 @@ mod type_id;
 
 pub use form::{Data, DataRef};
 pub use partition::{PARTITION_COUNT_DEFAULT, PartitionId};
-pub use serial::{Json, Natural, PlainData, Raw, Serial};
+pub use serial::{Json, Natural, PlainData, Raw, Serial, Untyped};
 pub use type_id::TypeId;
 
 /// Why a value has no bytes, or bytes are not the value that was expected.

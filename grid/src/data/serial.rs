@@ -143,6 +143,34 @@ impl<T: bytemuck::Pod> Serial for PlainData<T> {
     }
 }
 
+/// Data as it is, of any type: for code that chooses the type as it runs.
+///
+/// ```
+/// use hdgrid::data::{Data, Natural, Serial, TypeId, Untyped};
+/// let seven = Natural::<i32>::to_data(&7)?;
+/// assert_eq!(Untyped::read(seven.as_ref())?, seven);
+/// # Ok::<(), hdgrid::data::DataError>(())
+/// ```
+#[derive(Debug)]
+pub enum Untyped {}
+
+impl Serial for Untyped {
+    type Encode = Data;
+    type Owned = Data;
+
+    fn append(value: &Data, out: &mut Vec<u8>) -> Result<(), DataError> {
+        if value.as_ref().type_id() == TypeId::NULL {
+            return Err(DataError::Null);
+        }
+        out.extend_from_slice(value.stored());
+        Ok(())
+    }
+
+    fn read(data: DataRef<'_>) -> Result<Data, DataError> {
+        Ok(data.to_data())
+    }
+}
+
 fn expect(what: &str, type_id: TypeId, data: DataRef<'_>) -> Result<(), DataError> {
     match data.type_id() {
         found if found == type_id => Ok(()),

@@ -1,7 +1,7 @@
 //! The user's own database under a map: Hazelcast's MapLoader and MapStore.
 //!
 //! Here: what a user implements (`MapLoader`, `MapStore`), the same over bytes (`typed.rs`), an adapter for
-//! code that blocks (`blocking.rs`), where its calls run (`calls.rs`), and what waits for it (`behind.rs`,
+//! code that blocks (`blocking.rs`), where its calls run (`calls.rs`), and what waits for it (`behind/`,
 //! `queue.rs`). When a map asks, and in which order database and memory change, is in `map/storing.rs` and
 //! `map/loading.rs`.
 //!
