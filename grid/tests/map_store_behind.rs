@@ -5,12 +5,12 @@ mod rows;
 mod support;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hdgrid::{Map, MapError, MapStoreConfig};
 use proptest::prelude::*;
 use rows::{Number, Rows};
-use support::Bed;
+use support::{Bed, eventually};
 
 type Numbers = Map<Number, Number>;
 
@@ -28,15 +28,6 @@ fn bed_with(rows: &Rows, config: MapStoreConfig) -> Bed {
 
 fn map(bed: &Bed) -> Numbers {
     bed.member().map("m").expect("a map")
-}
-
-#[track_caller]
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// Has time pass until nothing waits but what is set aside.

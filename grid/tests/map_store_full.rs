@@ -6,14 +6,14 @@ mod support;
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hdgrid::{
     BlockingMapStore, EntryEventKind, Map, MapError, MapEvent, MapStoreConfig, OnThreads,
     StoreError,
 };
 use rows::{Number, Rows};
-use support::Bed;
+use support::{Bed, eventually};
 
 type Numbers = Map<Number, Number>;
 
@@ -36,15 +36,6 @@ fn bed_with(rows: &Rows, config: MapStoreConfig) -> Bed {
 
 fn map(bed: &Bed) -> Numbers {
     bed.member().map("m").expect("a map")
-}
-
-#[track_caller]
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 #[track_caller]

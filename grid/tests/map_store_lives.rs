@@ -7,11 +7,11 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hdgrid::{Map, MapConfig, MapError, MapStoreConfig, Member, StartError};
 use rows::{Number, Rows};
-use support::Bed;
+use support::{Bed, eventually};
 
 type Numbers = Map<Number, Number>;
 
@@ -23,15 +23,6 @@ fn config() -> MapStoreConfig {
 
 fn map(bed: &Bed) -> Numbers {
     bed.member().map("m").expect("a map")
-}
-
-#[track_caller]
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 const BEHIND: u8 = 0;

@@ -4,6 +4,8 @@
 //! was put or removed meanwhile; locks of callers, which are about changes, do not hold it up. What memory
 //! has no room for is returned all the same; where it was to replace what memory has, that is let go. Many
 //! keys are claimed as `claiming.rs` says, so a load among changes may ask the database in several calls.
+//! What the database refuses together is loaded key by key, so one bad row keeps no other from being loaded;
+//! the first error is returned at the end, or when so many are refused in a row that it may be down.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,10 +17,11 @@ use super::core::MapCore;
 use super::foresight::Stored;
 use super::op::{Kind, Op, When};
 use super::storing::plain;
+use super::storing_many::GIVES_UP_AFTER;
 use crate::caller::Caller;
 use crate::data::PartitionId;
 use crate::error::MapError;
-use crate::map_store::Bytes;
+use crate::map_store::{AnyLoader, Bytes};
 use crate::partition::{Claim, Wanted};
 use crate::record::NewValue;
 use crate::user::Refused;
@@ -44,12 +47,20 @@ pub(super) struct Loaded {
     pub(super) count: u64,
     /// All values, where they were asked for.
     pub(super) values: Vec<(Bytes, Bytes)>,
+    first_error: Option<MapError>,
 }
 
 impl Loaded {
     fn and(mut self, mut other: Loaded) -> Loaded {
         self.values.append(&mut other.values);
-        Loaded { count: self.count + other.count, values: self.values }
+        self.count += other.count;
+        self.first_error = self.first_error.or(other.first_error);
+        self
+    }
+
+    /// If nothing was refused.
+    fn whole(mut self) -> Result<Loaded, MapError> {
+        self.first_error.take().map_or(Ok(self), Err)
     }
 }
 
@@ -149,7 +160,8 @@ impl MapCore {
                 async move { core.load_many(caller, batch?, load).await }
             });
             let loaded = batches.buffer_unordered(config.load_parallelism.get());
-            loaded.try_fold(0, async |count, loaded| Ok(count + loaded.count)).await
+            let all = |all: Loaded, loaded| async { Ok(all.and(loaded)) };
+            Ok(loaded.try_fold(Loaded::default(), all).await?.whole()?.count)
         })
         .await
     }
@@ -190,7 +202,7 @@ impl MapCore {
             let batch = take_batch(&mut keys, batch_size);
             loaded = loaded.and(self.load_many(caller, batch, load).await?);
         }
-        Ok(loaded)
+        loaded.whole()
     }
 
     /// The keys that the database names, in batches.
@@ -255,7 +267,18 @@ impl MapCore {
         let ready = self.backing().ready(&self.name).await;
         let (loader, _) = ready.map_err(|source| self.not_done(("init", source), None))?;
         let failed = |source| self.not_done(("load_all", source), Some(first));
-        let mut loaded = loader.load_all(&wanted).await.map_err(failed)?;
+        let mut loaded = match loader.load_all(&wanted).await {
+            Ok(loaded) => loaded,
+            Err(source) => {
+                let error = failed(source);
+                if wanted.len() == 1 {
+                    done.first_error = Some(error);
+                    return Ok(done);
+                }
+                tracing::warn!(%error, keys = wanted.len(), "they are loaded one by one");
+                self.load_each(loader, &wanted, &mut done.first_error).await?
+            }
+        };
         let asked: BTreeSet<&Bytes> = wanted.iter().collect();
         if loaded.iter().any(|(key, _)| !asked.contains(key)) {
             return Err(failed(Refused::Own("it gave a key that was not asked for".into())));
@@ -268,6 +291,34 @@ impl MapCore {
             done.values.append(&mut loaded);
         }
         Ok(done)
+    }
+
+    /// Loads keys one by one; what is refused is told by the first error, and ends nothing but where nothing
+    /// else comes.
+    async fn load_each(
+        &self,
+        loader: &dyn AnyLoader,
+        wanted: &[Bytes],
+        first_error: &mut Option<MapError>,
+    ) -> Result<Vec<(Bytes, Bytes)>, MapError> {
+        let (mut loaded, mut refused_in_row) = (Vec::new(), 0);
+        for key in wanted {
+            match loader.load(key).await {
+                Ok(value) => {
+                    loaded.extend(value.map(|value| (key.clone(), value)));
+                    refused_in_row = 0;
+                }
+                Err(source) => {
+                    let error = self.not_done(("load", source), Some(key));
+                    refused_in_row += 1;
+                    if refused_in_row == GIVES_UP_AFTER {
+                        return Err(error);
+                    }
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        Ok(loaded)
     }
 
     /// Keeps what was loaded of a key that is claimed, if there is room; else lets go what was to be

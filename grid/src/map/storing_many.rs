@@ -26,7 +26,7 @@ use crate::record::NewValue;
 use crate::user::Refused;
 
 /// Refusals in a row after which nothing more is tried.
-const GIVES_UP_AFTER: u32 = 10;
+pub(super) const GIVES_UP_AFTER: u32 = 10;
 
 /// What has come of a call about many keys.
 #[derive(Default)]

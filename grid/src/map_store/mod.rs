@@ -178,7 +178,7 @@ where
     ) -> impl Future<Output = Result<Option<V::Owned>, StoreError>> + Send;
 
     /// The values of those among some keys that have one, in any order; by [`MapLoader::load`] if it is not
-    /// implemented. Other keys than those asked for are an error.
+    /// implemented. Other keys than those asked for are an error. After an error each is loaded for itself.
     ///
     /// # Errors
     /// What the operation then fails with.

@@ -55,6 +55,11 @@ fn read_all<T: Serial>(all: &[Bytes]) -> Result<Vec<T::Owned>, Refused> {
     Ok(all.iter().map(|bytes| read::<T>(bytes)).collect::<Result<_, _>>()?)
 }
 
+/// The stored form of what a user's code has answered.
+fn answered<T: Serial>(own: &T::Owned) -> Result<Bytes, Refused> {
+    stored::<T>(own).map_err(|source| Refused::unreadable(&source))
+}
+
 impl<S, K, V> AnyLoader for Typed<S, K, V>
 where
     K: Serial<Owned: Clone + Send + Sync>,
@@ -72,21 +77,21 @@ where
     fn load<'a>(&'a self, key: &'a [u8]) -> Call<'a, Option<Bytes>> {
         Box::pin(answer(async move {
             let value = self.own.load(&read::<K>(key)?).await.map_err(Refused::Own)?;
-            Ok(value.as_ref().map(stored::<V>).transpose()?)
+            value.as_ref().map(answered::<V>).transpose()
         }))
     }
 
     fn load_all<'a>(&'a self, keys: &'a [Bytes]) -> Call<'a, Vec<(Bytes, Bytes)>> {
         Box::pin(answer(async move {
             let found = self.own.load_all(&read_all::<K>(keys)?).await.map_err(Refused::Own)?;
-            let both = |(key, value)| Ok((stored::<K>(key)?, stored::<V>(value)?));
+            let both = |(key, value)| Ok((answered::<K>(key)?, answered::<V>(value)?));
             found.iter().map(|(key, value)| both((key, value))).collect()
         }))
     }
 
     fn load_all_keys(&self) -> BoxStream<'_, Result<Bytes, Refused>> {
         let keys = stream::once(async {}).flat_map(|()| self.own.load_all_keys());
-        let keys = keys.map(|key| Ok(stored::<K>(&key.map_err(Refused::Own)?)?));
+        let keys = keys.map(|key| answered::<K>(&key.map_err(Refused::Own)?));
         let keys = AssertUnwindSafe(keys).catch_unwind();
         keys.map(|key| key.unwrap_or_else(|panic| Err(Refused::panicked(&*panic)))).boxed()
     }
@@ -102,8 +107,7 @@ where
         Box::pin(answer(async move {
             let (key, value) = (read::<K>(key)?, read::<V>(value)?);
             let own = self.own.store_and_return(&key, &value).await.map_err(Refused::Own)?;
-            let own = own.as_ref().map(stored::<V>).transpose();
-            own.map_err(|source| Refused::unreadable(&source))
+            own.as_ref().map(answered::<V>).transpose()
         }))
     }
 

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdgrid::{Builder, EventConfig, MapConfig, Member};
 use hotrestart::{Clock, ManualClock};
@@ -12,6 +12,16 @@ pub type Text = String;
 
 /// Where the clock stands at first, in milliseconds.
 const BEGIN_MS: u64 = 1_700_000_000_000;
+
+/// Waits until something holds that others bring about.
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
 
 pub struct Bed {
     directory: TempDir,
