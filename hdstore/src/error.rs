@@ -199,7 +199,8 @@ impl Error {
         matches!(self, Error::Capacity { .. })
     }
 
-    /// Whether the same call may succeed later without a change of settings. It says no of every
+    /// Whether the same call may succeed later without a change of settings: at the memory limit when entries
+    /// were removed meanwhile, so who only tries again, tries in vain. It says no of every
     /// [`Error::Log`]: only the log's own error knows, so look into that first.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Error::Capacity { .. } | Error::Unreclaimed { .. })

@@ -19,7 +19,8 @@ pub enum RecoveryMode {
     /// Do not open, and say what is wrong where.
     #[default]
     Strict,
-    /// Open with what is left, and report what is not.
+    /// Open with what is left, and report what is not. What was lost are changes: keys that they removed are
+    /// there again, and values that they replaced. Without a valid manifest nothing can be salvaged.
     Salvage,
 }
 
@@ -230,8 +231,9 @@ impl Builder {
     }
 
     /// The disk budget: bytes of chunk files for each byte of live records, at least 1.25; default 2.0.
-    /// Compaction keeps a store within it once it is larger than a few chunks; changes wait for that as they
-    /// wait for room in the log. Less disk costs more writing: see `docs/compaction.md`.
+    /// Compaction keeps a store within it, or within 1.08 times its records and some 17 chunks where that is
+    /// more; changes wait for that as they wait for room in the log. Less disk costs more writing: see
+    /// `docs/compaction.md`.
     pub fn disk_budget(mut self, ratio: f64) -> Self {
         self.disk_budget = ratio;
         self

@@ -115,7 +115,11 @@ pub enum OpenError {
         owner: String,
     },
     /// The store's files are damaged where they must not be.
-    #[error("the store is corrupt: {}{}", .problems[0], more(.problems.len()))]
+    #[error(
+        "the store is corrupt: {}{}; restore a backup, or open a copy with RecoveryMode::Salvage for what is \
+         left (docs/operations.md)",
+        .problems[0], more(.problems.len())
+    )]
     Corrupt {
         /// What is wrong where; at least one.
         problems: Vec<Problem>,
@@ -143,7 +147,7 @@ impl From<LogFailure> for OpenError {
 fn more(problems: usize) -> String {
     match problems {
         0 | 1 => String::new(),
-        more => format!(" (and {} more)", more - 1),
+        more => format!(" (and {} more, which `hotrestart-inspect check` lists)", more - 1),
     }
 }
 
@@ -168,6 +172,7 @@ impl Problem {
         } else {
             format!("blocks {first} to {last} are missing, with all records in them")
         };
+        let what = format!("{what} (here, or in a file that is missing or has a bad header)");
         Problem { file: file.to_owned(), offset, what }
     }
 

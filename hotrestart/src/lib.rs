@@ -22,7 +22,8 @@
 //! | [`Durability::Written`] | and that of the kernel, if the device keeps what it has taken |
 //! | [`Durability::Synced`] | and a power cut |
 //!
-//! What comes back is always a prefix of each stream's history. The maps are those of [`hdstore`];
+//! What comes back is a prefix of each stream's history, unless damage is passed over
+//! ([`RecoveryMode::Salvage`]). The maps are those of [`hdstore`];
 //! reading is as fast as there. `docs/durability.md` and `docs/restart.md` have the rules,
 //! `docs/format.md` the bytes.
 //!

@@ -1,7 +1,7 @@
-//! `hotrestart-inspect`: reads a store offline, without its lock and without writing.
+//! `hotrestart-inspect`: reads a store offline, without writing.
 //!
-//! Exit codes: 0 sound, 1 corrupt, 2 usage, not a store, unreadable, or of another version. The work is in
-//! `hotrestart::inspect`; this file is its command line.
+//! Exit codes: 0 sound, 1 corrupt, 2 usage, not a store, in use, unreadable, or of another version. The work
+//! is in `hotrestart::inspect`; this file is its command line.
 
 mod tables;
 
@@ -15,11 +15,12 @@ use hotrestart::format::MapId;
 use hotrestart::inspect::{DumpOptions, InspectError, Options, Report, check, dump};
 use tables::{check_text, list_text};
 
-/// Reads a store offline, without its lock and without writing.
+/// Reads a store offline, without writing.
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Exit codes: 0 sound, 1 corrupt, 2 usage or not a store of this version."
+    after_help = "Exit codes: 0 sound, 1 corrupt, 2 usage, not a store, in use by a running process, \
+                  unreadable, or of another version."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -59,11 +60,14 @@ struct Place {
     /// The tmpfs in which the store's log buffers are.
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
     buffers: PathBuf,
+    /// Look at a store that a process has open: what it writes meanwhile may be told as corrupt.
+    #[arg(long)]
+    live: bool,
 }
 
 impl Place {
     fn options(&self) -> Options {
-        Options { buffers_dir: self.buffers.clone(), ..Options::default() }
+        Options { buffers_dir: self.buffers.clone(), live: self.live, ..Options::default() }
     }
 }
 

@@ -15,6 +15,12 @@ pub(crate) struct DirLock {
     _file: File,
 }
 
+/// Whether a live process has the lock. It is not taken, but for a moment, which whoever wants it waits for.
+pub(crate) fn is_held(directory: &Path) -> bool {
+    let lock = File::open(directory.join("lock")).map(|file| file.try_lock_shared());
+    matches!(lock, Ok(Err(TryLockError::WouldBlock)))
+}
+
 /// Takes the lock; `Ok(None)` when a live process has it.
 pub(crate) fn take(directory: &Path) -> std::io::Result<Option<DirLock>> {
     let path = directory.join("lock");

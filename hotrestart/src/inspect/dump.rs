@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::records::{BUFFERS, content_of};
 use super::survey::Survey;
-use super::{InspectError, Options};
+use super::{InspectError, Options, at_rest};
 use crate::format::{BlockKind, MapId, Record, RecordKind, Records};
 
 const SHORT_LEN: usize = 48;
@@ -54,6 +54,15 @@ struct Line<'a> {
 /// # Errors
 /// When the directory is no store, cannot be read, is of another version, or `out` fails.
 pub fn dump(
+    path: &Path,
+    places: &Options,
+    options: DumpOptions,
+    out: &mut dyn Write,
+) -> Result<bool, InspectError> {
+    at_rest(path, places, || dump_at_rest(path, places, options, out))
+}
+
+fn dump_at_rest(
     path: &Path,
     places: &Options,
     options: DumpOptions,

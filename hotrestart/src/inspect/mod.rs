@@ -1,6 +1,7 @@
 //! Reads a store offline: every checksum, what is live and what is garbage, and what is wrong where.
 //!
-//! Invariant: it opens files for reading only, takes no lock, and writes nothing into the store. It
+//! Invariant: it opens files for reading only, keeps no lock, and writes nothing into the store. What a live
+//! process has open is refused, or read on demand: what is being written looks corrupt for a moment. It
 //! judges by the rules of recovery: what a crash may leave behind (a torn tail above the known-flushed
 //! mark) is a note, everything else that does not validate is a problem with file and offset. What the log
 //! buffers of a dead process hold counts, as it would when the store is opened. Caller: the program
@@ -18,6 +19,8 @@ mod survey;
 mod torn_headers;
 
 use std::path::{Path, PathBuf};
+
+use crate::dir::lock::is_held;
 
 pub use dump::{DumpOptions, dump};
 pub use report::{
@@ -41,6 +44,16 @@ pub enum InspectError {
         path: PathBuf,
         /// What the system said.
         error: std::io::Error,
+    },
+    /// A process has the store open, or opened it meanwhile.
+    #[error(
+        "{}: a running process has this store open, and what it writes meanwhile would look corrupt: \
+         close it first, inspect a copy of held files, or ask for a look all the same (--live)",
+        path.display()
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
     },
     /// A store of another version.
     #[error("{}: {reason}", path.display())]
@@ -66,6 +79,9 @@ impl From<std::io::Error> for InspectError {
 pub struct Options {
     /// The tmpfs for log buffers: what [`Builder::buffers_dir`](crate::Builder::buffers_dir) was.
     pub buffers_dir: PathBuf,
+    /// Whether a store is looked at that a process has open: what is being written meanwhile may be told as
+    /// corrupt. Else that is [`InspectError::InUse`].
+    pub live: bool,
     /// The boot to judge by, instead of the machine's: for simulations.
     #[doc(hidden)]
     pub boot: Option<[u8; 16]>,
@@ -73,16 +89,39 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { buffers_dir: PathBuf::from("/dev/shm"), boot: None }
+        Options { buffers_dir: PathBuf::from("/dev/shm"), live: false, boot: None }
     }
 }
 
 /// Checks manifests, chunk headers, blocks, records and directories, and counts what an opening would find.
 ///
 /// # Errors
-/// When the directory is no store, cannot be read, or is of another version.
+/// When the directory is no store, cannot be read, is of another version, or is open elsewhere.
 pub fn check(path: &Path, options: &Options) -> Result<Report, InspectError> {
-    let mut survey = survey::Survey::of(path, options)?;
-    let ledger = records::Ledger::of(&mut survey);
-    Ok(report::of_survey(&survey, &ledger))
+    at_rest(path, options, || {
+        let mut survey = survey::Survey::of(path, options)?;
+        if options.live {
+            let note = "read while it may be open: what was written meanwhile may look corrupt";
+            survey.notes.insert(0, note.to_owned());
+        }
+        let ledger = records::Ledger::of(&mut survey);
+        Ok(report::of_survey(&survey, &ledger))
+    })
+}
+
+/// What is found of a store that no process has open, before and afterwards.
+fn at_rest<T>(
+    path: &Path,
+    options: &Options,
+    read: impl FnOnce() -> Result<T, InspectError>,
+) -> Result<T, InspectError> {
+    let is_open = || !options.live && is_held(path);
+    if is_open() {
+        return Err(InspectError::InUse { path: path.to_owned() });
+    }
+    let found = read();
+    match is_open() {
+        true => Err(InspectError::InUse { path: path.to_owned() }),
+        false => found,
+    }
 }

@@ -69,6 +69,8 @@ pub(crate) struct Plan {
     pub(crate) unflushed: Vec<String>,
     /// Files without any block that counts. They may go once nothing turned out to be missing.
     pub(crate) unused: Vec<String>,
+    /// Those of them whose headers cannot be read: where blocks turn out to be missing they may be in these.
+    pub(crate) unreadable: Vec<Problem>,
     /// The clock by which chunks age, as far as it was noted.
     pub(crate) clock: u64,
     newest_chunk: u64,
@@ -197,7 +199,8 @@ pub(crate) fn make(
     if missing {
         plan.problems.splice(0..0, unreadable);
     } else {
-        plan.unused.extend(unreadable.into_iter().map(|problem| problem.file));
+        plan.unused.extend(unreadable.iter().map(|problem| problem.file.clone()));
+        plan.unreadable = unreadable;
     }
     // Whatever else is thought of it, a held chunk stays as it is.
     plan.unused.retain(|name| !plan.held.values().any(|held| held == name));

@@ -145,6 +145,9 @@ pub(super) fn load(
         register(&shared.catalogue.register, chunk, chunk_size);
     }
     let mut problems = fold.take_problems();
+    if !problems.is_empty() {
+        problems.splice(0..0, plan.unreadable.iter().cloned());
+    }
     if !salvage && !problems.is_empty() {
         return Err(OpenError::Corrupt { problems });
     }

@@ -192,7 +192,11 @@ impl Machine {
             let content = self.disk.content(&entry.name).expect("it was listed");
             std::fs::write(dir.path().join(&entry.name), content).expect("room");
         }
-        let options = Options { buffers_dir: dir.path().to_owned(), boot: Some([0xee; 16]) };
+        let options = Options {
+            buffers_dir: dir.path().to_owned(),
+            boot: Some([0xee; 16]),
+            ..Options::default()
+        };
         check(dir.path(), &options).expect("it is a store")
     }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use build::*;
+use hotrestart::Store;
 use hotrestart::format::crc::crc32c;
 use hotrestart::format::manifest::LifeState;
 use hotrestart::format::{RecordHeader, StreamId};
@@ -216,6 +217,21 @@ fn the_program_tells_sound_corrupt_and_usage_apart() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("not a store"));
     assert_eq!(inspect(&["list"], &empty.path().join("missing")).status.code(), Some(2));
+}
+
+#[test]
+fn a_store_that_a_process_has_open_is_refused_and_never_called_corrupt() {
+    let dir = clean_store();
+    let store = Store::builder().memory_limit_bytes(64 << 20).open(dir.path()).expect("opens");
+    for command in ["check", "list", "dump"] {
+        let refused = inspect(&[command], dir.path());
+        assert_eq!(refused.status.code(), Some(2), "{command}");
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(said.contains("a running process has this store open"), "{said}");
+        assert_ne!(inspect(&[command, "--live"], dir.path()).status.code(), Some(2), "{command}");
+    }
+    store.close().expect("closed");
+    assert_eq!(inspect(&["check"], dir.path()).status.code(), Some(0));
 }
 
 #[test]

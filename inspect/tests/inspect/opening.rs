@@ -82,6 +82,35 @@ fn a_replaced_value_whose_parts_are_gone_is_nobodys_loss() {
     assert_eq!(value_of(&store, b"e").as_deref(), Some(&b"newer"[..]));
 }
 
+#[test]
+fn a_last_chunk_whose_header_is_beyond_repair_is_named_and_not_only_the_one_before_it() {
+    let dir = TempDir::new().expect("a directory for the test");
+    let mut first = ChunkWriter::new(1, 1, 0, 0);
+    first.block(&[entry(1, "a", b"one")]);
+    let mut last = ChunkWriter::new(2, 1, 0, 2);
+    last.block(&[entry(2, "b", b"two")]);
+    let mut bytes = last.close();
+    bytes[20] ^= 0x55;
+    fs::write(dir.path().join("chunk-00000000"), first.close()).expect("it can be written");
+    fs::write(dir.path().join("chunk-00000001"), &bytes).expect("it can be written");
+    for generation in [1, 2] {
+        let made = manifest(generation, LifeState::Cut, vec![4], true);
+        write_manifest(dir.path(), &Manifest { streams: 1, ..made });
+    }
+    let error = builder().open(dir.path()).expect_err("blocks are missing");
+    let OpenError::Corrupt { problems } = &error else { panic!("{error}") };
+    let named: Vec<_> = problems.iter().map(|problem| (&*problem.file, problem.offset)).collect();
+    assert_eq!(named[0], ("chunk-00000001", 0), "{problems:?}");
+    assert!(named[1..].iter().all(|(file, _)| *file == "chunk-00000000"), "{problems:?}");
+    assert!(error.to_string().contains("RecoveryMode::Salvage"), "{error}");
+    let store = builder().recovery(RecoveryMode::Salvage).open(dir.path()).expect("asked for");
+    assert_eq!(&store.recovery().problems, problems);
+    assert_eq!(value_of(&store, b"a").as_deref(), Some(&b"one"[..]));
+    drop(store);
+    let left = fs::read(dir.path().join("chunk-00000001")).expect("it stays");
+    assert!(left == bytes, "and is as it was");
+}
+
 fn reseal(path: &Path, change: impl FnOnce(&mut Vec<u8>), crc_at: usize) {
     let mut bytes = fs::read(path).expect("a file");
     change(&mut bytes);
