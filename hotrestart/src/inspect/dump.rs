@@ -70,6 +70,8 @@ fn dump_at_rest(
 ) -> Result<bool, InspectError> {
     let mut survey = Survey::of(path, places)?;
     let chunks = std::mem::take(&mut survey.chunks);
+    let known = survey.manifest.iter().flat_map(|manifest| &manifest.maps);
+    let mut is_there = known.map(|map| map.id).any(|id| options.map.is_none_or(|map| map == id));
     for chunk in &chunks {
         let Ok(header) = &chunk.header else { continue };
         let extent = survey.extents.get(&(header.life, header.writer));
@@ -86,6 +88,7 @@ fn dump_at_rest(
                 if options.map.is_some_and(|map| map != record.map) {
                     continue;
                 }
+                is_there = true;
                 let place = offset + crate::format::block::BLOCK_HEADER_LEN as u64;
                 let line = Line {
                     file: &chunk.name,
@@ -109,6 +112,7 @@ fn dump_at_rest(
             if options.map.is_some_and(|map| map != record.map) {
                 continue;
             }
+            is_there = true;
             let line = Line {
                 file: BUFFERS,
                 offset: offset as u64,
@@ -120,7 +124,10 @@ fn dump_at_rest(
             write_line(&line, options.json, out)?;
         }
     }
-    Ok(survey.problems.is_empty())
+    match options.map.filter(|_| !is_there) {
+        Some(map) => Err(InspectError::NoMap { path: path.to_owned(), map: map.0 }),
+        None => Ok(survey.problems.is_empty()),
+    }
 }
 
 fn matches_kind(block: &crate::format::BlockHeader) -> bool {

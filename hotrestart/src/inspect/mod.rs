@@ -55,6 +55,14 @@ pub enum InspectError {
         /// The directory.
         path: PathBuf,
     },
+    /// There is neither a map with this id nor any record of one.
+    #[error("{}: there is no map {map}: `list` shows those that there are", path.display())]
+    NoMap {
+        /// The directory.
+        path: PathBuf,
+        /// The id.
+        map: u32,
+    },
     /// A store of another version.
     #[error("{}: {reason}", path.display())]
     Refused {

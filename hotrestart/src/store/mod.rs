@@ -88,7 +88,7 @@ pub struct Stats {
     /// What they may be beyond it for a while, for what the log buffers hold, for removals and for
     /// compaction. In a store of more than a few chunks the ratio that was asked for includes it.
     pub disk_beyond_bytes: u64,
-    /// Of these, bytes of chunks that are held, and stay until they are released.
+    /// Of [`Stats::allocated_bytes`], chunks that are held, and stay until they are released.
     pub held_bytes: u64,
     /// Holds that were not released.
     pub holds: Vec<hold::HoldSummary>,

@@ -202,6 +202,10 @@ fn the_program_tells_sound_corrupt_and_usage_apart() {
     assert_eq!(dumped.lines().count(), 9, "{dumped}");
     assert!(dumped.contains("absence map 1 stream 0 seq 5 key \"c\""), "{dumped}");
     assert!(dumped.contains("... (5000 bytes)"), "{dumped}");
+    assert_eq!(inspect(&["dump", "--map", "1"], dir.path()).status.code(), Some(0));
+    let none = inspect(&["dump", "--map", "99"], dir.path());
+    assert_eq!(none.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&none.stderr).contains("there is no map 99"));
     let full = inspect(&["dump", "--full"], dir.path()).stdout;
     assert!(full.len() > 5000 * 2, "{}", full.len());
 
