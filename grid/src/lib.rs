@@ -27,7 +27,7 @@ mod member;
 mod partition;
 mod record;
 mod scratch;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub mod sql;
 mod stats;
 mod timers;

@@ -9,16 +9,29 @@ use crate::data::{Data, DataError, DataRef, Json, Natural, Raw, Serial, TypeId};
 
 /// What a column holds, by its declaration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(
+    not(all(feature = "postgres", feature = "sqlite")),
+    allow(dead_code, reason = "each database has some")
+)]
 pub(super) enum Kind {
     Boolean,
     Byte,
     Short,
     Int,
     Long,
+    /// Floating, of 4 bytes.
+    Single,
     Double,
-    /// A number of any length, as its digits.
-    Decimal,
+    /// A number of any length, as its digits; of so many after the point at most, where the column says so.
+    Decimal {
+        scale: Option<u16>,
+    },
     Text,
+    Uuid,
+    /// A day, or a moment, in the form of ISO 8601.
+    Time,
+    /// A type of the database's own, as the text that it has for it.
+    Written,
     Bytes,
     Json,
     /// Numbers and text, as they come.
@@ -51,9 +64,14 @@ impl Kind {
             Kind::Short => "an integer of 2 bytes",
             Kind::Int => "an integer of 4 bytes",
             Kind::Long => "an integer of 8 bytes",
+            Kind::Single => "a number (floating, of 4 bytes)",
             Kind::Double => "a number (floating)",
-            Kind::Decimal => "a number (decimal)",
+            Kind::Decimal { scale: Some(_) } => "a number (decimal, of the column's scale)",
+            Kind::Decimal { scale: None } => "a number (decimal)",
             Kind::Text => "text",
+            Kind::Uuid => "a UUID (lower case, with hyphens)",
+            Kind::Time => "a time (ISO 8601)",
+            Kind::Written => "text of a type of the database",
             Kind::Bytes => "bytes (in JSON \"\\x\" and two hexadecimal digits each)",
             Kind::Json => "JSON",
             Kind::Any => "a number or text",
@@ -68,9 +86,15 @@ impl Kind {
             Kind::Short => Some(TypeId::SHORT),
             Kind::Int => Some(TypeId::INTEGER),
             Kind::Long => Some(TypeId::LONG),
-            Kind::Text => Some(TypeId::STRING),
+            Kind::Text | Kind::Uuid => Some(TypeId::STRING),
             Kind::Bytes => Some(TypeId::BYTE_ARRAY),
-            Kind::Double | Kind::Decimal | Kind::Json | Kind::Any => None,
+            Kind::Single
+            | Kind::Double
+            | Kind::Decimal { .. }
+            | Kind::Json
+            | Kind::Time
+            | Kind::Written
+            | Kind::Any => None,
         }
     }
 
@@ -92,21 +116,24 @@ impl Kind {
         let fits = match (self, &cell) {
             (_, Cell::Null)
             | (Kind::Boolean, Cell::Boolean(_))
-            | (Kind::Text, Cell::Text(_))
+            | (Kind::Text | Kind::Written, Cell::Text(_))
             | (Kind::Bytes, Cell::Bytes(_))
             | (Kind::Any, Cell::Boolean(_) | Cell::Integer(_) | Cell::Text(_)) => true,
             (Kind::Double | Kind::Any, Cell::Double(number)) => number.is_finite(),
+            (Kind::Single, Cell::Double(number)) => is_single(*number),
+            (Kind::Uuid, Cell::Text(text)) => is_uuid(text),
+            (Kind::Time, Cell::Text(text)) => is_time(text),
             (Kind::Boolean, Cell::Integer(bit @ (0 | 1))) => return Ok(Cell::Boolean(*bit == 1)),
             (Kind::Byte | Kind::Short | Kind::Int | Kind::Long, Cell::Integer(number)) => {
                 self.has_room_for(*number)
             }
-            (Kind::Decimal | Kind::Json, Cell::Integer(number)) => {
+            (Kind::Decimal { .. } | Kind::Json, Cell::Integer(number)) => {
                 return Ok(Cell::Text(number.to_string()));
             }
-            (Kind::Decimal | Kind::Json, Cell::Double(number)) if number.is_finite() => {
-                return Ok(Cell::Text(digits(*number)));
+            (Kind::Decimal { .. } | Kind::Json, Cell::Double(number)) if number.is_finite() => {
+                return self.check(Cell::Text(digits(*number)));
             }
-            (Kind::Decimal, Cell::Text(text)) => is_number(text),
+            (Kind::Decimal { scale }, Cell::Text(text)) => is_decimal(text, scale),
             (Kind::Json, Cell::Text(text)) => serde_json::from_str::<&RawValue>(text).is_ok(),
             _ => false,
         };
@@ -127,9 +154,12 @@ impl Kind {
             Kind::Byte | Kind::Short | Kind::Int | Kind::Long => {
                 integer().map(Cell::Integer).ok_or_else(mistyped)
             }
-            Kind::Double if is_number(text) => double(text).ok_or_else(mistyped),
-            Kind::Decimal if is_number(text) => Ok(Cell::Text(text.to_owned())),
-            Kind::Text => read().map(Cell::Text),
+            Kind::Single | Kind::Double if is_number(text) => {
+                double(text).and_then(|cell| self.check(cell).ok()).ok_or_else(mistyped)
+            }
+            Kind::Decimal { scale } if is_decimal(text, scale) => Ok(Cell::Text(text.to_owned())),
+            Kind::Text | Kind::Written => read().map(Cell::Text),
+            Kind::Uuid | Kind::Time => self.check(Cell::Text(read()?)).map_err(|_| mistyped()),
             Kind::Bytes => of_hexadecimal(&read()?).map(Cell::Bytes).ok_or_else(mistyped),
             Kind::Json => Ok(Cell::Text(text.to_owned())),
             Kind::Any if text.starts_with('"') => read().map(Cell::Text),
@@ -138,7 +168,7 @@ impl Kind {
                 let number = integer().map(Cell::Integer);
                 number.or_else(|| double(text)).ok_or_else(mistyped)
             }
-            Kind::Double | Kind::Decimal | Kind::Any => Err(mistyped()),
+            Kind::Single | Kind::Double | Kind::Decimal { .. } | Kind::Any => Err(mistyped()),
         }
     }
 
@@ -149,7 +179,9 @@ impl Kind {
             Cell::Boolean(value) => json.push_str(if *value { "true" } else { "false" }),
             Cell::Integer(number) => json.push_str(&number.to_string()),
             Cell::Double(number) => json.push_str(&digits(*number)),
-            Cell::Text(text) if matches!(self, Kind::Decimal | Kind::Json) => json.push_str(text),
+            Cell::Text(text) if matches!(self, Kind::Decimal { .. } | Kind::Json) => {
+                json.push_str(text)
+            }
             Cell::Text(text) => json.push_str(&quoted(text)),
             Cell::Bytes(bytes) => {
                 json.push_str("\"\\\\x");
@@ -186,17 +218,19 @@ impl Kind {
             Kind::Byte | Kind::Short | Kind::Int | Kind::Long => {
                 Natural::<i64>::read(data).map(Cell::Integer)
             }
-            Kind::Double => Natural::<f64>::read(data).map(Cell::Double),
-            Kind::Decimal | Kind::Any => match data.type_id() {
+            Kind::Single | Kind::Double => Natural::<f64>::read(data).map(Cell::Double),
+            Kind::Decimal { .. } | Kind::Any => match data.type_id() {
                 TypeId::STRING => Natural::<String>::read(data).map(Cell::Text),
                 TypeId::BOOLEAN => Natural::<bool>::read(data).map(Cell::Boolean),
                 TypeId::FLOAT | TypeId::DOUBLE => Natural::<f64>::read(data).map(Cell::Double),
-                TypeId::BIG_INTEGER if self == Kind::Decimal => {
+                TypeId::BIG_INTEGER if self != Kind::Any => {
                     Natural::<i128>::read(data).map(|number| Cell::Text(number.to_string()))
                 }
                 _ => Natural::<i64>::read(data).map(Cell::Integer),
             },
-            Kind::Text => Natural::<String>::read(data).map(Cell::Text),
+            Kind::Text | Kind::Uuid | Kind::Time | Kind::Written => {
+                Natural::<String>::read(data).map(Cell::Text)
+            }
             Kind::Bytes => Raw::read(data).map(Cell::Bytes),
             Kind::Json => {
                 let text = Json::<Box<RawValue>>::read(data);
@@ -244,6 +278,40 @@ fn is_number(text: &str) -> bool {
     first.is_some_and(u8::is_ascii_digit)
         && serde_json::from_str::<&RawValue>(text).is_ok()
         && !text.ends_with(char::is_whitespace)
+}
+
+/// Whether a text is a number of no more digits after the point than a scale.
+fn is_decimal(text: &str, scale: Option<u16>) -> bool {
+    let fits = |scale: u16| {
+        let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+        let after = digits.split_once('.').map_or("", |(_, after)| after).trim_end_matches('0');
+        let exponent = exponent.parse::<i64>().unwrap_or(i64::MIN);
+        (after.len() as i64).saturating_sub(exponent) <= i64::from(scale)
+    };
+    is_number(text) && scale.is_none_or(fits)
+}
+
+/// Whether 4 bytes of floating point have the same digits.
+fn is_single(number: f64) -> bool {
+    (number as f32).is_finite() && (number as f32).to_string().parse() == Ok(number)
+}
+
+/// Whether a text is a UUID as databases write them: another way to write it would be another key.
+fn is_uuid(text: &str) -> bool {
+    let fits = |(at, byte)| match at {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+    };
+    text.len() == 36 && text.bytes().enumerate().all(fits)
+}
+
+/// Whether a text is a time that means the same for everybody: databases read "now" and 1/2/2026, too.
+fn is_time(text: &str) -> bool {
+    let date = text.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    let is_iso = text.len() - date.len() >= 4
+        && date.starts_with('-')
+        && date.bytes().all(|byte| b"0123456789-:.+ TZBC".contains(&byte));
+    is_iso || matches!(text, "infinity" | "-infinity")
 }
 
 /// A number's digits as floating point, where it is not too large.

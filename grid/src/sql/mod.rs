@@ -23,8 +23,11 @@
 //! | floating | double (not as a key) | a number |
 //! | decimal | string (not as a key) | a number |
 //! | text | string | a string |
+//! | UUID | string | a string, lower case with hyphens |
 //! | bytes | byte array | a string, `"\\x00ff"` |
 //! | JSON | JSON (not as a key) | as it is |
+//! | times | string (not as a key) | a string, ISO 8601; of UTC where there is a zone |
+//! | other types of a database | string (not as a key) | a string, as the database writes it |
 //! | of no declared type | what is there (not as a key, no bytes) | the same |
 //!
 //! Keys of another type than the column's are refused, as the same row would be two entries: a map over an
@@ -34,10 +37,14 @@
 //! (`table.rs`), and a module for each database.
 
 mod cell;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod table;
 
+#[cfg(feature = "postgres")]
+pub use postgres::{Password, Postgres, PostgresConfig, PostgresMapStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Sqlite, SqliteMapStore};
 
@@ -177,5 +184,31 @@ pub enum SqlError {
         doing: String,
         /// The error.
         source: rusqlite::Error,
+    },
+    /// Settings by which no PostgreSQL database can be reached.
+    #[cfg(feature = "postgres")]
+    #[error("PostgreSQL's settings: {problem}")]
+    PostgresConfig {
+        /// What is wrong with them.
+        problem: String,
+    },
+    /// PostgreSQL's error.
+    #[cfg(feature = "postgres")]
+    #[error("{doing}: {problem}")]
+    Postgres {
+        /// What was being done: an SQL statement, or what stands for it.
+        doing: String,
+        /// The error, with its SQLSTATE.
+        problem: String,
+    },
+    /// A server that says nothing, though its own timeout is over; whether it has done what it was asked
+    /// nobody knows.
+    #[cfg(feature = "postgres")]
+    #[error("{doing}: no answer within {waited:?}")]
+    NoAnswer {
+        /// What was being done.
+        doing: String,
+        /// How long it was waited for.
+        waited: std::time::Duration,
     },
 }

@@ -160,7 +160,7 @@ fn kind(declared: &str) -> Kind {
         "SMALLINT" | "INT2" => Kind::Short,
         "INT" | "INT4" | "MEDIUMINT" => Kind::Int,
         "JSON" => Kind::Json,
-        "NUMERIC" | "DECIMAL" | "NUMBER" => Kind::Decimal,
+        "NUMERIC" | "DECIMAL" | "NUMBER" => Kind::Decimal { scale: None },
         _ if has("INT") => Kind::Long,
         _ if has("CHAR") || has("CLOB") || has("TEXT") => Kind::Text,
         _ if has("BLOB") => Kind::Bytes,
