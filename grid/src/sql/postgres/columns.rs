@@ -24,8 +24,8 @@ pub(super) struct Found {
 /// What there is of a table. Columns that are computed are left out: nobody can write them.
 const COLUMNS: &str = "
     SELECT a.attname::text, t.typname::text, format_type(t.oid, NULL),
-        CASE WHEN t.typname = 'numeric' AND a.atttypmod >= 4
-            THEN ((a.atttypmod - 4) & 65535)::int8 END,
+        CASE WHEN t.typname = 'numeric' AND m.typmod >= 4
+            THEN ((m.typmod - 4) & 65535)::int8 END,
         coalesce(l.collisdeterministic, true),
         c.relkind NOT IN ('r', 'p') OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid
             AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
@@ -34,6 +34,7 @@ const COLUMNS: &str = "
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     JOIN pg_type own ON own.oid = a.atttypid
     JOIN pg_type t ON t.oid = CASE WHEN own.typtype = 'd' THEN own.typbasetype ELSE own.oid END
+    CROSS JOIN LATERAL (SELECT CASE WHEN own.typtype = 'd' THEN own.typtypmod ELSE a.atttypmod END) m(typmod)
     LEFT JOIN pg_collation l ON l.oid = a.attcollation
     WHERE c.oid = to_regclass($1) AND a.attgenerated = ''
     ORDER BY a.attnum";
