@@ -18,6 +18,7 @@ use crate::buffers::ring::{First, NoRoom, Ring, Room};
 use crate::chunks::blocks::Counters;
 use crate::chunks::budget::DiskBudget;
 use crate::chunks::catalogue::Catalogue;
+use crate::chunks::floor::BudgetFloor;
 use crate::chunks::supply::{Space, Supply};
 use crate::clears::Clears;
 use crate::compact::state::State;
@@ -62,6 +63,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) budget: DiskBudget,
+    pub(crate) floor: BudgetFloor,
     pub(crate) manifests: Mutex<Manifests>,
     pub(crate) seqs: SeqReserve,
     pub(crate) closed: AtomicBool,
@@ -97,6 +99,15 @@ impl Shared {
         let pending_bytes = self.pending_bytes.load(Ordering::Relaxed);
         let files = self.budget.files(memory.entries(), live_bytes + pending_bytes);
         self.supply.set_files_max(files + self.holds.chunks().len() as u64);
+        let (files, files_max) = self.supply.files();
+        self.floor.look(files, files_max, self.supply.beyond());
+        self.pace();
+    }
+
+    /// Has changes look whether they must wait for compaction, or no longer (`chunks/floor.rs`).
+    pub(crate) fn pace(&self) {
+        let is_reached = self.floor.is_reached();
+        self.lanes.iter().for_each(|lane| lane.ring.pace(is_reached));
     }
 
     #[inline]
@@ -143,7 +154,7 @@ impl Shared {
         (len, records): (usize, usize),
         space: Space,
     ) -> Result<Room<'a>, LogFailure> {
-        if (space != Space::Common || !lane.ring.is_restricted())
+        if may_use_what_is_begun(lane, space)
             && let Some(room) = lane.ring.room_at_hand((len, records))
         {
             return Ok(room);
@@ -159,7 +170,7 @@ impl Shared {
         (len, records): (usize, usize),
         space: Space,
     ) -> Result<Room<'a>, LogFailure> {
-        if space != Space::Common || !lane.ring.is_restricted() {
+        if may_use_what_is_begun(lane, space) {
             let keep_on = || self.keeps_on();
             let reserved = lane.ring.reserve((len, records), First::MayNot, None, keep_on);
             if let Ok(room) = reserved {
@@ -174,7 +185,8 @@ impl Shared {
     }
 
     /// Room in a buffer that may have to be begun, or must come free first. On a full disk only what may use
-    /// the reserve goes on.
+    /// the reserve goes on; where the store shrinks faster than compaction can free, nothing but what need
+    /// not wait for that.
     #[cold]
     fn room_in_next<'a>(
         &'a self,
@@ -185,6 +197,10 @@ impl Shared {
         let keep_on = || self.keeps_on();
         let mut deadline = None;
         loop {
+            if space.is_paced() && self.floor.is_reached() {
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.put_timeout);
+                self.floor.wait(deadline, keep_on);
+            }
             // One at a time: else all would see the same stock, and the log buffers take more than it holds.
             let admission =
                 self.admission.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -277,6 +293,16 @@ impl Shared {
     }
 }
 
+/// Whether a change may take room in a log buffer that was begun, without a further look.
+#[inline]
+fn may_use_what_is_begun(lane: &Lane, space: Space) -> bool {
+    match space {
+        Space::Common => !lane.ring.is_restricted(),
+        Space::Removal => !lane.ring.is_paced(),
+        Space::Clear | Space::All => true,
+    }
+}
+
 impl Log for DiskLog {
     type Level = Durability;
     type Room<'a> = LogRoom<'a>;
@@ -327,6 +353,7 @@ impl Log for DiskLog {
         }
         drop(manifests);
         shared.clears.forget(map);
+        shared.floor.note_sudden_fall();
         Ok(())
     }
 
@@ -338,7 +365,8 @@ impl Log for DiskLog {
         change: Change<'_>,
     ) -> Result<LogRoom<'_>, LogError> {
         let space = match change {
-            Change::Absence { .. } | Change::Clear => Space::Removal,
+            Change::Absence { .. } => Space::Removal,
+            Change::Clear => Space::Clear,
             _ => Space::Common,
         };
         Ok(self.shared.reserve_record(map, stream, change, space)?)

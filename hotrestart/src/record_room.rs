@@ -12,7 +12,6 @@ use hdstore::{Change, MapId, Seq, Stamp, StreamId};
 
 use crate::buffers::ring::Room;
 use crate::chunks::supply::Space;
-use crate::clears::Clears;
 use crate::durability::{LogFailure, Ticket};
 use crate::format::RecordHeader;
 use crate::format::record::{PartOf, body_crc, patch_seq, write_body};
@@ -32,7 +31,7 @@ enum Rest<'a> {
     /// Its value lies in parts, and has been written.
     Run(PendingRun<'a>),
     /// The table that it clears, and where that is noted.
-    Clear(&'a Clears, MapId, StreamId),
+    Clear(&'a Shared, MapId, StreamId),
 }
 
 impl LogRoom<'_> {
@@ -49,7 +48,10 @@ impl LogRoom<'_> {
         if let Some(mut rest) = rest {
             match &mut *rest {
                 Rest::Run(run) => run.commit(seq),
-                Rest::Clear(clears, map, stream) => clears.raise(*map, *stream, seq),
+                Rest::Clear(shared, map, stream) => {
+                    shared.clears.raise(*map, *stream, seq);
+                    shared.floor.note_sudden_fall();
+                }
             }
         }
         patch_seq(room.bytes(), seq.0);
@@ -116,7 +118,7 @@ impl Shared {
         let mut header = header_of(map, stream, change);
         let (key, value, _) = body_of(change);
         let rest = match change {
-            Change::Clear => Rest::Clear(&self.clears, map, stream),
+            Change::Clear => Rest::Clear(self, map, stream),
             _ => {
                 let (part, pending) = self.write_run((map, stream), key, value, space)?;
                 header.part = Some(part);

@@ -32,6 +32,11 @@ use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, lock, spin};
 /// The smallest room that is worth going on with in a chunk, as a part of a buffer.
 const WORTH_A_BLOCK: usize = 8;
 
+/// In `Ring::bars`: the active turn was begun while chunks were so few that puts may not use it.
+const RESTRICTED: u64 = 1;
+/// And the store shrinks faster than compaction can free.
+const PACED: u64 = 2;
+
 /// One writer's buffers.
 #[derive(Debug)]
 pub(crate) struct Ring {
@@ -51,8 +56,8 @@ pub(crate) struct Ring {
     pub(super) free_lock: Mutex<()>,
     pub(super) sleeping: AtomicBool,
     pub(super) closed: AtomicBool,
-    /// Whether the active turn was begun while chunks were so few that not every change may use it.
-    restricted: AtomicBool,
+    /// Who must not take room in the active turn without a further look: `RESTRICTED`, `PACED`.
+    bars: AtomicU64,
     pub(super) waker: OnceLock<Waker>,
     #[cfg(loom)]
     pub(super) watched: super::watched::Watched,
@@ -90,7 +95,7 @@ impl Ring {
             free_lock: Mutex::new(()),
             sleeping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            restricted: AtomicBool::new(false),
+            bars: AtomicU64::new(0),
             waker: OnceLock::new(),
             #[cfg(loom)]
             watched: super::watched::Watched::new(&geometry),
@@ -174,15 +179,38 @@ impl Ring {
         self.control(turn, STATE).store(State::open(turn).0, Ordering::Release);
     }
 
-    /// Whether the active turn is only for changes that may use the last chunks.
+    /// Whether a put must look before it takes room in the active turn: that is only for changes that may use
+    /// the last chunks, or changes are paced.
     #[inline]
     pub(crate) fn is_restricted(&self) -> bool {
-        self.restricted.load(Ordering::Relaxed)
+        self.bars.load(Ordering::Relaxed) != 0
     }
 
-    /// Says so before a turn's first record, or takes it back.
+    /// Whether a removal must look, too.
+    #[inline]
+    pub(crate) fn is_paced(&self) -> bool {
+        self.bars.load(Ordering::Relaxed) & PACED != 0
+    }
+
+    /// Says before a turn's first record that it is only for changes that may use the last chunks, or takes
+    /// it back.
     pub(crate) fn restrict(&self, restricted: bool) {
-        self.restricted.store(restricted, Ordering::Relaxed);
+        self.bar(RESTRICTED, restricted);
+    }
+
+    /// Says that changes must look whether they have to wait, or takes it back.
+    pub(crate) fn pace(&self, paced: bool) {
+        self.bar(PACED, paced);
+    }
+
+    fn bar(&self, whom: u64, barred: bool) {
+        let is_barred = self.bars.load(Ordering::Relaxed) & whom != 0;
+        // The line is shared by all who put: it is not written when nothing changes.
+        match (is_barred, barred) {
+            (false, true) => _ = self.bars.fetch_or(whom, Ordering::Relaxed),
+            (true, false) => _ = self.bars.fetch_and(!whom, Ordering::Relaxed),
+            _ => {}
+        }
     }
 
     /// Room of which the calling thread has reserved the bytes and words ahead, if there is.

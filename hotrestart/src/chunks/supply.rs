@@ -29,8 +29,17 @@ pub(crate) enum Space {
     Common,
     /// A few more, for what frees space.
     Removal,
+    /// The same, for what does so by a single record, and need not wait until compaction has caught up.
+    Clear,
     /// All, for what must be logged before a store can open.
     All,
+}
+
+impl Space {
+    /// Whether it waits where the store shrinks faster than compaction can free (`floor.rs`).
+    pub(crate) fn is_paced(self) -> bool {
+        matches!(self, Space::Common | Space::Removal)
+    }
 }
 
 /// How many chunks are kept for what.
@@ -52,7 +61,7 @@ impl Reserve {
     fn wanted(self, space: Space, buffered: usize) -> usize {
         match space {
             Space::Common => buffered + self.waste + self.compaction + self.removals,
-            Space::Removal => buffered + self.waste + self.compaction,
+            Space::Removal | Space::Clear => buffered + self.waste + self.compaction,
             Space::All => 0,
         }
     }
@@ -248,9 +257,10 @@ impl Supply {
     }
 
     /// Takes files back whose blocks are durably void. `keep` of them at most come into the stock; the rest
-    /// is removed. One that can be neither opened nor removed counts as used until the next opening removes
-    /// it: nothing in it counts, so that is no failure of the store's.
-    pub(crate) fn take_back(&self, freed: &[FileNumber], keep: usize) {
+    /// is removed. Returns how many were. One that can be neither opened nor removed counts as used until the
+    /// next opening removes it: nothing in it counts, so that is no failure of the store's.
+    pub(crate) fn take_back(&self, freed: &[FileNumber], keep: usize) -> u64 {
+        let mut removed = 0;
         for (index, number) in freed.iter().enumerate() {
             let name = number.file_name();
             let is_wanted = index < keep && self.lock().ready.len() < self.ahead;
@@ -262,10 +272,11 @@ impl Supply {
                 continue;
             }
             match self.disk.remove(&name) {
-                Ok(()) => _ = self.files.fetch_sub(1, Ordering::Relaxed),
+                Ok(()) => removed += 1,
                 Err(error) => tracing::warn!(%error, "a freed chunk stays until the next opening"),
             }
         }
+        self.files.fetch_sub(removed, Ordering::Relaxed);
         let mut state = self.lock();
         let debt = self.debt.load(Ordering::Relaxed).saturating_sub(freed.len());
         self.debt.store(debt, Ordering::Relaxed);
@@ -274,6 +285,7 @@ impl Supply {
         }
         drop(state);
         self.changed.notify_all();
+        removed
     }
 
     /// Takes a file that an opening found, and in which nothing counts, into the stock; false when it is not

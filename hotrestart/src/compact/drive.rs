@@ -47,7 +47,7 @@ pub(crate) fn run(parts: Parts) {
     }));
     if driven.is_err() {
         let why = "the compactor panicked; see the program's log";
-        drive.parts.shared.compaction.stopped(why);
+        drive.stopped(why);
     }
     drive.end();
 }
@@ -127,9 +127,16 @@ impl Drive {
     }
 
     fn fail(&mut self, error: IoError) {
-        self.parts.shared.compaction.stopped(&error.to_string());
+        self.stopped(&error.to_string());
         self.parts.shared.poison.set(error);
         self.queue = None;
+    }
+
+    fn stopped(&self, why: &str) {
+        self.parts.shared.compaction.stopped(why);
+        // Nobody waits for what will not be freed.
+        self.parts.shared.floor.set_freeing(false);
+        self.parts.shared.pace();
     }
 
     /// The end: says how many of its blocks count.

@@ -35,7 +35,9 @@ pub(crate) fn free(shared: &Shared, chunks: &[Chunk], blocks: u64) -> Result<(),
     let (held, max) = shared.supply.files();
     // Beyond the budget only every other file is used again, so that puts go on while the store shrinks.
     let keep = if held > max { files.len().div_ceil(2) } else { files.len() };
-    shared.supply.take_back(&files, keep);
+    let removed = shared.supply.take_back(&files, keep);
+    shared.floor.give_back(removed);
+    shared.pace();
     Ok(())
 }
 

@@ -205,7 +205,12 @@ impl Compactor {
     /// Goes on with the work. False when there is nothing to do before something happens.
     fn go_on(&mut self, now_ms: u64, asked: &mut Asked) -> bool {
         match std::mem::replace(&mut self.work, Work::Next) {
-            Work::Rest { until_ms } => self.begin(until_ms, now_ms, asked),
+            Work::Rest { until_ms } => {
+                let goes_on = self.begin(until_ms, now_ms, asked);
+                let is_resting = matches!(self.work, Work::Rest { .. });
+                self.set_freeing(!is_resting || self.surveys.is_under_way());
+                goes_on
+            }
             Work::Next => self.next_victim(asked),
             Work::Copy(copying) => self.copy(copying, asked),
             Work::Drain { tickets } => self.drain(tickets, now_ms, asked),
@@ -268,6 +273,13 @@ impl Compactor {
         self.round = Round { left: victims.into(), is_owed, began_ms: now_ms, ..Round::default() };
         self.work = Work::Next;
         true
+    }
+
+    /// Says whether anybody may wait for what is freed.
+    fn set_freeing(&self, is_freeing: bool) {
+        if self.shared.floor.set_freeing(is_freeing) {
+            self.shared.pace();
+        }
     }
 
     pub(super) fn pressure(&self) -> f64 {

@@ -89,6 +89,10 @@ impl Surveys {
         }
     }
 
+    pub(super) fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
     /// One has ended, and found this share of what was expected.
     fn note(&mut self, found_share: f64, ended_ms: u64, took_ms: u64) {
         let found_share = found_share.clamp(FOUND_SHARE.0, FOUND_SHARE.1);

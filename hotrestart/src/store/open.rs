@@ -30,6 +30,7 @@ use crate::buffers::ring::Ring;
 use crate::chunks::blocks::Counters;
 use crate::chunks::budget::DiskBudget;
 use crate::chunks::catalogue::Catalogue;
+use crate::chunks::floor::BudgetFloor;
 use crate::chunks::supply::{BUFFERS_PER_CHUNK, Reserve, Supply};
 use crate::clears::Clears;
 use crate::config::{Builder, RecoveryMode};
@@ -255,6 +256,7 @@ fn make_memory(builder: &Builder, parts: Parts<'_>, made: &Made) -> Result<Memor
     };
     let shared = Arc::new(Shared {
         budget,
+        floor: BudgetFloor::default(),
         lanes: rings.into_iter().map(Lane::new).collect(),
         poison: Arc::clone(&poison),
         supply: Arc::new(supply),
