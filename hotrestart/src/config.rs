@@ -232,8 +232,8 @@ impl Builder {
 
     /// The disk budget: bytes of chunk files for each byte of live records, at least 1.25; default 2.0.
     /// Compaction keeps a store within it, or within 1.08 times its records and some 17 chunks where that is
-    /// more; changes wait for that as they wait for room in the log. Less disk costs more writing: see
-    /// `docs/compaction.md`.
+    /// more; changes wait for that as they wait for room in the log, also those that make the store smaller,
+    /// which are never refused for it. Less disk costs more writing: see `docs/compaction.md`.
     pub fn disk_budget(mut self, ratio: f64) -> Self {
         self.disk_budget = ratio;
         self

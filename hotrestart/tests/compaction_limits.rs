@@ -7,127 +7,18 @@
 #[path = "power_loss/bench.rs"]
 #[allow(dead_code, reason = "the workbench serves the power cuts first")]
 mod bench;
+#[path = "power_loss/trap.rs"]
+mod trap;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use bench::{Machine, Patient, Random, Seed, map_of};
+use bench::{Machine, Random, Seed, map_of};
 use hotrestart::codec::{Bytes, U64};
-use hotrestart::io::{
-    DirEntry, Disk, FileHandle, Fill, IoError, IoErrorClass, IoKind, IoOperation, OpenMode, Queue,
-};
-use hotrestart::{Builder, Durability, Error, LogFailure, Store};
-
-/// A disk that goes wrong where only compaction is.
-#[derive(Clone, Debug)]
-struct Trap {
-    disk: Patient,
-    /// Opening a chunk to read it panics after so many times.
-    reads: Arc<AtomicU32>,
-    /// The compactor's thread panics after it gave so many chunks back, once the manifest says that they are
-    /// free.
-    returns: Arc<AtomicU32>,
-    /// So many removals find no space, as on file systems that copy on write.
-    removals: Arc<AtomicU32>,
-    /// So many chunks cannot be opened for want of file handles.
-    handles: Arc<AtomicU32>,
-}
-
-fn one_less(left: u32) -> Option<u32> {
-    left.checked_sub(1)
-}
-
-impl Trap {
-    fn return_chunk(&self, name: &str) {
-        if std::thread::current().name() == Some("hr-compactor") {
-            let left = self.returns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
-            assert!(left.is_ok(), "{name}: a panic that the test asked for");
-        }
-    }
-}
-
-impl Disk for Trap {
-    fn create(&self, name: &str, len: u64, fill: Fill) -> Result<FileHandle, IoError> {
-        self.disk.create(name, len, fill)
-    }
-
-    fn open(&self, name: &str, mode: OpenMode) -> Result<FileHandle, IoError> {
-        let one_fails =
-            || self.handles.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok();
-        if mode == OpenMode::Read && one_fails() {
-            return Err(IoError::from_errno(IoOperation::Open, name, libc::EMFILE));
-        }
-        if mode == OpenMode::Read {
-            let left = self.reads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
-            assert!(left.is_ok(), "{name}: a panic that the test asked for");
-        } else {
-            self.return_chunk(name);
-        }
-        self.disk.open(name, mode)
-    }
-
-    fn len(&self, file: &FileHandle) -> Result<u64, IoError> {
-        self.disk.len(file)
-    }
-
-    fn list(&self) -> Result<Vec<DirEntry>, IoError> {
-        self.disk.list()
-    }
-
-    fn remove(&self, name: &str) -> Result<(), IoError> {
-        self.return_chunk(name);
-        if self.removals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
-            let error = IoError::from_errno(IoOperation::Remove, name, libc::ENOSPC);
-            return Err(error.of_class(IoErrorClass::NoSpace { needed: 1, available: 0 }));
-        }
-        self.disk.remove(name)
-    }
-
-    fn rename(&self, from: &str, to: &str) -> Result<(), IoError> {
-        self.disk.rename(from, to)
-    }
-
-    fn sync_dir(&self) -> Result<(), IoError> {
-        self.disk.sync_dir()
-    }
-
-    fn read_small(&self, name: &str, max_len: u64) -> Result<Vec<u8>, IoError> {
-        self.disk.read_small(name, max_len)
-    }
-
-    fn write_small(&self, name: &str, content: &[u8]) -> Result<(), IoError> {
-        self.disk.write_small(name, content)
-    }
-
-    fn queue(&self, depth: u32) -> Result<Box<dyn Queue>, IoError> {
-        self.disk.queue(depth)
-    }
-
-    fn kind(&self) -> IoKind {
-        self.disk.kind()
-    }
-}
-
-fn trap_of(machine: &Machine) -> Trap {
-    let disk = Patient(machine.disk.clone(), Arc::clone(&machine.full_for_small_files));
-    Trap {
-        disk,
-        reads: Arc::new(AtomicU32::new(u32::MAX)),
-        returns: Arc::new(AtomicU32::new(u32::MAX)),
-        removals: Arc::default(),
-        handles: Arc::default(),
-    }
-}
-
-fn builder(machine: &Machine, trap: &Trap) -> Builder {
-    machine.builder().writers(1).simulated(
-        Arc::new(trap.clone()),
-        Arc::clone(&machine.regions),
-        [1; 16],
-    )
-}
+use hotrestart::io::Disk;
+use hotrestart::{Durability, Error, LogFailure, Store};
+use trap::{Trap, builder, trap_of};
 
 fn value(key: u64, version: u64) -> Vec<u8> {
     let mut bytes = vec![(key ^ version) as u8; 4_000];

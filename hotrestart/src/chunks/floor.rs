@@ -72,17 +72,12 @@ impl BudgetFloor {
     /// Says whether compaction is at work, rather than without anything that it could free. Returns whether
     /// that is new.
     pub(crate) fn set_freeing(&self, is_freeing: bool) -> bool {
-        if self.is_freeing() == is_freeing {
+        if self.is_freeing.load(Ordering::Relaxed) == is_freeing {
             return false;
         }
         self.is_freeing.store(is_freeing, Ordering::Relaxed);
         self.changed.notify_all();
         true
-    }
-
-    /// Whether compaction is at work.
-    pub(crate) fn is_freeing(&self) -> bool {
-        self.is_freeing.load(Ordering::Relaxed)
     }
 
     /// Whether changes wait.
@@ -92,7 +87,7 @@ impl BudgetFloor {
 
     fn keeps_waiting(&self, state: &State) -> bool {
         let is_reached = state.floor.is_some_and(|floor| 2 * state.budget < floor);
-        is_reached && self.is_freeing()
+        is_reached && self.is_freeing.load(Ordering::Relaxed)
     }
 
     /// Waits until changes may go on, or `deadline` came, or `keep_on` says no.

@@ -23,7 +23,7 @@ const QUEUE_DEPTH: u32 = 64;
 const IDLE_MS: u64 = 1_000;
 /// How often the keeper looks around when nobody asks.
 const KEEPER_INTERVAL: Duration = Duration::from_millis(100);
-/// And while compaction is at work, when who waits depends on how much the store holds.
+/// And while what the store holds grows or shrinks, and its disk budget with it.
 const KEEPER_INTERVAL_BUSY: Duration = Duration::from_millis(10);
 
 /// What the store tells a writer's thread, and hears from it.
@@ -197,14 +197,15 @@ impl Keeper {
     /// Starts the keeper's thread.
     pub(crate) fn start(self) -> std::io::Result<std::thread::JoinHandle<()>> {
         std::thread::Builder::new().name("hr-keeper".to_owned()).spawn(move || {
-            let interval = || match self.shared.floor.is_freeing() {
-                true => KEEPER_INTERVAL_BUSY,
-                false => KEEPER_INTERVAL,
-            };
-            while self.shared.supply.wait_for_need(interval()) {
+            let live_bytes = &self.shared.counters.live_bytes;
+            let (mut former, mut interval) = (0, KEEPER_INTERVAL);
+            while self.shared.supply.wait_for_need(interval) {
                 if self.turn() {
                     std::thread::sleep(KEEPER_INTERVAL);
                 }
+                let found = live_bytes.load(Ordering::Relaxed);
+                interval = if found == former { KEEPER_INTERVAL } else { KEEPER_INTERVAL_BUSY };
+                former = found;
             }
         })
     }
