@@ -12,7 +12,7 @@ mod trap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use bench::{Machine, map_of};
+use bench::{Machine, Patient, map_of};
 use hotrestart::codec::{Bytes, U64};
 use hotrestart::{Map, MapOptions, Stats, Store};
 use trap::{builder, trap_of};
@@ -170,4 +170,28 @@ fn after_a_clear_removals_from_another_map_do_not_wait_for_what_it_left() {
     }
     assert!(excess_bytes(&store.stats()) > 0, "it was too late: {:#?}", store.stats());
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+#[test]
+fn nobody_waits_for_what_a_full_disk_keeps_from_being_freed() {
+    for is_manifest in [true, false] {
+        let (store, [first, second, third, _], trap) = slow_store(10_000, 5);
+        let Patient(disk, full_for_small_files) = &trap.disk;
+        match is_manifest {
+            true => full_for_small_files.store(60_000, Relaxed),
+            false => disk.fill_up(),
+        }
+        [first, second].iter().for_each(|map| _ = map.clear().expect("cleared"));
+        wait_for_excess(&store);
+        for key in 0..ENTRIES {
+            if key.is_multiple_of(100) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let start = Instant::now();
+            assert!(third.remove(&key).expect("not refused"), "{key}");
+            assert!(start.elapsed() < Duration::from_secs(5), "{key}: {:#?}", store.stats());
+        }
+        full_for_small_files.store(0, Relaxed);
+        disk.set_capacity(None);
+    }
 }

@@ -276,7 +276,7 @@ impl Compactor {
     }
 
     /// Says whether anybody may wait for what is freed.
-    fn set_freeing(&self, is_freeing: bool) {
+    pub(super) fn set_freeing(&self, is_freeing: bool) {
         if self.shared.floor.set_freeing(is_freeing) {
             self.shared.pace();
         }

@@ -100,6 +100,7 @@ impl Compactor {
     /// space: then it is tried again, since what was copied must not be copied once more.
     pub(crate) fn freed(&mut self, now_ms: u64, asked: Asked, is_free: bool) {
         if !is_free {
+            self.set_freeing(false);
             self.round.done = asked.free;
             self.round.free_at_ms = now_ms + IDLE_MS;
             self.work = Work::Drain { tickets: Vec::new() };

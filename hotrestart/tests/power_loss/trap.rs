@@ -14,7 +14,7 @@ use super::bench::{Machine, Patient};
 /// The disk. What happens how often is set at any time.
 #[derive(Clone, Debug)]
 pub struct Trap {
-    disk: Patient,
+    pub disk: Patient,
     /// Opening a chunk to read it panics after so many times.
     pub reads: Arc<AtomicU32>,
     /// The compactor's thread panics after it gave so many chunks back, once the manifest says that they are
