@@ -2,6 +2,8 @@
 
 #[path = "support/server.rs"]
 mod server;
+#[path = "support/stock.rs"]
+mod stock;
 mod support;
 
 use std::time::{Duration, Instant};
@@ -9,9 +11,9 @@ use std::time::{Duration, Instant};
 use hdgrid::data::{Json, Natural, Raw};
 use hdgrid::sql::{Password, Postgres, PostgresConfig, PostgresMapStore};
 use hdgrid::{Map, MapStoreConfig};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use server::{PASSWORD, Pooler, Server};
+use stock::{Item, item, items, with};
 use support::{Bed, eventually};
 
 fn config(server: &Server) -> PostgresConfig {
@@ -29,30 +31,6 @@ fn bed(postgres: &PostgresConfig, map_store: MapStoreConfig) -> Bed {
         let store = PostgresMapStore::new(postgres.clone());
         builder.map_store("stock", map_store.clone(), store)
     })
-}
-
-fn with(properties: &[(&str, &str)]) -> MapStoreConfig {
-    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-    MapStoreConfig {
-        properties: properties.iter().map(owned).collect(),
-        ..MapStoreConfig::default()
-    }
-}
-
-#[derive(Serialize, Deserialize, PartialEq, Clone, Debug)]
-struct Item {
-    name: Option<String>,
-    pieces: i32,
-}
-
-type Items = Map<Natural<i64>, Json<Item>>;
-
-fn items(bed: &Bed) -> Items {
-    bed.member().map("stock").expect("a map")
-}
-
-fn item(name: &str, pieces: i32) -> Item {
-    Item { name: Some(name.to_owned()), pieces }
 }
 
 const STOCK: &str = "CREATE TABLE stock (id bigint PRIMARY KEY, name text UNIQUE,

@@ -1,5 +1,7 @@
 //! Maps over tables of an SQLite database: the real one, in a file.
 
+#[path = "support/stock.rs"]
+mod stock;
 mod support;
 
 use std::path::PathBuf;
@@ -8,9 +10,10 @@ use std::time::Duration;
 
 use hdgrid::data::{Json, Natural, Raw};
 use hdgrid::sql::{Sqlite, SqliteMapStore};
-use hdgrid::{Map, MapError, MapStoreConfig, OnThreads, Properties};
+use hdgrid::{Map, MapError, MapStoreConfig, OnThreads};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
+use stock::{Item, item, items};
 use support::{Bed, eventually};
 use tempfile::TempDir;
 
@@ -34,8 +37,7 @@ impl Shop {
     }
 
     fn with(mut self, properties: &[(&str, &str)]) -> Shop {
-        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        self.config.properties = properties.iter().map(owned).collect::<Properties>();
+        self.config = stock::with(properties);
         self
     }
 
@@ -60,22 +62,6 @@ impl Shop {
         let rows = statement.query_map([], |row| row.get(0)).expect(sql);
         rows.collect::<Result<_, _>>().expect(sql)
     }
-}
-
-#[derive(Serialize, Deserialize, PartialEq, Clone, Debug)]
-struct Item {
-    name: Option<String>,
-    pieces: i32,
-}
-
-type Items = Map<Natural<i64>, Json<Item>>;
-
-fn items(bed: &Bed) -> Items {
-    bed.member().map("stock").expect("a map")
-}
-
-fn item(name: &str, pieces: i32) -> Item {
-    Item { name: Some(name.to_owned()), pieces }
 }
 
 const STOCK: &str = "CREATE TABLE stock

@@ -41,6 +41,7 @@ mod cell;
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod statements;
 mod table;
 
 #[cfg(feature = "postgres")]

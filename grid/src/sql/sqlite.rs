@@ -17,12 +17,11 @@ use rusqlite::{Connection, OpenFlags, Row, TransactionBehavior, params_from_iter
 
 use super::SqlError;
 use super::cell::{Cell, Kind};
+use super::statements::{self, Binding, Bound, PAGE};
 use super::table::{Column, Settings, Table};
 use crate::data::{Data, Untyped};
 use crate::map_store::{BlockingMapStore, Entries, Properties, StoreError};
 
-/// Keys that are read at a time.
-const PAGE: usize = 10_000;
 /// Connections that stay open while nobody uses them.
 const IDLE_MAX: usize = 8;
 /// Prepared statements that a connection keeps.
@@ -169,69 +168,41 @@ fn kind(declared: &str) -> Kind {
     }
 }
 
-/// A table that is used, with the statements for it.
-struct Bound {
-    table: Table,
-    select: String,
-    upsert: String,
-    delete: String,
-    /// The first keys, and those after one; nothing where no keys are loaded.
-    keys: Option<(String, String)>,
+/// The table that the settings name.
+fn bind(connection: &Connection, settings: &Settings) -> Result<Bound, SqlError> {
+    let (schema, name) = statements::schema_and_name(settings);
+    let table = Table::new(settings, &columns(connection, schema, name)?)?;
+    let (place, names) = (statements::place(settings), statements::columns(&table));
+    let (id, all) = (&names[0], names.join(", "));
+    let marks = vec!["?"; names.len()].join(", ");
+    let on_conflict = statements::on_conflict(&names);
+    let keys =
+        |after| format!("SELECT {id} FROM {place} WHERE {id} {after} ORDER BY {id} LIMIT {PAGE}");
+    let bound = Bound {
+        select: format!("SELECT {all} FROM {place} WHERE {id} = ?"),
+        upsert: format!("INSERT INTO {place} ({all}) VALUES ({marks}) {on_conflict}"),
+        delete: format!("DELETE FROM {place} WHERE {id} = ?"),
+        keys: settings.loads_all_keys.then(|| (keys("IS NOT NULL"), keys("> ?"))),
+        table,
+    };
+    check_id(connection, &bound)?;
+    Ok(bound)
 }
 
-impl Bound {
-    fn new(connection: &Connection, settings: &Settings) -> Result<Bound, SqlError> {
-        let (schema, name) = match settings.table.split_once('.') {
-            Some((schema, name)) => (Some(schema), name),
-            None => (None, settings.table.as_str()),
-        };
-        let table = Table::new(settings, &columns(connection, schema, name)?)?;
-        let place = match schema {
-            Some(schema) => format!("{}.{}", identifier(schema), identifier(name)),
-            None => identifier(name),
-        };
-        let names: Vec<_> = table.columns.iter().map(|column| identifier(&column.name)).collect();
-        let (id, all) = (&names[0], names.join(", "));
-        let marks = vec!["?"; names.len()].join(", ");
-        let sets = names[1..].iter().map(|name| format!("{name} = excluded.{name}"));
-        let sets = sets.collect::<Vec<_>>().join(", ");
-        let update =
-            if sets.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {sets}") };
-        let keys = |after| {
-            format!("SELECT {id} FROM {place} WHERE {id} {after} ORDER BY {id} LIMIT {PAGE}")
-        };
-        let bound = Bound {
-            select: format!("SELECT {all} FROM {place} WHERE {id} = ?"),
-            upsert: format!(
-                "INSERT INTO {place} ({all}) VALUES ({marks}) ON CONFLICT ({id}) DO {update}"
-            ),
-            delete: format!("DELETE FROM {place} WHERE {id} = ?"),
-            keys: settings.loads_all_keys.then(|| (keys("IS NOT NULL"), keys("> ?"))),
-            table,
-        };
-        bound.check_id(connection)?;
-        Ok(bound)
+/// Of a view, which can only be read, nobody knows whether its id is unique.
+fn check_id(connection: &Connection, bound: &Bound) -> Result<(), SqlError> {
+    const VIEWS: &str = "SELECT count(*) FROM pragma_table_list(?1) WHERE type = 'view'";
+    let name = bound.table.name.rsplit('.').next();
+    let views = connection.query_row(VIEWS, [name], |row| row.get::<_, i64>(0));
+    if views.map_err(doing(VIEWS))? > 0 {
+        return Ok(());
     }
-
-    /// Without a unique id a key would be several rows. Of a view, which can only be read, nobody knows.
-    fn check_id(&self, connection: &Connection) -> Result<(), SqlError> {
-        const VIEWS: &str = "SELECT count(*) FROM pragma_table_list(?1) WHERE type = 'view'";
-        let name = self.table.name.rsplit('.').next();
-        let views = connection.query_row(VIEWS, [name], |row| row.get::<_, i64>(0));
-        if views.map_err(doing(VIEWS))? > 0 {
-            return Ok(());
+    match connection.prepare_cached(&bound.upsert) {
+        Ok(_) => Ok(()),
+        Err(error) if error.to_string().contains("ON CONFLICT clause does not match") => {
+            Err(statements::not_unique(&bound.table))
         }
-        match connection.prepare_cached(&self.upsert) {
-            Ok(_) => Ok(()),
-            Err(error) if error.to_string().contains("ON CONFLICT clause does not match") => {
-                Err(SqlError::NoId {
-                    table: self.table.name.clone(),
-                    column: self.table.columns[0].name.clone(),
-                    reason: "it is neither the primary key nor UNIQUE by itself".to_owned(),
-                })
-            }
-            Err(error) => Err(doing(&self.upsert)(error)),
-        }
+        Err(error) => Err(doing(&bound.upsert)(error)),
     }
 }
 
@@ -250,10 +221,6 @@ fn columns(
         found.collect::<Result<Vec<_>, _>>()
     };
     read().map_err(doing(SQL))
-}
-
-fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// A map store over a table of an SQLite database, as [its properties](crate::sql) say. A row that is stored
@@ -287,27 +254,17 @@ fn identifier(name: &str) -> String {
 #[derive(Debug)]
 pub struct SqliteMapStore {
     sqlite: Sqlite,
-    bound: Mutex<Option<Arc<Bound>>>,
-}
-
-impl std::fmt::Debug for Bound {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.table.fmt(f)
-    }
+    binding: Binding,
 }
 
 impl SqliteMapStore {
     /// Over a table of this database, which the map's properties name.
     pub fn new(sqlite: Sqlite) -> SqliteMapStore {
-        SqliteMapStore { sqlite, bound: Mutex::default() }
-    }
-
-    fn bound(&self) -> Arc<Bound> {
-        lock(&self.bound).clone().expect("nothing is asked before init")
+        SqliteMapStore { sqlite, binding: Binding::default() }
     }
 
     fn read(&self, keys: &[Data]) -> Result<Entries<Untyped, Untyped>, SqlError> {
-        let bound = self.bound();
+        let bound = self.binding.get();
         let Bound { table, select, .. } = &*bound;
         let ids = keys.iter().map(|key| table.id_of(key)).collect::<Result<Vec<_>, _>>()?;
         let rows = self.sqlite.with(|connection| {
@@ -341,8 +298,7 @@ impl SqliteMapStore {
 impl BlockingMapStore<Untyped, Untyped> for SqliteMapStore {
     fn init(&self, properties: &Properties, map: &str) -> Result<(), StoreError> {
         let settings = Settings::new(properties, map)?;
-        let bound = self.sqlite.with(|connection| Bound::new(connection, &settings))?;
-        *lock(&self.bound) = Some(Arc::new(bound));
+        self.binding.set(self.sqlite.with(|connection| bind(connection, &settings))?);
         Ok(())
     }
 
@@ -356,7 +312,7 @@ impl BlockingMapStore<Untyped, Untyped> for SqliteMapStore {
     }
 
     fn load_all_keys(&self, take: &mut dyn FnMut(Data) -> bool) -> Result<(), StoreError> {
-        let bound = self.bound();
+        let bound = self.binding.get();
         let Some((first, next)) = &bound.keys else { return Ok(()) };
         let mut page = self.ids(first, None)?;
         while let Some(last) = page.last().cloned() {
@@ -371,13 +327,13 @@ impl BlockingMapStore<Untyped, Untyped> for SqliteMapStore {
     }
 
     fn store(&self, key: &Data, value: &Data) -> Result<Option<Data>, StoreError> {
-        let bound = self.bound();
+        let bound = self.binding.get();
         self.sqlite.write(&bound.upsert, &[bound.table.cells_of(key, value)?])?;
         Ok(None)
     }
 
     fn store_all(&self, entries: &[(Data, Data)]) -> Result<(), StoreError> {
-        let bound = self.bound();
+        let bound = self.binding.get();
         let rows = entries.iter().map(|(key, value)| bound.table.cells_of(key, value));
         Ok(self.sqlite.write(&bound.upsert, &rows.collect::<Result<Vec<_>, _>>()?)?)
     }
@@ -387,7 +343,7 @@ impl BlockingMapStore<Untyped, Untyped> for SqliteMapStore {
     }
 
     fn delete_all(&self, keys: &[Data]) -> Result<(), StoreError> {
-        let bound = self.bound();
+        let bound = self.binding.get();
         let ids = keys.iter().map(|key| Ok(vec![bound.table.id_of(key)?]));
         Ok(self.sqlite.write(&bound.delete, &ids.collect::<Result<Vec<_>, SqlError>>()?)?)
     }

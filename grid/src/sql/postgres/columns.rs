@@ -10,6 +10,7 @@ use tokio_postgres::types::{ToSql, Type};
 use super::{Parameter, Postgres};
 use crate::sql::SqlError;
 use crate::sql::cell::{Cell, Kind};
+use crate::sql::statements::identifier;
 use crate::sql::table::Column;
 
 /// A column, and what PostgreSQL calls its type.
@@ -70,10 +71,6 @@ fn kind(base: &str, scale: Option<u16>, is_deterministic: bool) -> Kind {
         "date" | "timestamp" | "timestamptz" => Kind::Time,
         _ => Kind::Written,
     }
-}
-
-pub(super) fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 impl Found {

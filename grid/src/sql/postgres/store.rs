@@ -1,88 +1,63 @@
 //! A map store over a table of a PostgreSQL database.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 
-use super::columns::{Array, Found, cell, identifier, of_table};
+use super::columns::{Array, Found, cell, of_table};
 use super::{Postgres, asked};
 use crate::data::{Data, Untyped};
 use crate::map_store::{Entries, MapLoader, MapStore, Properties, StoreError};
 use crate::sql::SqlError;
 use crate::sql::cell::Cell;
+use crate::sql::statements::{self, Binding, Bound, PAGE};
 use crate::sql::table::{Column, Settings, Table};
 
-/// Keys that are read at a time.
-const PAGE: usize = 10_000;
-
-/// A table that is used, with the statements for it.
-#[derive(Debug)]
-struct Bound {
-    table: Table,
-    select: String,
-    upsert: String,
-    delete: String,
-    /// The first keys, and those after one; nothing where no keys are loaded.
-    keys: Option<(String, String)>,
+/// The table that the settings name.
+async fn bind(postgres: &Postgres, settings: &Settings) -> Result<Bound, SqlError> {
+    let place = statements::place(settings);
+    let found = of_table(postgres, &place).await?;
+    let columns: Vec<_> = found.iter().map(|found| found.column.clone()).collect();
+    let table = Table::new(settings, &columns)?;
+    let of =
+        |column: &Column| found.iter().find(|found| found.column == *column).expect("one of them");
+    let used: Vec<&Found> = table.columns.iter().map(of).collect();
+    if !used[0].is_unique {
+        return Err(statements::not_unique(&table));
+    }
+    let names = statements::columns(&table);
+    let (id, all) = (&names[0], names.join(", "));
+    let each =
+        |text: &dyn Fn(usize) -> String| (0..names.len()).map(text).collect::<Vec<_>>().join(", ");
+    let selected = each(&|at| used[at].selected());
+    let written = each(&|at| used[at].written(&format!("u.c{at}")));
+    let (arrays, aliases) = (each(&|at| format!("${}", at + 1)), each(&|at| format!("c{at}")));
+    let on_conflict = statements::on_conflict(&names);
+    let ids = used[0].array(1);
+    let keys = |after: &str| {
+        let id_selected = used[0].selected();
+        format!(
+            "SELECT {id_selected} FROM {place} WHERE {after} ORDER BY {place}.{id} LIMIT {PAGE}"
+        )
+    };
+    Ok(Bound {
+        select: format!("SELECT {selected} FROM {place} WHERE {id} = ANY({ids})"),
+        // In the order of their ids, as two batches that lock the same rows crosswise wait for ever.
+        upsert: format!(
+            "INSERT INTO {place} ({all}) OVERRIDING SYSTEM VALUE SELECT {written} \
+             FROM unnest({arrays}) AS u({aliases}) ORDER BY 1 {on_conflict}"
+        ),
+        delete: format!("DELETE FROM {place} WHERE {id} = ANY({ids})"),
+        keys: settings.loads_all_keys.then(|| {
+            let after = format!("{id} > ({ids})[1]");
+            (keys(&format!("{id} IS NOT NULL")), keys(&after))
+        }),
+        table,
+    })
 }
 
-impl Bound {
-    async fn new(postgres: &Postgres, settings: &Settings) -> Result<Bound, SqlError> {
-        let parts = settings.table.splitn(2, '.').map(identifier);
-        let place = parts.collect::<Vec<_>>().join(".");
-        let found = of_table(postgres, &place).await?;
-        let columns: Vec<_> = found.iter().map(|found| found.column.clone()).collect();
-        let table = Table::new(settings, &columns)?;
-        let of = |column: &Column| {
-            found.iter().find(|found| found.column == *column).expect("one of them")
-        };
-        let used: Vec<&Found> = table.columns.iter().map(of).collect();
-        if !used[0].is_unique {
-            return Err(SqlError::NoId {
-                table: settings.table.clone(),
-                column: table.columns[0].name.clone(),
-                reason: "it is neither the primary key nor UNIQUE by itself".to_owned(),
-            });
-        }
-        let names: Vec<_> = table.columns.iter().map(|column| identifier(&column.name)).collect();
-        let (id, all) = (&names[0], names.join(", "));
-        let each = |text: &dyn Fn(usize) -> String| {
-            (0..names.len()).map(text).collect::<Vec<_>>().join(", ")
-        };
-        let selected = each(&|at| used[at].selected());
-        let written = each(&|at| used[at].written(&format!("u.c{at}")));
-        let (arrays, aliases) = (each(&|at| format!("${}", at + 1)), each(&|at| format!("c{at}")));
-        let sets = names[1..].iter().map(|name| format!("{name} = excluded.{name}"));
-        let sets = sets.collect::<Vec<_>>().join(", ");
-        let update =
-            if sets.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {sets}") };
-        let ids = used[0].array(1);
-        let keys = |after: &str| {
-            let id_selected = used[0].selected();
-            format!(
-                "SELECT {id_selected} FROM {place} WHERE {after} ORDER BY {place}.{id} LIMIT {PAGE}"
-            )
-        };
-        Ok(Bound {
-            select: format!("SELECT {selected} FROM {place} WHERE {id} = ANY({ids})"),
-            // In the order of their ids, as two batches that lock the same rows crosswise wait for ever.
-            upsert: format!(
-                "INSERT INTO {place} ({all}) OVERRIDING SYSTEM VALUE SELECT {written} \
-                 FROM unnest({arrays}) AS u({aliases}) ORDER BY 1 ON CONFLICT ({id}) DO {update}"
-            ),
-            delete: format!("DELETE FROM {place} WHERE {id} = ANY({ids})"),
-            keys: settings.loads_all_keys.then(|| {
-                let after = format!("{id} > ({ids})[1]");
-                (keys(&format!("{id} IS NOT NULL")), keys(&after))
-            }),
-            table,
-        })
-    }
-
-    fn ids<'a>(&self, keys: impl Iterator<Item = &'a Data>) -> Result<Array, SqlError> {
-        let ids = keys.map(|key| self.table.id_of(key)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Array::new(self.table.columns[0].kind, ids.into_iter()))
-    }
+/// The ids of keys, as one parameter.
+fn ids<'a>(table: &Table, keys: impl Iterator<Item = &'a Data>) -> Result<Array, SqlError> {
+    let ids = keys.map(|key| table.id_of(key)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Array::new(table.columns[0].kind, ids.into_iter()))
 }
 
 /// A map store over a table of a PostgreSQL database, as [its properties](crate::sql) say. A row that is
@@ -110,28 +85,23 @@ impl Bound {
 #[derive(Debug)]
 pub struct PostgresMapStore {
     postgres: Postgres,
-    bound: Mutex<Option<Arc<Bound>>>,
+    binding: Binding,
 }
 
 impl PostgresMapStore {
     /// Over a table of this database, which the map's properties name.
     pub fn new(postgres: Postgres) -> PostgresMapStore {
-        PostgresMapStore { postgres, bound: Mutex::default() }
-    }
-
-    fn bound(&self) -> Arc<Bound> {
-        let bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
-        bound.clone().expect("nothing is asked before init")
+        PostgresMapStore { postgres, binding: Binding::default() }
     }
 
     /// A page of keys, and where the next begins.
     async fn page(&self, after: Option<Data>) -> Result<Vec<Data>, SqlError> {
-        let bound = self.bound();
+        let bound = self.binding.get();
         let Some((first, next)) = &bound.keys else { return Ok(Vec::new()) };
         let (sql, rows) = match after {
             None => (first, self.postgres.ask(first, &[]).await?),
             Some(last) => {
-                let last = bound.ids(std::iter::once(&last))?;
+                let last = ids(&bound.table, std::iter::once(&last))?;
                 (next, self.postgres.ask(next, &[last.parameter()]).await?)
             }
         };
@@ -143,8 +113,7 @@ impl PostgresMapStore {
 impl MapLoader<Untyped, Untyped> for PostgresMapStore {
     async fn init(&self, properties: &Properties, map: &str) -> Result<(), StoreError> {
         let settings = Settings::new(properties, map)?;
-        let bound = Bound::new(&self.postgres, &settings).await?;
-        *self.bound.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(bound));
+        self.binding.set(bind(&self.postgres, &settings).await?);
         Ok(())
     }
 
@@ -154,8 +123,8 @@ impl MapLoader<Untyped, Untyped> for PostgresMapStore {
     }
 
     async fn load_all(&self, keys: &[Data]) -> Result<Entries<Untyped, Untyped>, StoreError> {
-        let bound = self.bound();
-        let ids = bound.ids(keys.iter())?;
+        let bound = self.binding.get();
+        let ids = ids(&bound.table, keys.iter())?;
         let rows = self.postgres.ask(&bound.select, &[ids.parameter()]).await?;
         let entry = |row| {
             let cells = (0..bound.table.columns.len()).map(|at| cell(row, at));
@@ -185,7 +154,7 @@ impl MapStore<Untyped, Untyped> for PostgresMapStore {
     }
 
     async fn store_all(&self, entries: &[(Data, Data)]) -> Result<(), StoreError> {
-        let bound = self.bound();
+        let bound = self.binding.get();
         let rows = entries.iter().map(|(key, value)| bound.table.cells_of(key, value));
         let mut rows = rows.collect::<Result<Vec<_>, _>>()?;
         let columns = bound.table.columns.iter().enumerate().map(|(at, column)| {
@@ -203,8 +172,8 @@ impl MapStore<Untyped, Untyped> for PostgresMapStore {
     }
 
     async fn delete_all(&self, keys: &[Data]) -> Result<(), StoreError> {
-        let bound = self.bound();
-        let ids = bound.ids(keys.iter())?;
+        let bound = self.binding.get();
+        let ids = ids(&bound.table, keys.iter())?;
         self.postgres.ask(&bound.delete, &[ids.parameter()]).await?;
         Ok(())
     }
