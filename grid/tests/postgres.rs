@@ -113,7 +113,8 @@ fn types_are_exact_both_ways() {
          CREATE TABLE stock (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, yes bool, short int2,
          single float4, double float8, price numeric(12, 2), big numeric, name varchar(5), fixed char(4),
          at timestamptz, day date, local timestamp, tag uuid, tree jsonb, bytes bytea, feels mood,
-         few small, fee cents, list int[], none text, twice int8 GENERATED ALWAYS AS (id * 2) STORED)",
+         few small, fee cents, crowd numeric(3, -2),
+         list int[], none text, twice int8 GENERATED ALWAYS AS (id * 2) STORED)",
     );
     let bed = bed(&config(&server), MapStoreConfig::default());
     let map: Map<Natural<i64>, Json<Value>> = bed.member().map("stock").expect("a map");
@@ -123,7 +124,8 @@ fn types_are_exact_both_ways() {
             "big": 3, "name": "o'h\"a", "fixed": "ab",
             "at": "2026-02-03T04:05:06.789Z", "day": "2026-02-03", "local": "2026-02-03T04:05:06.5",
             "tag": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "tree": {"a": [1, null, "x"]},
-            "bytes": "\\x00ff", "feels": "well", "few": 99, "fee": 0.25, "list": "{1,NULL}", "none": null}"#,
+            "bytes": "\\x00ff", "feels": "well", "few": 99, "fee": 0.25, "crowd": 1200,
+            "list": "{1,NULL}", "none": null}"#,
     )
     .expect("JSON");
     map.set(&1, &value).expect("set");
@@ -140,6 +142,7 @@ fn types_are_exact_both_ways() {
     for (name, wrong, says) in [
         ("price", json!(0.125), "of the column's scale"),
         ("fee", json!(0.125), "of the column's scale"),
+        ("crowd", json!(1250), "of the column's scale"),
         ("single", json!(0.123456789012), "of 4 bytes"),
         ("short", json!(40000), "integer of 2 bytes"),
         ("name", json!("longer"), "SQLSTATE 22001"),

@@ -24,7 +24,7 @@ pub(super) enum Kind {
     Double,
     /// A number of any length, as its digits; of so many after the point at most, where the column says so.
     Decimal {
-        scale: Option<u16>,
+        scale: Option<i16>,
     },
     Text,
     Uuid,
@@ -280,13 +280,17 @@ fn is_number(text: &str) -> bool {
         && !text.ends_with(char::is_whitespace)
 }
 
-/// Whether a text is a number of no more digits after the point than a scale.
-fn is_decimal(text: &str, scale: Option<u16>) -> bool {
-    let fits = |scale: u16| {
-        let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
-        let after = digits.split_once('.').map_or("", |(_, after)| after).trim_end_matches('0');
+/// Whether a text is a number of no more digits after the point than a scale, or, where that is negative, of
+/// so many zeros before it.
+fn is_decimal(text: &str, scale: Option<i16>) -> bool {
+    let fits = |scale: i16| {
+        let (number, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+        let after = number.split_once('.').map_or("", |(_, after)| after).len();
+        let digits = number.bytes().rev().filter(u8::is_ascii_digit);
+        let zeros = digits.take_while(|digit| *digit == b'0').count();
         let exponent = exponent.parse::<i64>().unwrap_or(i64::MIN);
-        (after.len() as i64).saturating_sub(exponent) <= i64::from(scale)
+        let is_zero = number.bytes().all(|byte| !matches!(byte, b'1'..=b'9'));
+        is_zero || (after as i64 - zeros as i64).saturating_sub(exponent) <= i64::from(scale)
     };
     is_number(text) && scale.is_none_or(fits)
 }

@@ -117,6 +117,27 @@ fn numbers_keep_all_their_digits() {
 }
 
 #[test]
+fn a_number_has_no_digit_that_the_columns_scale_would_round_away() {
+    for (text, least) in [
+        ("0", -5),
+        ("0.00e9", -5),
+        ("1200", -2),
+        ("12e2", -2),
+        ("1.2e3", -2),
+        ("10", -1),
+        ("7", 0),
+        ("-1.50", 1),
+        ("1.50e-1", 2),
+        ("100.001", 3),
+    ] {
+        for scale in -5..5 {
+            let fits = of_json(Kind::Decimal { scale: Some(scale) }, text).is_ok();
+            assert_eq!(fits, scale >= least, "{text} of scale {scale}");
+        }
+    }
+}
+
+#[test]
 fn a_single_value_is_read_of_every_type_that_fits() {
     let of = |kind: Kind, data: Result<Data, DataError>| kind.of_data(data.expect("data").as_ref());
     assert_eq!(of(Kind::Long, Natural::<i32>::to_data(&7)), Ok(Cell::Integer(7)));

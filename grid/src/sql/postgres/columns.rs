@@ -26,7 +26,7 @@ pub(super) struct Found {
 const COLUMNS: &str = "
     SELECT a.attname::text, t.typname::text, format_type(t.oid, NULL),
         CASE WHEN t.typname = 'numeric' AND m.typmod >= 4
-            THEN ((m.typmod - 4) & 65535)::int8 END,
+            THEN ((((m.typmod - 4) & 2047) # 1024) - 1024)::int8 END,
         coalesce(l.collisdeterministic, true),
         c.relkind NOT IN ('r', 'p') OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid
             AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
@@ -46,7 +46,7 @@ pub(super) async fn of_table(postgres: &Postgres, place: &str) -> Result<Vec<Fou
     let found = rows.iter().map(|row| {
         let (name, base, type_name): (String, String, String) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        let scale = row.try_get::<_, Option<i64>>(3)?.map(|scale| scale as u16);
+        let scale = row.try_get::<_, Option<i64>>(3)?.map(|scale| scale as i16);
         let kind = kind(&base, scale, row.try_get(4)?);
         let column = Column { name, kind };
         Ok(Found { column, type_name, is_unique: row.try_get(5)? })
@@ -54,7 +54,7 @@ pub(super) async fn of_table(postgres: &Postgres, place: &str) -> Result<Vec<Fou
     found.collect::<Result<_, _>>().map_err(|error| super::asked(COLUMNS, &error))
 }
 
-fn kind(base: &str, scale: Option<u16>, is_deterministic: bool) -> Kind {
+fn kind(base: &str, scale: Option<i16>, is_deterministic: bool) -> Kind {
     match base {
         "bool" => Kind::Boolean,
         "int2" => Kind::Short,
