@@ -195,12 +195,12 @@ impl Shared {
         space: Space,
     ) -> Result<Room<'a>, LogFailure> {
         let keep_on = || self.keeps_on();
+        if space.is_paced() && self.floor.is_reached() {
+            self.floor.wait(Instant::now() + self.put_timeout, keep_on);
+        }
+        // What comes now has a deadline of its own: nothing is refused for what it has waited so far.
         let mut deadline = None;
         loop {
-            if space.is_paced() && self.floor.is_reached() {
-                let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.put_timeout);
-                self.floor.wait(deadline, keep_on);
-            }
             // One at a time: else all would see the same stock, and the log buffers take more than it holds.
             let admission =
                 self.admission.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -106,6 +106,15 @@ fn wait_for_excess(store: &Store) {
     }
 }
 
+/// Waits until the disk budget is less than that.
+fn wait_for_less(store: &Store, budget_bytes: u64) {
+    let start = Instant::now();
+    while store.stats().disk_budget_bytes >= budget_bytes {
+        assert!(start.elapsed() < Duration::from_secs(5), "{:#?}", store.stats());
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn what_makes_room_is_late_at_most_and_never_refused() {
     let (timeout_ms, opening_ms) = (200, 1_000);
@@ -159,13 +168,38 @@ fn after_a_clear_removals_from_another_map_do_not_wait_for_what_it_left() {
     // The store is beyond its budget already.
     let before = store.stats().disk_budget_bytes;
     third.clear().expect("cleared");
-    let start = Instant::now();
-    while store.stats().disk_budget_bytes >= before {
-        assert!(start.elapsed() < Duration::from_secs(5), "{:#?}", store.stats());
-        std::thread::yield_now();
-    }
+    wait_for_less(&store, before);
     let start = Instant::now();
     for key in 0..50 {
+        assert!(other.remove(&key).expect("removed"), "{key}");
+    }
+    assert!(excess_bytes(&store.stats()) > 0, "it was too late: {:#?}", store.stats());
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+#[test]
+fn after_the_release_of_a_hold_removals_do_not_wait_for_what_it_held() {
+    let machine = Machine::new(1);
+    let trap = trap_of(&machine);
+    let store = builder(&machine, &trap).put_timeout_ms(1_000).open("/simulated").expect("a store");
+    let filled = |name, entries| {
+        let map = store.map::<U64, Bytes>(name, MapOptions::default()).expect("a map");
+        (0..entries).for_each(|key| map.insert(&key, &value(key)).expect("room"));
+        map
+    };
+    let _held = filled("held", 3_000);
+    let hold = store.hold().expect("held");
+    let (large, other) = (filled("large", 9_000), filled("other", 300));
+    trap.opening_ms.store(100, Relaxed);
+    large.clear().expect("cleared");
+    wait_for_excess(&store);
+    // The clear has been taken in.
+    std::thread::sleep(Duration::from_millis(300));
+    let before = store.stats().disk_budget_bytes;
+    assert!(store.release(hold.id()).expect("released"));
+    wait_for_less(&store, before);
+    let start = Instant::now();
+    for key in 0..10 {
         assert!(other.remove(&key).expect("removed"), "{key}");
     }
     assert!(excess_bytes(&store.stats()) > 0, "it was too late: {:#?}", store.stats());

@@ -7,8 +7,8 @@
 //! back to its budget whatever the load.
 //!
 //! Invariants: nobody waits unless compaction is at work, since what it cannot free nobody can wait for, and
-//! nobody longer than its own deadline: a change that makes room is never refused for this. A clear and the
-//! drop of a map do not wait, and take the floor down with them.
+//! nobody longer than its own deadline: a change that makes room is never refused for this. A clear, the drop
+//! of a map and the release of a hold do not wait, and take the floor down with them.
 //!
 //! Callers: the keeper (`look`), who frees chunks (`give_back`), the compactor (`set_freeing`), changes that
 //! wait (`log.rs`). Cost: none for a change as long as the store is within its budget.
@@ -19,7 +19,7 @@ use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, lock};
 
 /// Who waits looks this often whether compaction still frees anything.
 const WAIT_SLICE: Duration = Duration::from_millis(20);
-/// Looks that take a fall as it is after a clear or a drop: a map's entries leave memory after its drop was
+/// Looks that take a fall as it is after a clear, a drop or a release: a map's entries leave memory after its drop was
 /// logged, so that one look may come between.
 const SUDDEN_LOOKS: u32 = 2;
 
@@ -64,7 +64,7 @@ impl BudgetFloor {
         self.changed.notify_all();
     }
 
-    /// What the store holds falls, by a clear or the drop of a map.
+    /// The budget falls by what nobody waits for: a clear, the drop of a map, the release of a hold.
     pub(crate) fn note_sudden_fall(&self) {
         lock(&self.state).sudden_looks = SUDDEN_LOOKS;
     }

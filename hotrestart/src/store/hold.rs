@@ -180,7 +180,9 @@ impl Store {
         let generation = manifests.current.generation;
         let updated = manifests.update(|manifest| manifest.held.retain(|held| held.holder != id));
         updated.map_err(|source| self.manifest_failed(&mut manifests, generation, source))?;
-        Ok(shared.holds.remove(id))
+        let is_released = shared.holds.remove(id);
+        shared.floor.note_sudden_fall();
+        Ok(is_released)
     }
 
     /// A copy of the manifest whose extent is unknown is poison. Else the other may say by now what did not
