@@ -19,8 +19,8 @@ use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, lock};
 
 /// Who waits looks this often whether compaction still frees anything.
 const WAIT_SLICE: Duration = Duration::from_millis(20);
-/// Looks that take a fall as it is after a clear, a drop or a release: a map's entries leave memory after its drop was
-/// logged, so that one look may come between.
+/// Looks that take a fall as it is after a clear, a drop or a release: a map's entries leave memory after its
+/// drop was logged, so that one look may come between.
 const SUDDEN_LOOKS: u32 = 2;
 
 /// The floor of the disk budget.
